@@ -1,0 +1,1 @@
+//! One file per algorithm, one registry line each.

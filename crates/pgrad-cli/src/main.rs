@@ -1,0 +1,2 @@
+//! The `pgrad` command.
+fn main() {}

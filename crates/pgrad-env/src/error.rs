@@ -1,0 +1,82 @@
+//! What can go wrong in an environment.
+
+use thiserror::Error;
+
+/// What an environment did that it must not do. `env` counts the environments of the run.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum EnvError {
+    /// An observation that is not finite.
+    #[error(
+        "environment {env} (`{id}`), episode {episode}, step {step}: number {index} of the observation is {value}"
+    )]
+    Observation {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode; 0 is the reset.
+        step: u32,
+        /// Which number of the observation.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A reward that is not finite (in the single precision in which it is learnt from).
+    #[error("environment {env} (`{id}`), episode {episode}, step {step}: the reward is {value}")]
+    Reward {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// The reward.
+        value: f64,
+    },
+    /// An observation with a wrong number of numbers.
+    #[error(
+        "environment {env} (`{id}`), episode {episode}, step {step}: the observation has {got} numbers, its space has {expected}"
+    )]
+    Shape {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode; 0 is the reset.
+        step: u32,
+        /// Numbers of the observation space.
+        expected: usize,
+        /// Numbers written; 0 when nothing was written.
+        got: usize,
+    },
+    /// A mask that forbids every alternative of a choice.
+    #[error(
+        "environment {env} (`{id}`), episode {episode}, step {step}: the action mask allows nothing for choice {choice}"
+    )]
+    Mask {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// Which choice (0 for `Discrete`).
+        choice: usize,
+    },
+    /// A saved state that the environment refuses.
+    #[error("environment {env} (`{id}`) does not accept its saved state")]
+    State {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+    },
+}

@@ -1,0 +1,28 @@
+//! Environments: what an agent acts in.
+//!
+//! - [`Space`], [`BoxSpace`]: what observations and actions look like;
+//! - [`Env`]: one environment, the trait that a user implements;
+//! - [`BatchEnv`]: many copies of one environment in step, the trait that the native tasks implement;
+//!   [`Each`] makes a `BatchEnv` of any `Env`;
+//! - [`End`]: how a step ended: `Running`, `Terminated` or `Truncated`, never a `done`;
+//! - [`VecEnv`]: a shard of environments with their random streams, time limits, automatic reset and
+//!   episode statistics, all of which can be saved and restored;
+//! - [`check_env`]: finds what is wrong with an environment;
+//! - [`probe`]: tiny tasks with known answers.
+//!
+//! **Must never know:** learning, policies, files, clocks.
+
+mod batch;
+mod check;
+mod env;
+mod error;
+pub mod probe;
+mod space;
+mod vec_env;
+
+pub use batch::{BatchEnv, Each};
+pub use check::{Finding, check_batch_env, check_env};
+pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
+pub use error::EnvError;
+pub use space::{BoxSpace, Space};
+pub use vec_env::{Episode, VecEnv};

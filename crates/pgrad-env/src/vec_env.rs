@@ -1,0 +1,306 @@
+//! A shard of environments: time limits, automatic reset, episode statistics, saved state.
+
+use crate::{Actions, BatchEnv, End, EnvError, EnvSpec};
+use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
+
+/// Purpose number of the environments' random streams.
+const STREAM_ENV: u32 = 1;
+
+/// A finished episode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Episode {
+    /// Sum of the rewards.
+    pub episode_return: f64,
+    /// Number of steps.
+    pub length: u32,
+    /// How it ended.
+    pub end: End,
+    /// Environment, counted over the whole run.
+    pub env: usize,
+}
+
+/// A shard of environments with everything that belongs to running them.
+///
+/// An episode that ends is started anew in the same step: [`VecEnv::obs`] then already shows the first
+/// observation of the next episode, and [`VecEnv::final_obs`] the last one of the old.
+pub struct VecEnv {
+    env: Box<dyn BatchEnv>,
+    spec: EnvSpec,
+    /// Number of the shard's first environment in the run.
+    first: usize,
+    rngs: Vec<Stream>,
+    elapsed: Vec<u32>,
+    episode: Vec<u64>,
+    returns: Vec<f64>,
+    obs: Vec<f32>,
+    final_obs: Vec<f32>,
+    rewards: Vec<f64>,
+    ends: Vec<End>,
+    finished: Vec<Episode>,
+}
+
+impl std::fmt::Debug for VecEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VecEnv")
+            .field("id", &self.spec.id)
+            .field("first", &self.first)
+            .finish_non_exhaustive()
+    }
+}
+
+impl VecEnv {
+    /// Environments `first..first + env.len()` of a run with this seed. [`VecEnv::start`] must follow.
+    #[must_use]
+    pub fn new(env: Box<dyn BatchEnv>, seed: u64, first: usize) -> Self {
+        let n = env.len();
+        let spec = env.spec().clone();
+        let dim = spec.observation.obs_dim();
+        Self {
+            spec,
+            first,
+            rngs: (0..n).map(|b| Stream::new(seed, STREAM_ENV, (first + b) as u32)).collect(),
+            elapsed: vec![0; n],
+            episode: vec![0; n],
+            returns: vec![0.0; n],
+            obs: vec![0.0; dim * n],
+            final_obs: vec![0.0; dim * n],
+            rewards: vec![0.0; n],
+            ends: vec![End::Running; n],
+            finished: Vec::new(),
+            env,
+        }
+    }
+    /// What the environments are.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    /// Number of environments.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+    /// Whether there are no environments.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+    /// Makes room for `episodes` finished episodes, so that stepping never allocates.
+    pub fn reserve_episodes(&mut self, episodes: usize) {
+        self.finished.reserve(episodes.saturating_sub(self.finished.len()));
+    }
+    /// Starts a first episode everywhere.
+    ///
+    /// # Errors
+    /// When an observation is not finite or has a wrong shape.
+    pub fn start(&mut self) -> Result<(), EnvError> {
+        for b in 0..self.len() {
+            self.env.reset(b, &mut self.rngs[b]);
+            self.elapsed[b] = 0;
+            self.returns[b] = 0.0;
+        }
+        self.observe()
+    }
+    /// Observations of the present states, `[obs_dim x len]`.
+    #[must_use]
+    pub fn obs(&self) -> Cols<'_, f32> {
+        Cols::new(&self.obs, self.spec.observation.obs_dim(), self.len())
+    }
+    /// Final observations, `[obs_dim x len]`; the columns of environments whose last step ended an episode
+    /// are valid.
+    #[must_use]
+    pub fn final_obs(&self) -> Cols<'_, f32> {
+        Cols::new(&self.final_obs, self.spec.observation.obs_dim(), self.len())
+    }
+    /// Rewards of the last step.
+    #[must_use]
+    pub fn rewards(&self) -> &[f64] {
+        &self.rewards
+    }
+    /// How the last step ended, for each environment.
+    #[must_use]
+    pub fn ends(&self) -> &[End] {
+        &self.ends
+    }
+    /// Episodes finished since [`VecEnv::clear_finished`].
+    #[must_use]
+    pub fn finished(&self) -> &[Episode] {
+        &self.finished
+    }
+    /// Forgets the finished episodes.
+    pub fn clear_finished(&mut self) {
+        self.finished.clear();
+    }
+    /// Writes the action masks of the present states, `[mask_dim x len]`.
+    ///
+    /// # Errors
+    /// When a mask allows nothing.
+    pub fn action_masks(
+        &self,
+        mut masks: ColsMut<'_, bool>,
+        scratch: &mut Vec<bool>,
+    ) -> Result<(), EnvError> {
+        let dim = self.spec.action.mask_dim();
+        scratch.resize(dim, true);
+        for b in 0..self.len() {
+            scratch.fill(true);
+            self.env.action_mask(b, scratch);
+            let mut from = 0;
+            for (choice, n) in self.spec.action.choices().into_iter().enumerate() {
+                if !scratch[from..from + n].contains(&true) {
+                    return Err(EnvError::Mask {
+                        id: self.spec.id.clone(),
+                        env: self.first + b,
+                        episode: self.episode[b],
+                        step: self.elapsed[b],
+                        choice,
+                    });
+                }
+                from += n;
+            }
+            for (i, allowed) in scratch.iter().enumerate() {
+                masks.set(i, b, *allowed);
+            }
+        }
+        Ok(())
+    }
+    /// Steps all environments; ended episodes are counted and started anew.
+    ///
+    /// # Errors
+    /// When a reward or an observation is not finite, or an observation has a wrong shape. Nothing of the
+    /// step has then reached the caller.
+    pub fn step(&mut self, actions: Actions<'_>) -> Result<(), EnvError> {
+        self.env.step(actions, &mut self.rngs, &mut self.rewards, &mut self.ends);
+        let limit = self.spec.max_episode_steps.unwrap_or(u32::MAX);
+        let mut ended = false;
+        let mut reward_check = 0.0;
+        for b in 0..self.ends.len() {
+            self.elapsed[b] += 1;
+            self.returns[b] += self.rewards[b];
+            reward_check += self.rewards[b] as f32 - self.rewards[b] as f32;
+            if self.elapsed[b] >= limit && self.ends[b] == End::Running {
+                self.ends[b] = End::Truncated;
+            }
+            ended |= self.ends[b] != End::Running;
+        }
+        if reward_check != 0.0 {
+            return Err(self.bad_reward());
+        }
+        if ended {
+            self.finish_episodes()?;
+        }
+        self.observe()
+    }
+    fn finish_episodes(&mut self) -> Result<(), EnvError> {
+        let n = self.len();
+        let dim = self.spec.observation.obs_dim();
+        // The old episode's last observations, before anything is reset.
+        self.env.observe(ColsMut::new(&mut self.final_obs, dim, n));
+        for b in 0..n {
+            if self.ends[b] == End::Running {
+                continue;
+            }
+            self.check_obs(b, &self.final_obs)?;
+            self.finished.push(Episode {
+                episode_return: self.returns[b],
+                length: self.elapsed[b],
+                end: self.ends[b],
+                env: self.first + b,
+            });
+            self.env.reset(b, &mut self.rngs[b]);
+            self.elapsed[b] = 0;
+            self.returns[b] = 0.0;
+            self.episode[b] += 1;
+        }
+        Ok(())
+    }
+    fn observe(&mut self) -> Result<(), EnvError> {
+        let (n, dim) = (self.len(), self.spec.observation.obs_dim());
+        self.env.observe(ColsMut::new(&mut self.obs, dim, n));
+        let wrong_shape = (0..n).any(|b| self.env.wrong_shape(b).is_some());
+        if wrong_shape || !kernels::all_finite(&self.obs) {
+            for b in 0..n {
+                self.check_obs(b, &self.obs)?;
+            }
+        }
+        Ok(())
+    }
+    /// The error of environment `b`'s observation, if there is one.
+    fn check_obs(&self, b: usize, obs: &[f32]) -> Result<(), EnvError> {
+        let (n, expected) = (self.len(), self.spec.observation.obs_dim());
+        let (id, env, episode, step) =
+            (|| self.spec.id.clone(), self.first + b, self.episode[b], self.elapsed[b]);
+        if let Some(got) = self.env.wrong_shape(b) {
+            return Err(EnvError::Shape { id: id(), env, episode, step, expected, got });
+        }
+        for index in 0..expected {
+            let value = obs[index * n + b];
+            if !value.is_finite() {
+                return Err(EnvError::Observation { id: id(), env, episode, step, index, value });
+            }
+        }
+        Ok(())
+    }
+    fn bad_reward(&self) -> EnvError {
+        let b = self.rewards.iter().position(|r| !(*r as f32).is_finite()).unwrap_or(0);
+        EnvError::Reward {
+            id: self.spec.id.clone(),
+            env: self.first + b,
+            episode: self.episode[b],
+            step: self.elapsed[b],
+            value: self.rewards[b],
+        }
+    }
+    /// Saves the state of every environment, the streams and the unfinished episodes' statistics.
+    /// Environments that cannot be saved are left out; `exact` is then 0.
+    #[must_use]
+    pub fn save(&self) -> Record {
+        let mut r = Record::new();
+        Stream::save_all(&self.rngs, "streams", &mut r);
+        r.put("elapsed", self.elapsed.iter().map(|x| u64::from(*x)).collect::<Vec<u64>>());
+        r.put("episode", self.episode.clone());
+        r.put("returns", self.returns.clone());
+        let states: Option<Vec<Vec<f64>>> = (0..self.len()).map(|b| self.env.save(b)).collect();
+        r.put("exact", vec![u8::from(states.is_some())]);
+        if let Some(states) = states {
+            r.put("lengths", states.iter().map(|s| s.len() as u64).collect::<Vec<u64>>());
+            r.put("states", states.concat());
+        }
+        r
+    }
+    /// Restores what [`VecEnv::save`] saved. Returns whether the continuation is exact; when it is not (the
+    /// environments cannot be saved), new episodes are started.
+    ///
+    /// # Errors
+    /// When the record does not fit these environments.
+    pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let n = self.len();
+        Stream::load_all(&mut self.rngs, "streams", from)?;
+        for (to, x) in self.elapsed.iter_mut().zip(from.u64s("elapsed", n)?) {
+            *to = u32::try_from(*x).unwrap_or(u32::MAX);
+        }
+        self.episode.copy_from_slice(from.u64s("episode", n)?);
+        self.returns.copy_from_slice(from.f64s("returns", n)?);
+        let exact = from.u8s("exact", 1)?[0] == 1;
+        let refuse = |reason: String| RecordError::Value { name: "states".into(), reason };
+        if exact {
+            let lengths = from.u64s("lengths", n)?;
+            let total = lengths.iter().try_fold(0usize, |sum, l| sum.checked_add(usize::try_from(*l).ok()?));
+            let total = total.ok_or_else(|| refuse("the lengths overflow".into()))?;
+            let mut states = from.f64s("states", total)?;
+            for (b, l) in lengths.iter().enumerate() {
+                let (own, rest) = states.split_at(*l as usize);
+                if !self.env.load(b, own) {
+                    return Err(refuse(
+                        EnvError::State { id: self.spec.id.clone(), env: self.first + b }.to_string(),
+                    ));
+                }
+                states = rest;
+            }
+            self.observe().map_err(|e| refuse(e.to_string()))?;
+        } else {
+            self.start().map_err(|e| refuse(e.to_string()))?;
+        }
+        Ok(exact)
+    }
+}

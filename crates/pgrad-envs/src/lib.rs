@@ -1,0 +1,1 @@
+//! Concrete environments, one file each.

@@ -1,0 +1,37 @@
+//! The ground floor: numbers, and nothing that knows what they mean.
+//!
+//! - [`Real`]: the scalar type, `f32` in production and `f64` in gradient tests;
+//! - [`Cols`], [`ColsMut`], [`Tb`], [`TbMut`]: views with a shape;
+//! - [`kernels`]: SIMD `tanh`, `exp`, `ln`, `sincos` and reductions with a fixed order;
+//! - [`gemm`]: the matrix product;
+//! - [`Stream`]: counter-based random streams with a position that can be saved;
+//! - [`Moments`]: running mean and variance in `f64`;
+//! - [`linop`], [`cg`], [`line_search`]: linear operators, conjugate gradient, backtracking;
+//! - [`Team`]: a spinning team of threads for pieces of work of some 50 µs;
+//! - [`Record`]: a bag of named arrays, the form in which every part saves its state.
+//!
+//! **Must never know:** any word of reinforcement learning, files, clocks.
+//!
+//! # Determinism
+//! Every reduction uses a fixed number of virtual lanes, and every kernel does the same operations for
+//! an element whatever the vector width, so results do not depend on the number of threads or on where
+//! in a slice an element stands.
+
+pub mod cg;
+pub mod gemm;
+pub mod kernels;
+pub mod line_search;
+pub mod linop;
+mod moments;
+mod real;
+mod record;
+mod stream;
+mod team;
+mod view;
+
+pub use moments::Moments;
+pub use real::Real;
+pub use record::{Array, Record, RecordError};
+pub use stream::{Stream, StreamPosition};
+pub use team::Team;
+pub use view::{Cols, ColsMut, Tb, TbMut};

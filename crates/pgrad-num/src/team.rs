@@ -1,0 +1,283 @@
+//! A team of threads for pieces of work of some 50 µs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+/// `state` is `epoch << 16 | OPEN? | active`: a worker may enter the job of an epoch only while it is
+/// open, and the caller takes the job away only when no worker is inside.
+const OPEN: u64 = 1 << 15;
+const ACTIVE: u64 = OPEN - 1;
+/// About 50 µs of spinning before a worker goes to sleep: longer than the serial stretches inside an
+/// update, shorter than anything a person would notice.
+const SPINS: u32 = 4_000;
+
+/// A job: the address of a closure that lives in the caller's frame.
+type Job = &'static (dyn Fn(usize) + Sync);
+
+struct Shared {
+    state: AtomicU64,
+    job: Mutex<Option<Job>>,
+    sleepers: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+}
+
+/// Threads that spin between pieces of work and share them out by a counter.
+///
+/// A call costs about a microsecond, so an update of a hundred microseconds can use it many times, where
+/// a task queue would spend its time waking. Which thread does which piece is left to chance; results
+/// must therefore be kept per piece, not per thread, and that is what the interface hands out.
+pub struct Team {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Team {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Team").field("threads", &self.threads()).finish()
+    }
+}
+
+impl Team {
+    /// A team of `threads` threads, the caller's included.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    ///
+    /// # Panics
+    /// When `threads` is 0.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        assert!(threads > 0, "a team has at least the calling thread");
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: Mutex::new(None),
+            sleepers: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let mut team = Self { shared, workers: Vec::with_capacity(threads - 1) };
+        for i in 1..threads {
+            let shared = Arc::clone(&team.shared);
+            let name = format!("pgrad-{i}");
+            let worker = std::thread::Builder::new().name(name).spawn(move || shared.work(i))?;
+            team.workers.push(worker);
+        }
+        Ok(team)
+    }
+
+    /// Number of threads, the caller's included.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Runs `f(i, &mut items[i], &mut scratch[thread])` for every item, and returns when all are done.
+    ///
+    /// # Panics
+    /// When `scratch` has fewer elements than the team has threads, or when `f` panics.
+    #[expect(unsafe_code, reason = "hands out disjoint elements of two slices to threads")]
+    pub fn each_with<T: Send, S: Send>(
+        &self,
+        items: &mut [T],
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut T, &mut S) + Sync,
+    ) {
+        assert!(scratch.len() >= self.threads(), "each thread needs its own scratch");
+        if self.workers.is_empty() || items.len() < 2 {
+            for (i, item) in items.iter_mut().enumerate() {
+                f(i, item, &mut scratch[0]);
+            }
+            return;
+        }
+        let n = items.len();
+        let next = AtomicUsize::new(0);
+        let (items, scratch) = (Base(items.as_mut_ptr()), Base(scratch.as_mut_ptr()));
+        let job = |thread: usize| {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= n {
+                    break;
+                }
+                // SAFETY: the counter gives each index below `n` to one thread only; each thread index is
+                // in use by one thread only (the caller is 0, workers are numbered); `T` and `S` are
+                // `Send`; `run` returns only when no thread is inside `job`, so the borrows of `items`
+                // and `scratch` outlive every use.
+                let (item, own) = unsafe { (&mut *items.at(i), &mut *scratch.at(thread)) };
+                f(i, item, own);
+            }
+        };
+        self.run(&job);
+    }
+
+    /// [`Team::each_with`] without scratch.
+    ///
+    /// # Panics
+    /// When `f` panics.
+    pub fn each<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+        let mut none = vec![(); self.threads()];
+        self.each_with(items, &mut none, |i, item, ()| f(i, item));
+    }
+
+    #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
+    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        // SAFETY: only the lifetime is changed. The closure is reachable through `shared.job` until
+        // `close` below, which runs even when `job` panics; `close` takes the closure away and waits
+        // until no worker is inside it.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
+        let shared = &*self.shared;
+        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
+        let epoch = (shared.state.load(Ordering::Relaxed) >> 16).wrapping_add(1);
+        shared.state.store(epoch << 16 | OPEN, Ordering::SeqCst);
+        if shared.sleepers.load(Ordering::SeqCst) > 0 {
+            for w in &self.workers {
+                w.thread().unpark();
+            }
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| job(0)));
+        shared.close();
+        if let Err(payload) = outcome {
+            resume_unwind(payload);
+        }
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for w in self.workers.drain(..) {
+            w.thread().unpark();
+            // A worker catches the panics of its jobs, so joining cannot fail in a way that matters here.
+            drop(w.join());
+        }
+    }
+}
+
+impl Shared {
+    /// Takes the job away and waits until nobody is inside it.
+    fn close(&self) {
+        self.state.fetch_and(!OPEN, Ordering::SeqCst);
+        let mut spins = 0u32;
+        while self.state.load(Ordering::Acquire) & ACTIVE != 0 {
+            spins += 1;
+            if spins > SPINS {
+                std::thread::yield_now(); // more threads than cores: let the others finish
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A worker's life: wait for an open epoch that it has not served, enter, work, leave.
+    fn work(&self, thread: usize) {
+        let mut served = 0u64;
+        let mut spins = 0u32;
+        while !self.stop.load(Ordering::Relaxed) {
+            let state = self.state.load(Ordering::Acquire);
+            if state & OPEN == 0 || state >> 16 == served {
+                self.wait(&mut spins, served);
+                continue;
+            }
+            if self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            served = state >> 16;
+            spins = 0;
+            let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(job) = job
+                && let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(thread)))
+            {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
+            }
+            self.state.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn wait(&self, spins: &mut u32, served: u64) {
+        *spins += 1;
+        if *spins < SPINS {
+            std::hint::spin_loop();
+            return;
+        }
+        // Announce the sleep, look once more, and only then sleep: the caller first publishes the job and
+        // then looks for sleepers, so one of the two sees the other.
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
+        if (state & OPEN == 0 || state >> 16 == served) && !self.stop.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        *spins = 0;
+    }
+}
+
+/// The start of a slice whose elements are handed to different threads.
+struct Base<T>(*mut T);
+
+#[expect(unsafe_code, reason = "see the safety comments")]
+impl<T> Base<T> {
+    /// SAFETY: `i` must be below the length of the slice.
+    unsafe fn at(&self, i: usize) -> *mut T {
+        // SAFETY: in bounds by the caller's promise.
+        unsafe { self.0.add(i) }
+    }
+}
+// SAFETY: `Team::each_with` gives each element to one thread at a time, and `T` is `Send` there.
+#[expect(unsafe_code, reason = "see the safety comment")]
+unsafe impl<T: Send> Sync for Base<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_for_any_number_of_threads() {
+        for threads in [1, 2, 4, 7] {
+            let team = Team::new(threads).unwrap();
+            let mut items = vec![0u64; 37];
+            let mut scratch = vec![0u64; threads];
+            for round in 0..500 {
+                team.each_with(&mut items, &mut scratch, |i, item, own| {
+                    *item += i as u64 + round;
+                    *own += 1;
+                });
+            }
+            assert_eq!(scratch.iter().sum::<u64>(), 37 * 500);
+            for (i, item) in items.iter().enumerate() {
+                assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2);
+            }
+        }
+    }
+
+    #[test]
+    fn works_after_the_workers_fell_asleep() {
+        let team = Team::new(3).unwrap();
+        let mut items = vec![0u32; 8];
+        for _ in 0..5 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            team.each(&mut items, |_, x| *x += 1);
+        }
+        assert_eq!(items, vec![5; 8]);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_team_lives_on() {
+        let team = Team::new(2).unwrap();
+        let mut items = vec![0u32; 64];
+        for bad in [0usize, 40] {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                team.each(&mut items, |i, _| assert!(i != bad, "piece {i} failed"));
+            }));
+            assert!(outcome.is_err());
+        }
+        items.fill(0);
+        team.each(&mut items, |_, x| *x += 1);
+        assert_eq!(items, vec![1; 64]);
+    }
+}

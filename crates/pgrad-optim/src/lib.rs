@@ -1,0 +1,1 @@
+//! Step rules over small local-problem traits; schedules.

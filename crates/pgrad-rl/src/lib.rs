@@ -1,0 +1,1 @@
+//! Returns, surrogates and action distributions: pure functions on slices.

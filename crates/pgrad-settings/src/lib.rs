@@ -1,0 +1,1 @@
+//! Declare a setting once: type, default, range, unit, source and help; everything else follows from it.

@@ -1,0 +1,1 @@
+//! Finite differences, the adjoint law, dense oracles, golden files. For tests only.

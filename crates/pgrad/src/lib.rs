@@ -1,0 +1,1 @@
+//! The facade: one crate that re-exports what a user of the library needs.
