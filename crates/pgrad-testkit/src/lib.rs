@@ -1,1 +1,26 @@
-//! Finite differences, the adjoint law, dense oracles, golden files. For tests only.
+//! Oracles for tests: finite differences, the adjoint law, dense matrices, a counter of allocations.
+//!
+//! Knows nothing but closures over `&[f64]`, and depends on nothing, so that what it checks cannot leak
+//! into how it checks.
+//!
+//! - [`finite_difference_gradient`], [`finite_difference_jvp`], [`check_gradient`], [`assert_gradient`];
+//! - [`adjoint_law`], [`assert_adjoint`]: `<u, J v> = <Jᵀ u, v>`;
+//! - [`Dense`]: a small matrix, read off an operator column by column, with products and solves;
+//! - [`SplitMix`], [`random_vector`]: numbers that are the same everywhere and for ever;
+//! - [`CountingAllocator`], [`assert_allocates_nothing`].
+
+mod adjoint;
+mod allocator;
+mod dense;
+mod gradient;
+mod random;
+
+pub use adjoint::{AdjointCheck, adjoint_law, assert_adjoint};
+pub use allocator::{
+    CountingAllocator, allocations, allocations_during, allocations_of_all_threads, assert_allocates_nothing,
+};
+pub use dense::Dense;
+pub use gradient::{
+    GradientCheck, assert_gradient, check_gradient, finite_difference_gradient, finite_difference_jvp,
+};
+pub use random::{SplitMix, random_vector};
