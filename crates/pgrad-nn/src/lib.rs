@@ -1,1 +1,17 @@
-//! Networks over one flat parameter vector: forward, vjp, jvp.
+//! Networks over one flat parameter vector.
+//!
+//! A network is a function of parameters `θ` and a batch `X`; it owns neither. It offers
+//! - `forward`: `Y = f(θ, X)`, remembering what the derivatives need on a [`Tape`];
+//! - `vjp`: output cotangent to parameter gradient, `∂θ += J_θᵀ ∂Y`, and on request to the input;
+//! - `jvp`: parameter tangent to output tangent, `Ẏ = J_θ θ̇`.
+//!
+//! The two are adjoint, `<u, jvp(v)> = <vjp(u), v>`, which is all that natural gradients need.
+//! Columns are samples: `X` is `[features x batch]`, the batch contiguous, and `Y = W X + b`.
+//!
+//! **Must never know:** what the outputs mean.
+
+mod init;
+mod mlp;
+
+pub use init::orthogonal;
+pub use mlp::{Activation, Head, Mlp, ShapeError, Tape, View};

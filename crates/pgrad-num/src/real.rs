@@ -48,6 +48,9 @@ pub trait Real:
     /// Natural logarithm.
     #[must_use]
     fn ln(self) -> Self;
+    /// Hyperbolic tangent, as [`Real::tanh_slice`] computes it.
+    #[must_use]
+    fn tanh(self) -> Self;
     /// Square root.
     #[must_use]
     fn sqrt(self) -> Self;
@@ -78,7 +81,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($ty:ty, $tanh:path, $exp:path, $ln:path) => {
+    ($ty:ty, $tanh1:path, $tanh:path, $exp:path, $ln:path) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -101,6 +104,10 @@ macro_rules! real {
             #[inline(always)]
             fn ln(self) -> Self {
                 <$ty>::ln(self)
+            }
+            #[inline(always)]
+            fn tanh(self) -> Self {
+                $tanh1(self)
             }
             #[inline(always)]
             fn sqrt(self) -> Self {
@@ -127,5 +134,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, kernels::tanh_f32, kernels::exp_f32, kernels::ln_f32);
-real!(f64, kernels::tanh_f64, kernels::exp_f64, kernels::ln_f64);
+real!(f32, kernels::tanh1, kernels::tanh_f32, kernels::exp_f32, kernels::ln_f32);
+real!(f64, f64::tanh, kernels::tanh_f64, kernels::exp_f64, kernels::ln_f64);
