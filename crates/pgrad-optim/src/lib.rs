@@ -1,1 +1,18 @@
-//! Step rules over small local-problem traits; schedules.
+//! Step rules: what to do with a gradient.
+//!
+//! - [`Adam`], and [`clip_global_norm`] before it;
+//! - [`Schedule`]: how a setting changes over a run;
+//! - [`Local`], [`LocalMetric`], [`LocalTrial`]: what a step rule may ask of the problem it climbs. A rule
+//!   asks only for what it needs: a gradient, a metric as well, or trial evaluations too.
+//!
+//! **Must never know:** networks, environments.
+
+mod adam;
+mod clip;
+mod local;
+mod schedule;
+
+pub use adam::{Adam, AdamParams};
+pub use clip::clip_global_norm;
+pub use local::{Local, LocalMetric, LocalTrial, Trial};
+pub use schedule::Schedule;
