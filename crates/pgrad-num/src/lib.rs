@@ -2,7 +2,8 @@
 //!
 //! - [`Real`]: the scalar type, `f32` in production and `f64` in gradient tests;
 //! - [`Cols`], [`ColsMut`], [`Tb`], [`TbMut`]: views with a shape;
-//! - [`kernels`]: SIMD `tanh`, `exp`, `ln`, `sincos` and reductions with a fixed order;
+//! - [`kernels`]: SIMD `tanh`, `exp`, `ln` and reductions with a fixed order;
+//! - [`trig`]: SIMD `sin` and `cos` in double precision;
 //! - [`gemm`]: the matrix product;
 //! - [`Stream`]: counter-based random streams with a position that can be saved;
 //! - [`Moments`]: running mean and variance in `f64`;
@@ -27,6 +28,7 @@ mod real;
 mod record;
 mod stream;
 mod team;
+pub mod trig;
 mod view;
 
 pub use moments::Moments;
