@@ -1,0 +1,297 @@
+//! Reading settings from TOML and from `key=value`, and writing them back.
+
+use crate::setting::{plain, unknown};
+use crate::{ConfigError, ConfigErrors, Place, Setting, Settings, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Lays the settings of a TOML text over `settings`. The text is flat: lines of `key = value`. `origin` names
+/// the text in errors (a file, a preset).
+///
+/// # Errors
+/// Everything that is wrong, in the order of the lines; nothing has changed then.
+///
+/// # Panics
+/// When two of the structs declare the same key: [`check_declarations`](crate::check_declarations) finds it.
+pub fn apply_toml(text: &str, origin: &str, settings: &mut [&mut dyn Settings]) -> Result<(), ConfigErrors> {
+    assert_no_key_twice(settings);
+    let mut errors = Vec::new();
+    let mut changes = Vec::new();
+    for (key, at, value) in entries(text, origin)? {
+        let place = Place { origin: origin.to_owned(), line: Some(line_of(text, at)) };
+        let Some((which, setting)) = find(&key, settings) else {
+            let error = unknown(&key, keys(settings));
+            // A section that nobody knows is a section first.
+            errors.push(match value {
+                Ok(_) | Err(Unreadable::Other(_)) => ConfigError::Setting { place, error },
+                Err(Unreadable::Table) => ConfigError::Section { place, key },
+            });
+            continue;
+        };
+        let checked = match value {
+            Ok(value) => setting.check(&value),
+            Err(Unreadable::Table) => {
+                errors.push(ConfigError::Section { place, key });
+                continue;
+            }
+            Err(Unreadable::Other(got)) => Err(crate::SettingError::Type {
+                key: key.clone(),
+                expected: setting.kind.describe(),
+                got: got.to_owned(),
+                default: setting.default.to_string(),
+            }),
+        };
+        match checked {
+            Ok(value) => changes.push((which, setting.key, value, place)),
+            Err(error) => errors.push(ConfigError::Setting { place, error }),
+        }
+    }
+    if errors.is_empty() {
+        for (which, key, value, place) in changes {
+            settings[which].set(key, &value).map_err(|error| ConfigError::Setting { place, error })?;
+        }
+        return Ok(());
+    }
+    Err(ConfigErrors(errors))
+}
+
+/// Sets one setting from `key=value` as somebody types it: `n_steps=1e3`, `hidden=64,64`, `objective=clip`.
+/// `origin` names the option in errors (`--set`).
+///
+/// # Errors
+/// When it is not `key=value`, there is no such key, or the setting does not take the value.
+///
+/// # Panics
+/// As [`apply_toml`].
+pub fn apply_pair(pair: &str, origin: &str, settings: &mut [&mut dyn Settings]) -> Result<(), ConfigErrors> {
+    match pair.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => apply_text(key.trim(), value, origin, settings),
+        _ => {
+            let place = Place { origin: origin.to_owned(), line: None };
+            Err(ConfigError::Pair { place, got: pair.to_owned() }.into())
+        }
+    }
+}
+
+/// Sets the setting `key` from the text that somebody typed for it. `origin` names the option in errors.
+///
+/// # Errors
+/// When there is no such key, or the setting does not take the value.
+///
+/// # Panics
+/// As [`apply_toml`].
+pub fn apply_text(
+    key: &str,
+    text: &str,
+    origin: &str,
+    settings: &mut [&mut dyn Settings],
+) -> Result<(), ConfigErrors> {
+    assert_no_key_twice(settings);
+    let result = match find(key, settings) {
+        Some((which, setting)) => settings[which].set(setting.key, &setting.kind.parse(text)),
+        None => Err(unknown(key, keys(settings))),
+    };
+    result.map_err(|error| {
+        ConfigError::Setting { place: Place { origin: origin.to_owned(), line: None }, error }.into()
+    })
+}
+
+/// The value of one key of a TOML text, before it is known which settings the text is for.
+///
+/// # Errors
+/// When the text is not TOML.
+pub fn read_key(text: &str, origin: &str, key: &str) -> Result<Option<Value>, ConfigErrors> {
+    Ok(entries(text, origin)?.into_iter().find(|(k, ..)| k == key).and_then(|(.., value)| value.ok()))
+}
+
+/// The settings as TOML: one line each, in the order of declaration. With comments each has its meaning and
+/// its facts above it, and each struct its title. [`apply_toml`] reads it back to the same bits.
+#[must_use]
+pub fn to_toml(settings: &[&dyn Settings], with_comments: bool) -> String {
+    let mut out = String::new();
+    for group in settings {
+        if with_comments {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out.push_str(&format!("# ---- {} ----\n", group.title()));
+        }
+        for setting in group.declarations() {
+            let Some(value) = group.get(setting.key) else { continue };
+            if with_comments {
+                out.push('\n');
+                for line in wrap(&setting.help, 100).into_iter().chain(wrap(&setting.facts(), 100)) {
+                    out.push_str(&format!("# {line}\n"));
+                }
+                for (name, help) in alternatives(setting) {
+                    for line in wrap(&format!("  {name}: {help}"), 100) {
+                        out.push_str(&format!("# {line}\n"));
+                    }
+                }
+            }
+            out.push_str(&format!("{} = {value}\n", setting.key));
+        }
+    }
+    out
+}
+
+/// Names and help of a choice's alternatives; nothing for other kinds.
+pub(crate) fn alternatives(setting: &Setting) -> Vec<(&str, &str)> {
+    match &setting.kind {
+        crate::Kind::Choice(all) => all.iter().map(|a| (a.name, a.help.as_str())).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Breaks text at spaces into lines of at most `width` characters; the indentation is kept on every line.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let indent = " ".repeat(text.len() - text.trim_start().len());
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let full = !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width;
+        if full {
+            lines.push(std::mem::take(&mut line));
+        }
+        line.push_str(if line.is_empty() { &indent } else { " " });
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// What TOML can say and no setting takes.
+enum Unreadable {
+    Table,
+    Other(&'static str),
+}
+
+/// Name, byte position and value of every entry of a TOML text, in the order of the lines.
+type Entries = Vec<(String, usize, Result<Value, Unreadable>)>;
+
+fn entries(text: &str, origin: &str) -> Result<Entries, ConfigErrors> {
+    let table = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map(|span| line_of(text, span.start));
+        // The reader's own messages have several lines; the first says what is wrong.
+        let message = error.message().lines().next().unwrap_or("not TOML").to_owned();
+        ConfigError::Syntax { place: Place { origin: origin.to_owned(), line }, message }
+    })?;
+    let mut all: Entries = table
+        .get_ref()
+        .iter()
+        .map(|(key, value)| (key.get_ref().to_string(), key.span().start, from_toml(value)))
+        .collect();
+    all.sort_by_key(|&(_, at, _)| at);
+    Ok(all)
+}
+
+fn from_toml(value: &Spanned<DeValue<'_>>) -> Result<Value, Unreadable> {
+    match value.get_ref() {
+        DeValue::Boolean(x) => Ok(Value::Bool(*x)),
+        DeValue::String(s) => Ok(Value::Text(s.to_string())),
+        DeValue::Integer(x) => i128::from_str_radix(x.as_str(), x.radix())
+            .map(Value::Int)
+            .map_err(|_| Unreadable::Other("a whole number with too many digits")),
+        DeValue::Float(x) => x
+            .as_str()
+            .parse()
+            .map(Value::Float)
+            .map_err(|_| Unreadable::Other("a number that cannot be read")),
+        DeValue::Array(items) => items.iter().map(from_toml).collect::<Result<_, _>>().map(Value::List),
+        DeValue::Datetime(_) => Err(Unreadable::Other("a date or a time")),
+        DeValue::Table(_) => Err(Unreadable::Table),
+    }
+}
+
+/// Line, from 1, of a byte position.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|&b| b == b'\n').count() + 1
+}
+
+fn keys<'a>(settings: &'a [&mut dyn Settings]) -> impl Iterator<Item = &'static str> + use<'a> {
+    settings.iter().flat_map(|s| s.declarations()).map(|s| s.key)
+}
+
+/// Which struct declares `key`, and how.
+fn find(key: &str, settings: &[&mut dyn Settings]) -> Option<(usize, &'static Setting)> {
+    settings.iter().enumerate().find_map(|(i, s)| Some((i, s.declaration(key)?)))
+}
+
+fn assert_no_key_twice(settings: &[&mut dyn Settings]) {
+    let mut all: Vec<_> = keys(settings).collect();
+    all.sort_unstable();
+    if let Some(pair) = all.windows(2).find(|pair| pair[0] == pair[1]) {
+        panic!("two structs declare the setting `{}`", pair[0]);
+    }
+}
+
+/// The settings as a Markdown table for the book, under a heading for each struct.
+#[must_use]
+pub fn reference_markdown(settings: &[&dyn Settings]) -> String {
+    let cell = |text: &str| text.replace('|', "\\|");
+    let mut out = String::new();
+    for group in settings {
+        out.push_str(&format!("## {}\n\n", group.title()));
+        out.push_str("| setting | meaning | type | allowed | default | unit | source |\n");
+        out.push_str("|---|---|---|---|---|---|---|\n");
+        for setting in group.declarations() {
+            let mut meaning = setting.help.clone();
+            for (name, help) in alternatives(setting) {
+                meaning.push_str(&format!("<br>`{name}`: {help}"));
+            }
+            out.push_str(&format!(
+                "| `{}` | {} | {} | {} | `{}` | {} | {} |\n",
+                setting.key,
+                cell(&meaning),
+                setting.kind.type_name(),
+                cell(&setting.kind.allowed()),
+                cell(&plain(&setting.default)),
+                setting.unit.unwrap_or("-"),
+                cell(setting.source.unwrap_or("-")),
+            ));
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// What is wrong with declarations, one sentence each; empty when nothing is. For the registry's test.
+///
+/// Keys must be `lower_snake_case` and unique over all structs, help a sentence of printable ASCII or of the
+/// Greek and mathematical letters that papers use, and the default must be allowed.
+#[must_use]
+pub fn check_declarations(settings: &[&dyn Settings]) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut seen = std::collections::BTreeMap::new();
+    for group in settings {
+        for setting in group.declarations() {
+            let key = setting.key;
+            let mut find = |text: String| findings.push(format!("`{key}` of \"{}\" {text}", group.title()));
+            if let Some(first) = seen.insert(key, group.title()) {
+                find(format!("is also declared in \"{first}\""));
+            }
+            if !key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                find("has a name that is not lower_snake_case".to_owned());
+            }
+            let mut texts = vec![("help", setting.help.as_str())];
+            texts.extend(alternatives(setting));
+            for (name, help) in texts {
+                if !help.ends_with('.') {
+                    find(format!("has a text ({name}) that is not a sentence: \"{help}\""));
+                }
+                if let Some(c) = help.chars().find(|&c| !is_common(c)) {
+                    find(format!("has a text ({name}) with the character {c:?}"));
+                }
+            }
+            if let Err(error) = setting.check(&setting.default) {
+                find(format!("has a default that it does not take: {error}"));
+            }
+        }
+    }
+    findings
+}
+
+/// Characters that every terminal and font shows: printable ASCII, Latin letters, Greek, the usual signs.
+fn is_common(c: char) -> bool {
+    matches!(c, ' '..='~' | '\u{a1}'..='\u{17f}' | 'Α'..='ω') || "≤≥≠∞‖√∈∑→".contains(c)
+}

@@ -1,0 +1,221 @@
+//! One declared setting, and a struct of them.
+
+use crate::{FieldType, Kind, SettingError, Value, suggest};
+use std::any::Any;
+use std::fmt::Debug;
+
+/// Everything that is known about one setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// Name, in files, on the command line and in the struct.
+    pub key: &'static str,
+    /// What it means, and what raising it does.
+    pub help: String,
+    /// Type and range.
+    pub kind: Kind,
+    /// Value when nobody says otherwise.
+    pub default: Value,
+    /// Unit, if it has one.
+    pub unit: Option<&'static str>,
+    /// Where the default comes from: a paper's table, an implementation.
+    pub source: Option<&'static str>,
+}
+
+impl Setting {
+    /// A setting without unit and source, with the widest range of its type. Called by [`settings!`](crate::settings).
+    #[must_use]
+    pub fn new<T: FieldType>(key: &'static str, help: &[&str], default: &T) -> Self {
+        let (help, kind) = (help_text(help), T::kind(None));
+        Self { key, help, kind, default: default.to_value(), unit: None, source: None }
+    }
+    /// The same with a range.
+    #[must_use]
+    pub fn with_range<T: FieldType>(self, range: impl Into<T::Range>) -> Self {
+        Self { kind: T::kind(Some(range.into())), ..self }
+    }
+    /// The same with a unit.
+    #[must_use]
+    pub fn with_unit(self, unit: &'static str) -> Self {
+        Self { unit: Some(unit), ..self }
+    }
+    /// The same with a source.
+    #[must_use]
+    pub fn with_source(self, source: &'static str) -> Self {
+        Self { source: Some(source), ..self }
+    }
+    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`.
+    #[must_use]
+    pub fn facts(&self) -> String {
+        let mut line = format!("default {}; {}", plain(&self.default), self.kind.allowed());
+        for (name, text) in [("unit", self.unit), ("source", self.source)] {
+            if let Some(text) = text {
+                line.push_str(&format!("; {name}: {text}"));
+            }
+        }
+        line
+    }
+    /// `value` in its normal form.
+    ///
+    /// # Errors
+    /// When it has another type or lies outside the range.
+    pub fn check(&self, value: &Value) -> Result<Value, SettingError> {
+        self.kind.check(self, value)
+    }
+}
+
+/// A value as it is written on the command line: text without quotes (unless it is empty).
+pub(crate) fn plain(value: &Value) -> String {
+    match value {
+        Value::Text(s) if !s.is_empty() => s.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The lines of a doc comment as one text. Called by the macros.
+#[must_use]
+pub fn help_text(lines: &[&str]) -> String {
+    lines.iter().map(|l| l.trim()).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// A struct of settings, made by [`settings!`](crate::settings). Object-safe; a `&dyn Settings` is also a
+/// `&dyn Any`, so the struct can be had back by downcast.
+pub trait Settings: Any + Debug + Send + Sync {
+    /// What the settings are about: the first line of the struct's documentation, without its full stop.
+    fn title(&self) -> &'static str;
+    /// The settings, in the order of their declaration.
+    fn declarations(&self) -> &'static [Setting];
+    /// The value of a setting; `None` when there is none of this name.
+    fn get(&self, key: &str) -> Option<Value>;
+    /// Sets a setting.
+    ///
+    /// # Errors
+    /// When there is no such setting, or it does not take this value; nothing has changed then.
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), SettingError>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn Settings>;
+
+    /// The declaration of a setting.
+    fn declaration(&self, key: &str) -> Option<&'static Setting> {
+        self.declarations().iter().find(|s| s.key == key)
+    }
+    /// Checks every field against its range. Only needed for a struct that was filled in by hand.
+    ///
+    /// # Errors
+    /// For the first field outside its range.
+    fn validate(&self) -> Result<(), SettingError> {
+        for setting in self.declarations() {
+            if let Some(value) = self.get(setting.key) {
+                setting.check(&value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Clone for Box<dyn Settings> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
+/// Checks `value` and turns it into a field. Called by [`settings!`](crate::settings).
+///
+/// # Errors
+/// As [`Setting::check`].
+pub fn field_from<T: FieldType>(setting: &Setting, value: &Value) -> Result<T, SettingError> {
+    let checked = setting.check(value)?;
+    T::from_value(&checked).ok_or_else(|| SettingError::Type {
+        key: setting.key.to_owned(),
+        expected: setting.kind.describe(),
+        got: value.describe(),
+        default: setting.default.to_string(),
+    })
+}
+
+/// The error for a name that no setting has. Called by [`settings!`](crate::settings).
+#[must_use]
+pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> SettingError {
+    SettingError::Unknown { key: key.to_owned(), suggestion: suggest(key, known).map(str::to_owned) }
+}
+
+/// Declares a struct of settings. See the [crate's documentation](crate) for an example.
+///
+/// Each field is `name: Type = default, range: …, unit: "…", source: "…";` with a doc comment; the last three
+/// parts are optional, in this order. What a range is made of is said at [`IntRange`](crate::IntRange) and
+/// [`FloatRange`](crate::FloatRange); that of a list is the range of each entry, that of a text its length.
+#[macro_export]
+macro_rules! settings {
+    (
+        $(#[doc = $title:literal])+
+        $vis:vis struct $name:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $key:ident : $ty:ty = $default:expr
+                $(, range: $range:expr)?
+                $(, unit: $unit:literal)?
+                $(, source: $source:literal)? ;
+            )*
+        }
+    ) => {
+        $(#[doc = $title])+
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name {
+            $(
+                $(#[doc = $help])+
+                #[doc = concat!(
+                    "\n\nDefault `", stringify!($default), "`"
+                    $(, ", range `", stringify!($range), "`")?
+                    $(, ", unit: ", $unit)?
+                    $(, ", source: ", $source)?, "."
+                )]
+                pub $key: $ty,
+            )*
+        }
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+        impl $crate::Settings for $name {
+            fn title(&self) -> &'static str {
+                let lines: &[&'static str] = &[$($title),+];
+                let first = lines[0].trim();
+                first.strip_suffix('.').unwrap_or(first)
+            }
+            fn declarations(&self) -> &'static [$crate::Setting] {
+                static DECLARED: ::std::sync::LazyLock<Vec<$crate::Setting>> =
+                    ::std::sync::LazyLock::new(|| vec![
+                        $({
+                            let default: $ty = $default;
+                            $crate::Setting::new::<$ty>(stringify!($key), &[$($help),+], &default)
+                                $(.with_range::<$ty>($range))?
+                                $(.with_unit($unit))?
+                                $(.with_source($source))?
+                        },)*
+                    ]);
+                &DECLARED
+            }
+            fn get(&self, key: &str) -> Option<$crate::Value> {
+                $(if key == stringify!($key) {
+                    return Some($crate::FieldType::to_value(&self.$key));
+                })*
+                None
+            }
+            fn set(&mut self, key: &str, value: &$crate::Value) -> Result<(), $crate::SettingError> {
+                let all = $crate::Settings::declarations(self);
+                let setting = all
+                    .iter()
+                    .find(|s| s.key == key)
+                    .ok_or_else(|| $crate::unknown(key, all.iter().map(|s| s.key)))?;
+                $(if key == stringify!($key) {
+                    self.$key = $crate::field_from(setting, value)?;
+                    return Ok(());
+                })*
+                Ok(())
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::Settings> {
+                Box::new(self.clone())
+            }
+        }
+    };
+}
