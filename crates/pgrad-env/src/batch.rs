@@ -31,6 +31,10 @@ pub trait BatchEnv: Send {
     fn wrong_shape(&self, _b: usize) -> Option<usize> {
         None
     }
+    /// Whether [`BatchEnv::wrong_shape`] has something to say of any copy.
+    fn any_wrong_shape(&self) -> bool {
+        (0..self.len()).any(|b| self.wrong_shape(b).is_some())
+    }
     /// The state of copy `b`, or `None` when it cannot be saved.
     fn save(&self, b: usize) -> Option<Vec<f64>>;
     /// Restores what [`BatchEnv::save`] returned; `false` when `state` cannot be a state.

@@ -100,6 +100,31 @@ pub enum Actions<'a> {
     Real(Cols<'a, f32>),
 }
 
+impl<'a> Actions<'a> {
+    /// The alternatives chosen, `[action_dim x batch]`.
+    ///
+    /// # Panics
+    /// When the actions are of a `Box` space: the environment's own [`EnvSpec::action`] says which it is.
+    #[must_use]
+    pub fn indices(&self) -> Cols<'a, u32> {
+        match self {
+            Self::Index(a) => *a,
+            Self::Real(_) => panic!("the environment's actions are alternatives; it was given numbers"),
+        }
+    }
+    /// The numbers of a `Box` space's actions, `[action_dim x batch]`.
+    ///
+    /// # Panics
+    /// When the actions are of another space.
+    #[must_use]
+    pub fn numbers(&self) -> Cols<'a, f32> {
+        match self {
+            Self::Real(a) => *a,
+            Self::Index(_) => panic!("the environment's actions are numbers; it was given alternatives"),
+        }
+    }
+}
+
 /// Where an environment writes its observation.
 ///
 /// It records how many numbers were written, so that a wrong shape is an error with a message and neither a

@@ -7,6 +7,7 @@
 //! - [`End`]: how a step ended: `Running`, `Terminated` or `Truncated`, never a `done`;
 //! - [`VecEnv`]: a shard of environments with their random streams, time limits, automatic reset and
 //!   episode statistics, all of which can be saved and restored;
+//! - [`RandomActions`]: random actions of any space;
 //! - [`check_env`]: finds what is wrong with an environment;
 //! - [`probe`]: tiny tasks with known answers.
 //!
@@ -17,6 +18,7 @@ mod check;
 mod env;
 mod error;
 pub mod probe;
+mod random;
 mod space;
 mod vec_env;
 
@@ -24,5 +26,6 @@ pub use batch::{BatchEnv, Each};
 pub use check::{Finding, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::EnvError;
+pub use random::RandomActions;
 pub use space::{BoxSpace, Space};
 pub use vec_env::{Episode, VecEnv};

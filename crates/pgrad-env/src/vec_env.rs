@@ -37,6 +37,10 @@ pub struct VecEnv {
     rewards: Vec<f64>,
     ends: Vec<End>,
     finished: Vec<Episode>,
+    /// Number of alternatives of each choice of an action.
+    choices: Vec<usize>,
+    /// One observation, `[obs_dim]`.
+    column: Vec<f32>,
 }
 
 impl std::fmt::Debug for VecEnv {
@@ -48,6 +52,31 @@ impl std::fmt::Debug for VecEnv {
     }
 }
 
+/// Adds the rewards to the returns; whether all rewards are finite in single precision.
+#[inline(always)]
+fn add_rewards(rewards: &[f64], returns: &mut [f64]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let mut bad = false;
+    for (sum, r) in returns.iter_mut().zip(rewards) {
+        *sum += r;
+        bad |= (*r as f32).to_bits() & EXPONENT == EXPONENT;
+    }
+    !bad
+}
+
+/// Counts a step everywhere and cuts episodes at the limit; whether any episode ended.
+#[inline(always)]
+fn count_steps(limit: u32, elapsed: &mut [u32], ends: &mut [End]) -> bool {
+    let mut ended = false;
+    for (steps, end) in elapsed.iter_mut().zip(ends) {
+        *steps = steps.saturating_add(1);
+        let cut = *steps >= limit && *end == End::Running;
+        *end = if cut { End::Truncated } else { *end };
+        ended |= *end != End::Running;
+    }
+    ended
+}
+
 impl VecEnv {
     /// Environments `first..first + env.len()` of a run with this seed. [`VecEnv::start`] must follow.
     #[must_use]
@@ -56,6 +85,8 @@ impl VecEnv {
         let spec = env.spec().clone();
         let dim = spec.observation.obs_dim();
         Self {
+            choices: spec.action.choices(),
+            column: vec![0.0; dim],
             spec,
             first,
             rngs: (0..n).map(|b| Stream::new(seed, STREAM_ENV, (first + b) as u32)).collect(),
@@ -140,13 +171,16 @@ impl VecEnv {
         mut masks: ColsMut<'_, bool>,
         scratch: &mut Vec<bool>,
     ) -> Result<(), EnvError> {
-        let dim = self.spec.action.mask_dim();
-        scratch.resize(dim, true);
+        scratch.resize(self.spec.action.mask_dim(), true);
+        if !self.spec.masks_actions {
+            masks.data_mut().fill(true);
+            return Ok(());
+        }
         for b in 0..self.len() {
             scratch.fill(true);
             self.env.action_mask(b, scratch);
             let mut from = 0;
-            for (choice, n) in self.spec.action.choices().into_iter().enumerate() {
+            for (choice, n) in self.choices.iter().enumerate() {
                 if !scratch[from..from + n].contains(&true) {
                     return Err(EnvError::Mask {
                         id: self.spec.id.clone(),
@@ -168,39 +202,38 @@ impl VecEnv {
     ///
     /// # Errors
     /// When a reward or an observation is not finite, or an observation has a wrong shape. Nothing of the
-    /// step has then reached the caller.
+    /// step has then reached the caller, and no episode was counted; the environments must be started anew
+    /// or loaded before the next step.
+    ///
+    /// # Panics
+    /// When `actions` are not of the action space's kind, or not `[action_dim x len]`.
     pub fn step(&mut self, actions: Actions<'_>) -> Result<(), EnvError> {
         self.env.step(actions, &mut self.rngs, &mut self.rewards, &mut self.ends);
         let limit = self.spec.max_episode_steps.unwrap_or(u32::MAX);
-        let mut ended = false;
-        let mut reward_check = 0.0;
-        for b in 0..self.ends.len() {
-            self.elapsed[b] += 1;
-            self.returns[b] += self.rewards[b];
-            reward_check += self.rewards[b] as f32 - self.rewards[b] as f32;
-            if self.elapsed[b] >= limit && self.ends[b] == End::Running {
-                self.ends[b] = End::Truncated;
-            }
-            ended |= self.ends[b] != End::Running;
-        }
-        if reward_check != 0.0 {
+        let (rewards_finite, ended) = kernels::simd(|| {
+            (
+                add_rewards(&self.rewards, &mut self.returns),
+                count_steps(limit, &mut self.elapsed, &mut self.ends),
+            )
+        });
+        if !rewards_finite {
             return Err(self.bad_reward());
         }
+        // Also where an episode ended: the old episode's last observation, before anything is reset.
+        self.observe()?;
         if ended {
-            self.finish_episodes()?;
+            let counted = self.finished.len();
+            self.next_episodes().inspect_err(|_| self.finished.truncate(counted))?;
         }
-        self.observe()
+        Ok(())
     }
-    fn finish_episodes(&mut self) -> Result<(), EnvError> {
+    /// Starts new episodes where one ended. The old one's last observation moves to `final_obs`.
+    fn next_episodes(&mut self) -> Result<(), EnvError> {
         let n = self.len();
-        let dim = self.spec.observation.obs_dim();
-        // The old episode's last observations, before anything is reset.
-        self.env.observe(ColsMut::new(&mut self.final_obs, dim, n));
         for b in 0..n {
             if self.ends[b] == End::Running {
                 continue;
             }
-            self.check_obs(b, &self.final_obs)?;
             self.finished.push(Episode {
                 episode_return: self.returns[b],
                 length: self.elapsed[b],
@@ -211,22 +244,32 @@ impl VecEnv {
             self.elapsed[b] = 0;
             self.returns[b] = 0.0;
             self.episode[b] += 1;
+            self.env.observe_one(b, &mut self.column);
+            let mut finite = true;
+            for (i, x) in self.column.iter().enumerate() {
+                let place = i * n + b;
+                self.final_obs[place] = self.obs[place];
+                self.obs[place] = *x;
+                finite &= x.is_finite();
+            }
+            if !finite || self.env.wrong_shape(b).is_some() {
+                self.check_obs(b)?;
+            }
         }
         Ok(())
     }
     fn observe(&mut self) -> Result<(), EnvError> {
         let (n, dim) = (self.len(), self.spec.observation.obs_dim());
         self.env.observe(ColsMut::new(&mut self.obs, dim, n));
-        let wrong_shape = (0..n).any(|b| self.env.wrong_shape(b).is_some());
-        if wrong_shape || !kernels::all_finite(&self.obs) {
+        if self.env.any_wrong_shape() || !kernels::all_finite(&self.obs) {
             for b in 0..n {
-                self.check_obs(b, &self.obs)?;
+                self.check_obs(b)?;
             }
         }
         Ok(())
     }
-    /// The error of environment `b`'s observation, if there is one.
-    fn check_obs(&self, b: usize, obs: &[f32]) -> Result<(), EnvError> {
+    /// The error of environment `b`'s present observation, if there is one.
+    fn check_obs(&self, b: usize) -> Result<(), EnvError> {
         let (n, expected) = (self.len(), self.spec.observation.obs_dim());
         let (id, env, episode, step) =
             (|| self.spec.id.clone(), self.first + b, self.episode[b], self.elapsed[b]);
@@ -234,7 +277,7 @@ impl VecEnv {
             return Err(EnvError::Shape { id: id(), env, episode, step, expected, got });
         }
         for index in 0..expected {
-            let value = obs[index * n + b];
+            let value = self.obs[index * n + b];
             if !value.is_finite() {
                 return Err(EnvError::Observation { id: id(), env, episode, step, index, value });
             }
