@@ -103,7 +103,10 @@ impl fmt::Display for FloatRange {
         if *self == Self::FINITE {
             return f.write_str("any finite number");
         }
-        write!(f, "{open}{}, {}{close}", self.low, self.high)
+        // `{:?}` writes 1e-8 as such, `{}` writes 1.0 as 1.
+        let short = |x: f64| if x.abs() < 1e-3 || x.abs() > 1e6 { format!("{x:?}") } else { format!("{x}") };
+        let [low, high] = [self.low, self.high].map(|x| if x == 0.0 { "0".to_owned() } else { short(x) });
+        write!(f, "{open}{low}, {high}{close}")
     }
 }
 
@@ -153,6 +156,7 @@ mod tests {
         );
         assert!(FloatRange::from(0.0..=f64::INFINITY).contains(f64::INFINITY));
         assert_eq!(FloatRange::from(0.0..).to_string(), "[0, inf)");
+        assert_eq!(FloatRange::from(1e-8..=1e9).to_string(), "[1e-8, 1000000000.0]");
     }
 
     #[test]
