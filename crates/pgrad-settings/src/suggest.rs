@@ -6,6 +6,7 @@
 ///
 /// ```
 /// assert_eq!(pgrad_settings::suggest("n-step", ["epochs", "n_steps"]), Some("n_steps"));
+/// assert_eq!(pgrad_settings::suggest("n_stepps", ["n_step", "n_steps", "n_stops"]), Some("n_steps"));
 /// assert_eq!(pgrad_settings::suggest("colour", ["epochs", "n_steps"]), None);
 /// ```
 #[must_use]
