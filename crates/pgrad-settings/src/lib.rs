@@ -5,7 +5,8 @@
 //! - [`apply_toml`], [`apply_pair`] and [`apply_text`] lay one layer over another: defaults, then the preset,
 //!   then a file, then the command line; nothing changes when anything is wrong, and every error says where,
 //!   what came, what was expected and what was perhaps meant;
-//! - [`to_toml`] writes the effective settings, [`reference_markdown`] the table of the book;
+//! - [`to_toml`] writes the effective settings, [`reference_markdown`] the table of the book,
+//!   [`reference_text`] the help of a terminal;
 //! - [`check_declarations`] is the test of a registry; [`suggest`] is 'did you mean' for any list of names.
 //!
 //! ```
@@ -71,16 +72,16 @@ mod error;
 mod kind;
 mod layer;
 mod range;
+mod reference;
 mod setting;
 mod suggest;
 mod value;
 
 pub use error::{ConfigError, ConfigErrors, Place, SettingError};
 pub use kind::{Alternative, FieldType, Kind, NoRange};
-pub use layer::{
-    apply_pair, apply_text, apply_toml, check_declarations, read_key, reference_markdown, to_toml,
-};
+pub use layer::{apply_pair, apply_text, apply_toml, read_key, to_toml};
 pub use range::{FloatRange, IntRange, above};
+pub use reference::{check_declarations, reference_markdown, reference_text};
 pub use setting::{Setting, Settings, field_from, help_text, unknown};
 pub use suggest::suggest;
 pub use value::Value;

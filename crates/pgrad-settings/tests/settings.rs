@@ -2,7 +2,7 @@
 
 use pgrad_settings::{
     ConfigError, ConfigErrors, Place, SettingError, Settings, Value, above, apply_pair, apply_text,
-    apply_toml, check_declarations, choice, read_key, reference_markdown, settings, to_toml,
+    apply_toml, check_declarations, choice, read_key, reference_markdown, reference_text, settings, to_toml,
 };
 use proptest::prelude::*;
 
@@ -424,6 +424,21 @@ fn comments_say_everything_and_read_back() {
     apply_toml(&text, "written", &mut [&mut a, &mut b]).unwrap();
     assert_eq!((a, b), (every, rest));
     assert!(text.lines().all(|l| l.chars().count() <= 102), "lines are wrapped");
+}
+
+#[test]
+fn the_help_has_every_setting_and_keeps_to_the_width() {
+    let (every, rest) = both();
+    let help = reference_text(&[&every, &rest], 60);
+    assert!(help.lines().all(|l| l.chars().count() <= 60), "{help}");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in every.declarations().iter().chain(rest.declarations()) {
+        let entry = help.split_once(&format!("\n  {}\n", setting.key)).unwrap().1;
+        assert!(words(entry).starts_with(&setting.help), "{entry}");
+        assert!(words(entry).contains(&words(&format!("[{}]", setting.facts()))), "{entry}");
+    }
+    assert!(words(&help).contains("none: Nothing bounds it."));
+    assert!(help.contains("\nThe rest:\n"));
 }
 
 #[test]
