@@ -1,0 +1,252 @@
+//! One choice among alternatives, on the rows of its logits or log-probabilities.
+
+use super::{BLOCK, blocks};
+use pgrad_num::{Cols, ColsMut, Real, Stream};
+use std::ops::Range;
+
+#[inline(always)]
+fn forbidden<R: Real>() -> R {
+    R::of(f64::NEG_INFINITY)
+}
+
+/// `p ln p`, which is 0 for a forbidden alternative.
+#[inline(always)]
+fn p_ln_p<R: Real>(p: R, logp: R) -> R {
+    p * logp.at_least(R::of(-1e30))
+}
+
+/// `exp` of one block of one row.
+#[inline(always)]
+fn probabilities<R: Real>(logp: &[R], p: &mut [R]) {
+    p.copy_from_slice(logp);
+    R::exp_slice(p);
+}
+
+#[inline(always)]
+pub(super) fn forbid<R: Real>(z: &mut ColsMut<'_, R>, mask: Cols<'_, bool>) {
+    for (z, allowed) in z.data_mut().iter_mut().zip(mask.data()) {
+        *z = if *allowed { *z } else { forbidden() };
+    }
+}
+
+#[inline(always)]
+pub(super) fn log_softmax<R: Real>(z: &mut ColsMut<'_, R>, rows: Range<usize>) {
+    for block in blocks(z.cols()) {
+        let (mut max, mut sum, mut p) = ([forbidden::<R>(); BLOCK], [R::ZERO; BLOCK], [R::ZERO; BLOCK]);
+        let (max, sum, p) = (&mut max[..block.len()], &mut sum[..block.len()], &mut p[..block.len()]);
+        for r in rows.clone() {
+            for (m, z) in max.iter_mut().zip(&z.row(r)[block.clone()]) {
+                *m = z.at_least(*m);
+            }
+        }
+        for r in rows.clone() {
+            let z = &mut z.row_mut(r)[block.clone()];
+            for (z, m) in z.iter_mut().zip(&*max) {
+                *z -= *m;
+            }
+            probabilities(z, p);
+            for (s, p) in sum.iter_mut().zip(&*p) {
+                *s += *p;
+            }
+        }
+        R::ln_slice(sum);
+        for r in rows.clone() {
+            for (z, s) in z.row_mut(r)[block.clone()].iter_mut().zip(&*sum) {
+                *z -= *s;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn logp<R: Real>(params: Cols<'_, R>, rows: Range<usize>, action: &[u32], logp: &mut [R]) {
+    for (i, r) in rows.enumerate() {
+        for ((out, a), lp) in logp.iter_mut().zip(action).zip(params.row(r)) {
+            *out += if *a == i as u32 { *lp } else { R::ZERO };
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn entropy<R: Real>(params: Cols<'_, R>, rows: Range<usize>, entropy: &mut [R]) {
+    for block in blocks(params.cols()) {
+        let mut p = [R::ZERO; BLOCK];
+        let p = &mut p[..block.len()];
+        for r in rows.clone() {
+            let lp = &params.row(r)[block.clone()];
+            probabilities(lp, p);
+            for ((h, p), lp) in entropy[block.clone()].iter_mut().zip(&*p).zip(lp) {
+                *h -= p_ln_p(*p, *lp);
+            }
+        }
+    }
+}
+
+/// `d_z_i += d_logp (1[i = a] - p_i) - d_entropy p_i (ln p_i + H)`.
+#[inline(always)]
+pub(super) fn vjp<R: Real>(
+    params: Cols<'_, R>,
+    rows: Range<usize>,
+    logp: Option<(&[u32], &[R])>,
+    d_entropy: Option<&[R]>,
+    d_out: &mut ColsMut<'_, R>,
+) {
+    for block in blocks(params.cols()) {
+        let (mut p, mut w) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
+        let (p, w) = (&mut p[..block.len()], &mut w[..block.len()]);
+        // w collects what all alternatives have in common: -(d_logp + d_entropy H).
+        if let Some(d_h) = d_entropy {
+            for r in rows.clone() {
+                let lp = &params.row(r)[block.clone()];
+                probabilities(lp, p);
+                for ((w, p), lp) in w.iter_mut().zip(&*p).zip(lp) {
+                    *w += p_ln_p(*p, *lp);
+                }
+            }
+            for (w, d) in w.iter_mut().zip(&d_h[block.clone()]) {
+                *w *= *d;
+            }
+        }
+        if let Some((_, d_logp)) = logp {
+            for (w, d) in w.iter_mut().zip(&d_logp[block.clone()]) {
+                *w -= *d;
+            }
+        }
+        for (i, r) in rows.clone().enumerate() {
+            let lp = &params.row(r)[block.clone()];
+            let d_z = &mut d_out.row_mut(r)[block.clone()];
+            probabilities(lp, p);
+            for ((d, p), w) in d_z.iter_mut().zip(&*p).zip(&*w) {
+                *d = p.mul_add(*w, *d);
+            }
+            if let Some(d_h) = d_entropy {
+                for (((d, p), lp), d_h) in d_z.iter_mut().zip(&*p).zip(lp).zip(&d_h[block.clone()]) {
+                    *d -= *d_h * p_ln_p(*p, *lp);
+                }
+            }
+            if let Some((action, d_logp)) = logp {
+                let taken = action[block.clone()].iter().zip(&d_logp[block.clone()]);
+                for ((d, lp), (a, d_logp)) in d_z.iter_mut().zip(lp).zip(taken) {
+                    let own = *a == i as u32 && *lp != forbidden();
+                    *d += if own { *d_logp } else { R::ZERO };
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn kl<R: Real>(params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
+    for block in blocks(params_old.cols()) {
+        let mut p = [R::ZERO; BLOCK];
+        let p = &mut p[..block.len()];
+        for r in 0..params_old.rows() {
+            let (old, new) = (&params_old.row(r)[block.clone()], &params_new.row(r)[block.clone()]);
+            probabilities(old, p);
+            for (((kl, p), old), new) in kl[block.clone()].iter_mut().zip(&*p).zip(old).zip(new) {
+                *kl += if *p == R::ZERO { R::ZERO } else { *p * (*old - *new) };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn kl_vjp<R: Real>(
+    params_old: Cols<'_, R>,
+    params_new: Cols<'_, R>,
+    d_kl: &[R],
+    d_out: &mut ColsMut<'_, R>,
+) {
+    for block in blocks(params_old.cols()) {
+        let (mut p_old, mut p_new) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
+        let (p_old, p_new) = (&mut p_old[..block.len()], &mut p_new[..block.len()]);
+        for r in 0..params_old.rows() {
+            probabilities(&params_old.row(r)[block.clone()], p_old);
+            probabilities(&params_new.row(r)[block.clone()], p_new);
+            let d_z = &mut d_out.row_mut(r)[block.clone()];
+            for (((d, old), new), d_kl) in d_z.iter_mut().zip(&*p_old).zip(&*p_new).zip(&d_kl[block.clone()])
+            {
+                *d += *d_kl * (*new - *old);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn fisher_mul<R: Real>(
+    params: Cols<'_, R>,
+    rows: Range<usize>,
+    v: Cols<'_, R>,
+    out: &mut ColsMut<'_, R>,
+) {
+    for block in blocks(params.cols()) {
+        let mut mean = [R::ZERO; BLOCK];
+        let mean = &mut mean[..block.len()];
+        for r in rows.clone() {
+            let p = &mut out.row_mut(r)[block.clone()];
+            probabilities(&params.row(r)[block.clone()], p);
+            for ((m, p), v) in mean.iter_mut().zip(&*p).zip(&v.row(r)[block.clone()]) {
+                *m = p.mul_add(*v, *m);
+            }
+        }
+        for r in rows.clone() {
+            let p = &mut out.row_mut(r)[block.clone()];
+            for ((p, v), m) in p.iter_mut().zip(&v.row(r)[block.clone()]).zip(&*mean) {
+                *p *= *v - *m;
+            }
+        }
+    }
+}
+
+/// The first alternative whose cumulative probability exceeds a uniform number.
+pub(super) fn sample<R: Real>(
+    params: Cols<'_, R>,
+    rows: Range<usize>,
+    rngs: &mut [Stream],
+    action: &mut [u32],
+) {
+    for block in blocks(params.cols()) {
+        let (mut u, mut p, mut below) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK], [R::ZERO; BLOCK]);
+        let mut last_possible = [0u32; BLOCK];
+        let (u, p, below, last_possible) = (
+            &mut u[..block.len()],
+            &mut p[..block.len()],
+            &mut below[..block.len()],
+            &mut last_possible[..block.len()],
+        );
+        for (u, rng) in u.iter_mut().zip(&mut rngs[block.clone()]) {
+            *u = R::of(f64::from(rng.uniform_f32()));
+        }
+        let action = &mut action[block.clone()];
+        action.fill(0);
+        pgrad_num::kernels::simd(|| {
+            for (i, r) in rows.clone().enumerate() {
+                probabilities(&params.row(r)[block.clone()], p);
+                for c in 0..p.len() {
+                    below[c] += p[c];
+                    action[c] += u32::from(below[c] <= u[c]);
+                    last_possible[c] = if p[c] > R::ZERO { i as u32 } else { last_possible[c] };
+                }
+            }
+            // Probabilities may sum to a little less than 1.
+            for (a, last) in action.iter_mut().zip(&*last_possible) {
+                *a = (*a).min(*last);
+            }
+        });
+    }
+}
+
+#[inline(always)]
+pub(super) fn mode<R: Real>(params: Cols<'_, R>, rows: Range<usize>, action: &mut [u32]) {
+    for block in blocks(params.cols()) {
+        let mut best = [forbidden::<R>(); BLOCK];
+        let action = &mut action[block.clone()];
+        action.fill(0);
+        for (i, r) in rows.clone().enumerate() {
+            for ((best, a), lp) in best.iter_mut().zip(&mut *action).zip(&params.row(r)[block.clone()]) {
+                *a = if *lp > *best { i as u32 } else { *a };
+                *best = lp.at_least(*best);
+            }
+        }
+    }
+}
