@@ -153,6 +153,11 @@ impl VecEnv {
     pub fn ends(&self) -> &[End] {
         &self.ends
     }
+    /// Episode of environment `b` of the shard (from 0), and its step (0 after the reset).
+    #[must_use]
+    pub fn position(&self, b: usize) -> (u64, u32) {
+        (self.episode[b], self.elapsed[b])
+    }
     /// Episodes finished since [`VecEnv::clear_finished`].
     #[must_use]
     pub fn finished(&self) -> &[Episode] {
@@ -210,7 +215,7 @@ impl VecEnv {
     pub fn step(&mut self, actions: Actions<'_>) -> Result<(), EnvError> {
         self.env.step(actions, &mut self.rngs, &mut self.rewards, &mut self.ends);
         let limit = self.spec.max_episode_steps.unwrap_or(u32::MAX);
-        let (rewards_finite, ended) = kernels::simd(|| {
+        let (rewards_finite, ended) = pgrad_num::simd!(|| {
             (
                 add_rewards(&self.rewards, &mut self.returns),
                 count_steps(limit, &mut self.elapsed, &mut self.ends),

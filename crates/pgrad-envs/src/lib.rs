@@ -1,1 +1,27 @@
-//! Concrete environments, one file each.
+//! Concrete environments, one file each, native and vectorised over the batch.
+//!
+//! Each keeps its state in `f64`, as Gymnasium does, and agrees with Gymnasium step by step; only the random
+//! numbers of the first states are another generator's. [`make`] makes one by its name, [`REGISTRY`] lists
+//! them. To add an environment, write its file and add its line to the registry.
+//!
+//! ```
+//! use pgrad_env::{RandomActions, VecEnv};
+//!
+//! let mut envs = VecEnv::new(pgrad_envs::make("CartPole-v1", 8)?, 1, 0);
+//! let mut random = RandomActions::new(&envs.spec().action, envs.len(), 1, 0);
+//! envs.start()?;
+//! while envs.finished().is_empty() {
+//!     envs.step(random.draw())?;
+//! }
+//! assert!(envs.finished()[0].episode_return >= 1.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Must never know:** learning, policies, files, clocks.
+
+mod cart_pole;
+mod registry;
+mod state;
+
+pub use cart_pole::CartPole;
+pub use registry::{EnvEntry, REGISTRY, UnknownEnv, make};

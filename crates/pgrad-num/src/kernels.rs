@@ -7,9 +7,29 @@
 use crate::Real;
 use pulp::Arch;
 
+/// Runs `|| body` compiled for the best instruction set of this machine: [`kernels::simd`](crate::kernels::simd)
+/// with a closure that is always inlined.
+///
+/// ```
+/// let mut x = [1.0f64; 8];
+/// pgrad_num::simd!(|| x.iter_mut().for_each(|v| *v = v.mul_add(2.0, 1.0)));
+/// assert_eq!(x, [3.0; 8]);
+/// ```
+#[macro_export]
+macro_rules! simd {
+    (|| $body:expr) => {
+        $crate::kernels::simd(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+
 /// Runs `f` compiled for the best instruction set of this machine.
 ///
-/// `f` must be a closure whose body (and what it calls) can be inlined.
+/// `f` must be inlined into each of the versions, and so must what it calls (`#[inline(always)]`): a closure
+/// of more than a few instructions that is called from several places is otherwise compiled once, for the
+/// oldest machine, where every `mul_add` is a function call. The macro [`simd!`](crate::simd) sees to it.
 #[inline(always)]
 pub fn simd<T>(f: impl FnOnce() -> T) -> T {
     Arch::new().dispatch(f)
@@ -101,7 +121,7 @@ macro_rules! map_slice {
     ($(#[$doc:meta])* $name:ident, $ty:ty, $f:expr) => {
         $(#[$doc])*
         pub fn $name(x: &mut [$ty]) {
-            simd(|| {
+            simd!(|| {
                 for v in x.iter_mut() {
                     *v = $f(*v);
                 }
@@ -157,7 +177,7 @@ fn reduce<R: Real>(x: &[R], y: &[R], term: impl Fn(R, R) -> f64) -> f64 {
 /// `Σ x_i`, in double precision.
 #[must_use]
 pub fn sum<R: Real>(x: &[R]) -> f64 {
-    simd(|| reduce(x, x, |a, _| a.f64()))
+    simd!(|| reduce(x, x, |a, _| a.f64()))
 }
 
 /// `Σ x_i y_i`, in double precision.
@@ -166,13 +186,13 @@ pub fn sum<R: Real>(x: &[R]) -> f64 {
 /// When the lengths differ.
 #[must_use]
 pub fn dot<R: Real>(x: &[R], y: &[R]) -> f64 {
-    simd(|| reduce(x, y, |a, b| a.f64() * b.f64()))
+    simd!(|| reduce(x, y, |a, b| a.f64() * b.f64()))
 }
 
 /// `Σ (x_i - center)²`, in double precision.
 #[must_use]
 pub fn sum_of_squares<R: Real>(x: &[R], center: f64) -> f64 {
-    simd(|| {
+    simd!(|| {
         reduce(x, x, |a, _| {
             let d = a.f64() - center;
             d * d
@@ -186,7 +206,7 @@ pub fn sum_of_squares<R: Real>(x: &[R], center: f64) -> f64 {
 /// When the lengths differ.
 pub fn axpy<R: Real>(a: R, x: &[R], y: &mut [R]) {
     assert_eq!(x.len(), y.len());
-    simd(|| {
+    simd!(|| {
         for (yi, xi) in y.iter_mut().zip(x) {
             *yi = a.mul_add(*xi, *yi);
         }
@@ -195,7 +215,7 @@ pub fn axpy<R: Real>(a: R, x: &[R], y: &mut [R]) {
 
 /// `x *= a`.
 pub fn scale<R: Real>(a: R, x: &mut [R]) {
-    simd(|| {
+    simd!(|| {
         for v in x.iter_mut() {
             *v *= a;
         }
@@ -208,7 +228,7 @@ pub fn scale<R: Real>(a: R, x: &mut [R]) {
 /// decide, without a branch.
 #[must_use]
 pub fn all_finite<R: Real>(x: &[R]) -> bool {
-    simd(|| {
+    simd!(|| {
         let mut acc = [R::ZERO; LANES];
         let chunks = x.chunks_exact(LANES);
         let mut tail = R::ZERO;

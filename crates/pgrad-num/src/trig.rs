@@ -10,7 +10,7 @@
 //! coefficients each, with weights that make the error of `sin r` and `cos r` relative: 1.1e-17 and 1.1e-18
 //! after the coefficients are rounded to double precision.
 
-use crate::kernels::simd;
+use crate::simd;
 
 /// Largest `|x|` for which [`sincos1`] keeps its bound.
 pub const SINCOS_MAX: f64 = 1e5;
@@ -73,7 +73,7 @@ pub fn sincos1(x: f64) -> (f64, f64) {
 /// When the lengths differ.
 pub fn sincos(x: &[f64], sin: &mut [f64], cos: &mut [f64]) {
     assert!(x.len() == sin.len() && x.len() == cos.len(), "x, sin and cos have one length");
-    let small = simd(|| {
+    let small = simd!(|| {
         let mut largest = 0.0f64;
         for i in 0..x.len() {
             (sin[i], cos[i]) = sincos1(x[i]);

@@ -1,0 +1,113 @@
+//! Environments by name.
+
+use pgrad_env::BatchEnv;
+use thiserror::Error;
+
+/// An environment that can be made by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct EnvEntry {
+    /// Its name.
+    pub id: &'static str,
+    /// What it is, in one line.
+    pub title: &'static str,
+    /// Makes a batch of so many copies (at least one).
+    pub make: fn(usize) -> Box<dyn BatchEnv>,
+}
+
+macro_rules! entry {
+    ($id:literal, $batch:ty, $title:literal) => {
+        EnvEntry { id: $id, title: $title, make: |n| Box::new(<$batch>::new(n)) }
+    };
+}
+
+/// All environments, in the order in which they are listed.
+pub static REGISTRY: &[EnvEntry] =
+    &[entry!("CartPole-v1", crate::CartPole, "balance a pole on a cart by pushing left or right")];
+
+/// A name that no environment has.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("there is no environment `{id}`{}; there are {}", did_you_mean(*suggestion), ids())]
+pub struct UnknownEnv {
+    /// The name asked for.
+    pub id: String,
+    /// The name that was probably meant.
+    pub suggestion: Option<&'static str>,
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |s| format!(" (did you mean `{s}`?)"))
+}
+
+fn ids() -> String {
+    REGISTRY.iter().map(|e| e.id).collect::<Vec<&str>>().join(", ")
+}
+
+impl UnknownEnv {
+    fn new(id: &str) -> Self {
+        // A name without its version counts as the name, and case does not count.
+        let plain =
+            |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
+        let asked = plain(id);
+        let limit = (asked.chars().count() / 3).max(1);
+        let suggestion = REGISTRY
+            .iter()
+            .map(|e| (strsim::damerau_levenshtein(&asked, &plain(e.id)), e.id))
+            .filter(|(distance, _)| *distance <= limit)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, id)| id);
+        Self { id: id.to_owned(), suggestion }
+    }
+}
+
+/// The registered environment called `id`.
+///
+/// # Errors
+/// When no environment has that name.
+pub(crate) fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
+    REGISTRY.iter().find(|e| e.id == id).ok_or_else(|| UnknownEnv::new(id))
+}
+
+/// A batch of `n` copies of the environment called `id`.
+///
+/// # Errors
+/// When no environment has that name.
+///
+/// # Panics
+/// When `n` is 0.
+pub fn make(id: &str, n: usize) -> Result<Box<dyn BatchEnv>, UnknownEnv> {
+    Ok((find(id)?.make)(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_makes_what_it_says() {
+        for e in REGISTRY {
+            let env = make(e.id, 3).unwrap();
+            assert_eq!((env.spec().id.as_str(), env.len()), (e.id, 3));
+            assert!(!e.title.is_empty());
+            assert_eq!(REGISTRY.iter().filter(|other| other.id == e.id).count(), 1);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_gets_a_suggestion_and_the_list() {
+        let message = |id: &str| match make(id, 1) {
+            Ok(_) => panic!("{id} exists"),
+            Err(e) => e.to_string(),
+        };
+        for (wrong, meant) in [
+            ("CartPole", "CartPole-v1"),
+            ("cartpole-v1", "CartPole-v1"),
+            ("CartPole-v0", "CartPole-v1"),
+            ("Carpole-v1", "CartPole-v1"),
+        ] {
+            let m = message(wrong);
+            assert!(m.contains(&format!("`{wrong}` (did you mean `{meant}`?)")), "{m}");
+            assert!(REGISTRY.iter().all(|e| m.contains(e.id)), "{m}");
+        }
+        assert!(!message("Humanoid-v5").contains("did you mean"));
+    }
+}
