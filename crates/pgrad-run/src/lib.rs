@@ -1,1 +1,6 @@
 //! Driver, configuration, checkpoints, metrics, evaluation, studies: the only floor that reads a clock, touches files or starts threads.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod storage;
+pub mod tensors;
