@@ -369,8 +369,8 @@ macro_rules! choice {
             }
             /// The alternative with this name.
             #[must_use]
-            $vis fn from_name(name: &str) -> Option<Self> {
-                match name { $($text => Some(Self::$variant),)+ _ => None }
+            $vis fn from_name(name: &str) -> ::core::option::Option<Self> {
+                match name { $($text => ::core::option::Option::Some(Self::$variant),)+ _ => ::core::option::Option::None }
             }
         }
         impl ::core::fmt::Display for $name {
@@ -380,18 +380,18 @@ macro_rules! choice {
         }
         impl $crate::FieldType for $name {
             type Range = $crate::NoRange;
-            fn kind(_: Option<$crate::NoRange>) -> $crate::Kind {
-                $crate::Kind::Choice(vec![
+            fn kind(_: ::core::option::Option<$crate::NoRange>) -> $crate::Kind {
+                $crate::Kind::Choice(::std::vec![
                     $($crate::Alternative { name: $text, help: $crate::help_text(&[$($help),+]) }),+
                 ])
             }
             fn to_value(&self) -> $crate::Value {
                 self.name().into()
             }
-            fn from_value(value: &$crate::Value) -> Option<Self> {
+            fn from_value(value: &$crate::Value) -> ::core::option::Option<Self> {
                 match value {
                     $crate::Value::Text(name) => Self::from_name(name),
-                    _ => None,
+                    _ => ::core::option::Option::None,
                 }
             }
         }

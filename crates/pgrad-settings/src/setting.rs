@@ -171,7 +171,7 @@ macro_rules! settings {
                 pub $key: $ty,
             )*
         }
-        impl Default for $name {
+        impl ::core::default::Default for $name {
             fn default() -> Self {
                 Self { $($key: $default,)* }
             }
@@ -183,8 +183,8 @@ macro_rules! settings {
                 first.strip_suffix('.').unwrap_or(first)
             }
             fn declarations(&self) -> &'static [$crate::Setting] {
-                static DECLARED: ::std::sync::LazyLock<Vec<$crate::Setting>> =
-                    ::std::sync::LazyLock::new(|| vec![
+                static DECLARED: ::std::sync::LazyLock<::std::vec::Vec<$crate::Setting>> =
+                    ::std::sync::LazyLock::new(|| ::std::vec![
                         $({
                             let default: $ty = $default;
                             $crate::Setting::new::<$ty>(stringify!($key), &[$($help),+], &default)
@@ -195,13 +195,13 @@ macro_rules! settings {
                     ]);
                 &DECLARED
             }
-            fn get(&self, key: &str) -> Option<$crate::Value> {
+            fn get(&self, key: &str) -> ::core::option::Option<$crate::Value> {
                 $(if key == stringify!($key) {
-                    return Some($crate::FieldType::to_value(&self.$key));
+                    return ::core::option::Option::Some($crate::FieldType::to_value(&self.$key));
                 })*
-                None
+                ::core::option::Option::None
             }
-            fn set(&mut self, key: &str, value: &$crate::Value) -> Result<(), $crate::SettingError> {
+            fn set(&mut self, key: &str, value: &$crate::Value) -> ::core::result::Result<(), $crate::SettingError> {
                 let all = $crate::Settings::declarations(self);
                 let setting = all
                     .iter()
@@ -209,12 +209,12 @@ macro_rules! settings {
                     .ok_or_else(|| $crate::unknown(key, all.iter().map(|s| s.key)))?;
                 $(if key == stringify!($key) {
                     self.$key = $crate::field_from(setting, value)?;
-                    return Ok(());
+                    return ::core::result::Result::Ok(());
                 })*
-                Ok(())
+                ::core::result::Result::Ok(())
             }
-            fn boxed_clone(&self) -> Box<dyn $crate::Settings> {
-                Box::new(self.clone())
+            fn boxed_clone(&self) -> ::std::boxed::Box<dyn $crate::Settings> {
+                ::std::boxed::Box::new(self.clone())
             }
         }
     };

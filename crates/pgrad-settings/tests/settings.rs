@@ -81,6 +81,34 @@ fn hint(text: &str) -> String {
     refused(text)[0].hint().unwrap_or_default()
 }
 
+/// Crates have their own `Result`; the macros must not fall for it.
+mod own_names {
+    pub type Result = ();
+    pub type Option = ();
+    pgrad_settings::choice! {
+        /// A choice.
+        pub enum Only {
+            /// The only one.
+            One = "one",
+        }
+    }
+    pgrad_settings::settings! {
+        /// A struct.
+        pub struct OwnNames {
+            /// The only setting.
+            only: Only = Only::One;
+        }
+    }
+}
+
+#[test]
+fn macros_do_not_fall_for_the_names_of_the_crate_that_uses_them() {
+    let mut settings = own_names::OwnNames::default();
+    let _: (own_names::Result, own_names::Option) = ((), ());
+    assert_eq!(settings.set("only", &"one".into()), Ok(()));
+    assert_eq!(settings.get("only"), Some("one".into()));
+}
+
 #[test]
 fn wrong_type_says_what_was_expected_and_what_came() {
     for (text, expected) in [
