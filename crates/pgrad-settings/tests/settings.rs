@@ -83,8 +83,8 @@ fn hint(text: &str) -> String {
 
 /// Crates have their own `Result`; the macros must not fall for it.
 mod own_names {
-    pub type Result = ();
-    pub type Option = ();
+    pub(super) type Result = ();
+    pub(super) type Option = ();
     pgrad_settings::choice! {
         /// A choice.
         pub enum Only {
