@@ -67,6 +67,13 @@ impl<R: Real> ActionsMut<'_, R> {
             Self::Real(a) => Actions::Real(a.as_cols()),
         }
     }
+    /// A shorter borrow of the same view.
+    pub fn reborrow(&mut self) -> ActionsMut<'_, R> {
+        match self {
+            Self::Index(a) => ActionsMut::Index(a.reborrow()),
+            Self::Real(a) => ActionsMut::Real(a.reborrow()),
+        }
+    }
 }
 
 /// The family of an action distribution and its size.
