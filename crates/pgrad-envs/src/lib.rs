@@ -19,9 +19,17 @@
 //!
 //! **Must never know:** learning, policies, files, clocks.
 
+mod acrobot;
 mod cart_pole;
+mod mountain_car;
+mod mountain_car_continuous;
+mod pendulum;
 mod registry;
 mod state;
 
+pub use acrobot::Acrobot;
 pub use cart_pole::CartPole;
-pub use registry::{EnvEntry, REGISTRY, UnknownEnv, make};
+pub use mountain_car::MountainCar;
+pub use mountain_car_continuous::MountainCarContinuous;
+pub use pendulum::Pendulum;
+pub use registry::{EnvEntry, REGISTRY, UnknownEnv, find, make};

@@ -21,8 +21,17 @@ macro_rules! entry {
 }
 
 /// All environments, in the order in which they are listed.
-pub static REGISTRY: &[EnvEntry] =
-    &[entry!("CartPole-v1", crate::CartPole, "balance a pole on a cart by pushing left or right")];
+pub static REGISTRY: &[EnvEntry] = &[
+    entry!("CartPole-v1", crate::CartPole, "balance a pole on a cart by pushing left or right"),
+    entry!("Acrobot-v1", crate::Acrobot, "swing the tip of a two-link arm above a line"),
+    entry!("MountainCar-v0", crate::MountainCar, "swing an underpowered car out of a valley"),
+    entry!(
+        "MountainCarContinuous-v0",
+        crate::MountainCarContinuous,
+        "swing a car out of a valley with as little push as possible"
+    ),
+    entry!("Pendulum-v1", crate::Pendulum, "swing a pendulum up and hold it there"),
+];
 
 /// A name that no environment has.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -63,7 +72,7 @@ impl UnknownEnv {
 ///
 /// # Errors
 /// When no environment has that name.
-pub(crate) fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
+pub fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
     REGISTRY.iter().find(|e| e.id == id).ok_or_else(|| UnknownEnv::new(id))
 }
 
@@ -103,6 +112,9 @@ mod tests {
             ("cartpole-v1", "CartPole-v1"),
             ("CartPole-v0", "CartPole-v1"),
             ("Carpole-v1", "CartPole-v1"),
+            ("mountain car", "MountainCar-v0"),
+            ("MountainCarContinous-v0", "MountainCarContinuous-v0"),
+            ("Acrobat-v1", "Acrobot-v1"),
         ] {
             let m = message(wrong);
             assert!(m.contains(&format!("`{wrong}` (did you mean `{meant}`?)")), "{m}");

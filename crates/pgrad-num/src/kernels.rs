@@ -227,6 +227,7 @@ pub fn scale<R: Real>(a: R, x: &mut [R]) {
 /// `x − x` is 0 for a finite number and NaN otherwise, so one subtraction and one addition an element
 /// decide, without a branch.
 #[must_use]
+#[expect(clippy::eq_op, reason = "x - x tells finite numbers from the others")]
 pub fn all_finite<R: Real>(x: &[R]) -> bool {
     simd!(|| {
         let mut acc = [R::ZERO; LANES];
