@@ -1,1 +1,37 @@
-//! Policy, critic, rollout storage, normalisers, minibatches; the one place that turns endings into bootstrap values.
+//! The agent: everything between the mathematics and the algorithms.
+//!
+//! - [`ActorCritic`]: policy = network × distribution, critic beside it or on the same trunk, one flat `θ`;
+//! - [`Rollout`]: `T` steps of `N` environments under one policy, collected by a team of threads, and the
+//!   values that belong to them; [`bootstrap`] is the one place that turns endings into bootstrap values;
+//! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns;
+//! - [`Minibatches`]: which samples make a minibatch;
+//! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
+//! - [`Policy`]: what is left when training is over: it loads from bytes and acts;
+//! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed.
+//!
+//! **Must never know:** files, clocks, concrete environments, algorithms.
+
+pub mod bootstrap;
+mod error;
+mod fisher;
+mod learner;
+mod minibatch;
+mod model;
+mod normalize;
+mod policy;
+mod rollout;
+pub mod tensors;
+
+pub use error::AgentError;
+pub use fisher::PolicyMetric;
+pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
+pub use minibatch::Minibatches;
+pub use model::{ActorCritic, ModelShape, Trunk};
+pub use normalize::{ObsNormalizer, RewardNormalizer};
+pub use policy::{ActionValue, Policy, PolicyError};
+pub use rollout::{Paths, Rollout, RolloutShape};
+
+/// Samples that pass through a network together. A layer of 64 units and its input then stay in the cache
+/// (larger batches are slower per sample), and sums over a batch are made of the same partial sums whatever
+/// the number of threads.
+pub const CHUNK: usize = 64;

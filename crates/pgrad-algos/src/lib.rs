@@ -1,1 +1,36 @@
-//! One file per algorithm, one registry line each.
+//! One file per algorithm.
+//!
+//! An algorithm is a page that calls the vocabulary of the lower floors in the order of its paper. It is
+//! found by name in [`REGISTRY`]; adding one is one file and one line there.
+//!
+//! **Must never know:** concrete environments, files, clocks.
+
+mod algorithm;
+mod common;
+pub mod ppo;
+
+pub use algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup};
+pub use common::{ModelSettings, NormalizeSettings, RolloutSettings};
+pub use ppo::{Ppo, PpoConfig, PpoSettings};
+
+/// An algorithm of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct AlgoEntry {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub title: &'static str,
+    /// Where it was published.
+    pub source: &'static str,
+    /// Its settings at their defaults.
+    pub config: fn() -> Box<dyn AlgoConfig>,
+}
+
+/// All algorithms.
+pub static REGISTRY: &[AlgoEntry] = &[ppo::ENTRY];
+
+/// The algorithm called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static AlgoEntry> {
+    REGISTRY.iter().find(|e| e.name == name)
+}

@@ -128,7 +128,24 @@ pub struct Tape<R> {
     hidden: Vec<Vec<R>>,
     out: Vec<R>,
     delta: [Vec<R>; 2],
+    max_cols: usize,
     cols: usize,
+}
+
+impl<R> Tape<R> {
+    fn span(&self) -> usize {
+        self.out.len() / self.max_cols * self.cols
+    }
+    /// The outputs of the last `forward`, row after row.
+    #[must_use]
+    pub fn outputs(&self) -> &[R] {
+        &self.out[..self.span()]
+    }
+    /// The outputs of the last `forward`, to overwrite: derivatives do not need them.
+    pub fn outputs_mut(&mut self) -> &mut [R] {
+        let span = self.span();
+        &mut self.out[..span]
+    }
 }
 
 impl Mlp {
@@ -264,6 +281,7 @@ impl Mlp {
             hidden: self.widths[1..].iter().map(|w| vec![R::ZERO; w * max_cols]).collect(),
             out: vec![R::ZERO; self.n_outputs() * max_cols],
             delta: [vec![R::ZERO; widest * max_cols], vec![R::ZERO; widest * max_cols]],
+            max_cols,
             cols: 0,
         }
     }

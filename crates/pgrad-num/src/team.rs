@@ -120,6 +120,24 @@ impl Team {
         self.each_with(items, &mut none, |i, item, ()| f(i, item));
     }
 
+    /// Runs `f(i, &mut a[i], &mut b[i])` for every index, and returns when all are done.
+    ///
+    /// # Panics
+    /// When the slices differ in length, or when `f` panics.
+    #[expect(unsafe_code, reason = "hands out disjoint elements of a slice to threads")]
+    pub fn each_zip<A: Send, B: Send>(
+        &self,
+        a: &mut [A],
+        b: &mut [B],
+        f: impl Fn(usize, &mut A, &mut B) + Sync,
+    ) {
+        assert_eq!(a.len(), b.len(), "a pair needs both of its parts");
+        let b = Base(b.as_mut_ptr());
+        // SAFETY: `each` gives each index below `a.len() == b.len()` to one thread only and returns when no
+        // thread is inside the closure; `B` is `Send`.
+        self.each(a, |i, a| f(i, a, unsafe { &mut *b.at(i) }));
+    }
+
     #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
     fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         // SAFETY: only the lifetime is changed. The closure is reachable through `shared.job` until
@@ -253,6 +271,18 @@ mod tests {
                 assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2);
             }
         }
+    }
+
+    #[test]
+    fn pairs_stay_together() {
+        let team = Team::new(3).unwrap();
+        let mut a: Vec<u32> = (0..50).collect();
+        let mut b: Vec<u64> = vec![0; 50];
+        team.each_zip(&mut a, &mut b, |i, a, b| {
+            *b = u64::from(*a) * 10;
+            *a += i as u32;
+        });
+        assert!((0..50).all(|i| a[i] == 2 * i as u32 && b[i] == 10 * i as u64));
     }
 
     #[test]

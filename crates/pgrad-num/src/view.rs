@@ -230,6 +230,10 @@ impl<'a, R> TbMut<'a, R> {
         let (head, tail) = self.data.split_at_mut((t + 1) * self.b);
         (&mut head[t * self.b..], &tail[..self.b])
     }
+    /// A shorter borrow of the same view.
+    pub fn reborrow(&mut self) -> TbMut<'_, R> {
+        TbMut { data: self.data, t: self.t, b: self.b }
+    }
     /// A shared view of the same data.
     #[must_use]
     pub fn as_tb(&self) -> Tb<'_, R> {

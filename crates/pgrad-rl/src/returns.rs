@@ -23,8 +23,8 @@
 //! # Panics
 //! All arrays of one call have the same shape.
 
-use pgrad_num::kernels::{self, simd};
 use pgrad_num::{Real, Tb, TbMut};
+use pgrad_num::{kernels, simd};
 
 fn same_shape<R: Real>(out: &TbMut<'_, R>, inputs: &[Tb<'_, R>]) {
     for i in inputs {
@@ -45,7 +45,7 @@ pub fn td_residual<R: Real>(
     mut delta: TbMut<'_, R>,
 ) {
     same_shape(&delta, &[r, v, v_next]);
-    simd(|| {
+    simd!(|| {
         let inputs = r.data().iter().zip(v.data()).zip(v_next.data());
         for (d, ((r, v), v_next)) in delta.data_mut().iter_mut().zip(inputs) {
             *d = gamma.mul_add(*v_next, *r) - *v;
@@ -73,7 +73,7 @@ pub fn gae<R: Real>(
     same_shape(&adv, &[r, v, v_next, carry]);
     td_residual(r, v, v_next, gamma, TbMut::new(adv.data_mut(), r.t(), r.b()));
     let decay = gamma * lambda;
-    simd(|| {
+    simd!(|| {
         for t in (0..r.t().saturating_sub(1)).rev() {
             let (now, next) = adv.row_and_next(t);
             for ((a, next), carry) in now.iter_mut().zip(next).zip(carry.row(t)) {
@@ -99,7 +99,7 @@ pub fn lambda_return<R: Real>(
 ) {
     same_shape(&ret, &[r, v_next, carry]);
     bootstrapped(r, v_next, gamma, &mut ret);
-    simd(|| {
+    simd!(|| {
         for t in (0..r.t().saturating_sub(1)).rev() {
             let (now, next) = ret.row_and_next(t);
             let inputs = v_next.row(t).iter().zip(carry.row(t));
@@ -112,7 +112,7 @@ pub fn lambda_return<R: Real>(
 
 /// `ret = r + γ v_next`.
 fn bootstrapped<R: Real>(r: Tb<'_, R>, v_next: Tb<'_, R>, gamma: R, ret: &mut TbMut<'_, R>) {
-    simd(|| {
+    simd!(|| {
         for ((g, r), v_next) in ret.data_mut().iter_mut().zip(r.data()).zip(v_next.data()) {
             *g = gamma.mul_add(*v_next, *r);
         }
@@ -136,7 +136,7 @@ pub fn n_step<R: Real>(
 ) {
     same_shape(&ret, &[r, v_next, carry]);
     assert!(n > 0, "an n-step return needs at least one step");
-    simd(|| {
+    simd!(|| {
         for t in 0..r.t() {
             let g = ret.row_mut(t);
             let last = (t + n).min(r.t()) - 1;
@@ -173,7 +173,7 @@ pub fn reward_to_go<R: Real>(
         same_shape(&ret, &[v_next]);
     }
     let (rows, b) = (r.t(), r.b());
-    simd(|| {
+    simd!(|| {
         for t in (0..rows).rev() {
             let (head, next) = ret.data_mut().split_at_mut((t + 1) * b);
             let now = &mut head[t * b..];
@@ -207,7 +207,7 @@ pub fn total_return<R: Real>(
 ) {
     reward_to_go(r, v_next, carry, gamma, TbMut::new(ret.data_mut(), r.t(), r.b()));
     let b = r.b();
-    simd(|| {
+    simd!(|| {
         for t in 1..r.t() {
             let (before, now) = ret.data_mut().split_at_mut(t * b);
             let carried = before[(t - 1) * b..].iter().zip(carry.row(t - 1));
@@ -248,7 +248,7 @@ pub fn vtrace<R: Real>(
     same_shape(&adv, &[r]);
     let (rows, b) = (r.t(), r.b());
     // Row t of `vs` first holds vs_t - V(s_t): what the recursion carries.
-    simd(|| {
+    simd!(|| {
         for t in (0..rows).rev() {
             let (head, tail) = vs.data_mut().split_at_mut((t + 1) * b);
             let now = &mut head[t * b..];
@@ -286,10 +286,24 @@ pub fn standardize<R: Real>(x: &mut [R]) -> (f64, f64) {
     let mean = kernels::sum(x) / n;
     let std = (kernels::sum_of_squares(x, mean) / n).sqrt();
     let (shift, scale) = (R::of(mean), R::of(1.0 / (std + 1e-8)));
-    simd(|| {
+    simd!(|| {
         for v in x.iter_mut() {
             *v = (*v - shift) * scale;
         }
     });
     (mean, std)
+}
+
+/// `out = a + b`: from advantages and values the value targets `V_t^targ = Â_t + V(s_t)`, which for `gae` are
+/// the λ-returns.
+///
+/// # Panics
+/// When the shapes differ.
+pub fn add<R: Real>(a: Tb<'_, R>, b: Tb<'_, R>, mut out: TbMut<'_, R>) {
+    same_shape(&out, &[a, b]);
+    simd!(|| {
+        for (o, (a, b)) in out.data_mut().iter_mut().zip(a.data().iter().zip(b.data())) {
+            *o = *a + *b;
+        }
+    });
 }

@@ -26,7 +26,7 @@ mod bernoulli;
 mod categorical;
 mod gaussian;
 
-use pgrad_num::kernels::simd;
+use pgrad_num::simd;
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 use std::ops::Range;
 
@@ -36,7 +36,24 @@ const BLOCK: usize = 64;
 /// The columns `0..cols` in pieces of at most [`BLOCK`].
 #[inline(always)]
 fn blocks(cols: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..cols).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(cols))
+    (0..cols).step_by(BLOCK).map(
+        #[inline(always)]
+        move |start| start..(start + BLOCK).min(cols),
+    )
+}
+
+/// `(row, block of columns)` for every block of every row.
+#[inline(always)]
+fn row_blocks(rows: usize, cols: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+    (0..rows).flat_map(
+        #[inline(always)]
+        move |r| {
+            blocks(cols).map(
+                #[inline(always)]
+                move |block| (r, block),
+            )
+        },
+    )
 }
 
 /// A batch of actions: `[action_rows x cols]`.
@@ -166,7 +183,7 @@ impl ActionDist {
         if let Actions::Index(a) = &actions {
             for k in 0..a.rows() {
                 let n = self.sizes().get(k).map_or(2, |n| *n);
-                let largest = simd(|| a.row(k).iter().fold(0, |m, i| if *i > m { *i } else { m }));
+                let largest = simd!(|| a.row(k).iter().fold(0, |m, i| if *i > m { *i } else { m }));
                 assert!((largest as usize) < n || cols == 0, "action {largest} of choice {k}: {self:?}");
             }
         }
@@ -197,9 +214,9 @@ impl ActionDist {
                 (self.mask_rows(), out.cols()),
                 "the shape of the mask does not fit {self:?}"
             );
-            simd(|| categorical::forbid(&mut out, mask));
+            simd!(|| categorical::forbid(&mut out, mask));
         }
-        simd(|| {
+        simd!(|| {
             for (_, rows) in self.choices() {
                 categorical::log_softmax(&mut out, rows);
             }
@@ -217,14 +234,14 @@ impl ActionDist {
         logp.fill(R::ZERO);
         match self.check_actions(actions, params.cols()) {
             Actions::Index(a) if matches!(self, Self::Bernoulli { .. }) => {
-                simd(|| bernoulli::logp(params, a, logp));
+                simd!(|| bernoulli::logp(params, a, logp));
             }
-            Actions::Index(a) => simd(|| {
+            Actions::Index(a) => simd!(|| {
                 for (k, rows) in self.choices() {
                     categorical::logp(params, rows, a.row(k), logp);
                 }
             }),
-            Actions::Real(a) => simd(|| gaussian::logp(params, a, logp)),
+            Actions::Real(a) => simd!(|| gaussian::logp(params, a, logp)),
         }
     }
 
@@ -250,7 +267,7 @@ impl ActionDist {
         self.check("parameters", params.rows());
         assert_eq!(entropy.len(), params.cols(), "one entropy a sample");
         entropy.fill(R::ZERO);
-        simd(|| match self {
+        simd!(|| match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 for (_, rows) in self.choices() {
                     categorical::entropy(params, rows, entropy);
@@ -305,7 +322,7 @@ impl ActionDist {
             Some((Actions::Real(a), d)) => Some((a, d)),
             _ => None,
         };
-        simd(|| match self {
+        simd!(|| match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 for (k, rows) in self.choices() {
                     let own = index.map(|(a, d)| (a.row(k), d));
@@ -327,7 +344,7 @@ impl ActionDist {
         assert_eq!(params_old.cols(), params_new.cols(), "as many old samples as new ones");
         assert_eq!(kl.len(), params_new.cols(), "one divergence a sample");
         kl.fill(R::ZERO);
-        simd(|| match self {
+        simd!(|| match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 // A sum over all alternatives of all choices: their borders do not matter.
                 categorical::kl(params_old, params_new, kl);
@@ -356,7 +373,7 @@ impl ActionDist {
             params_old.cols() == cols && d_out.cols() == cols && d_kl.len() == cols,
             "old and new parameters and cotangents have one column a sample"
         );
-        simd(|| match self {
+        simd!(|| match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 categorical::kl_vjp(params_old, params_new, d_kl, &mut d_out);
             }
@@ -377,7 +394,7 @@ impl ActionDist {
         self.check("products", out.rows());
         let cols = params.cols();
         assert!(v.cols() == cols && out.cols() == cols, "one vector and one product a sample");
-        simd(|| match self {
+        simd!(|| match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 for (_, rows) in self.choices() {
                     categorical::fisher_mul(params, rows, v, &mut out);
@@ -413,7 +430,7 @@ impl ActionDist {
     /// logit is above 0, the mean.
     pub fn mode<R: Real>(&self, params: Cols<'_, R>, mut actions: ActionsMut<'_, R>) {
         self.check_sampling(params, &actions);
-        simd(|| match &mut actions {
+        simd!(|| match &mut actions {
             ActionsMut::Index(a) if matches!(self, Self::Bernoulli { .. }) => bernoulli::mode(params, a),
             ActionsMut::Index(a) => {
                 for (k, rows) in self.choices() {

@@ -1,0 +1,88 @@
+//! What can stop an iteration.
+
+use pgrad_env::EnvError;
+use thiserror::Error;
+
+/// Why an iteration could not be done. Parameters and normalisers are then as they were before it, or as
+/// the last whole step left them.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum AgentError {
+    /// An environment broke its contract.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+    /// A network output for one observation is not finite.
+    #[error(
+        "environment {env}, episode {episode}, step {step}: output {index} of the {network} is {value}"
+    )]
+    Output {
+        /// `policy` or `critic`.
+        network: &'static str,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// Which output.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// The value of a stored observation is not finite.
+    #[error("rollout step {step}, environment {env}: the critic's value is {value}")]
+    Value {
+        /// Environment.
+        env: usize,
+        /// Step of the rollout, from 0.
+        step: usize,
+        /// The value.
+        value: f32,
+    },
+    /// An advantage or a return is not finite.
+    #[error("rollout step {step}, environment {env}: the {what} is {value}")]
+    Estimate {
+        /// `advantage`, `return` or `reward`.
+        what: &'static str,
+        /// Environment.
+        env: usize,
+        /// Step of the rollout, from 0.
+        step: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A loss is not finite.
+    #[error("epoch {epoch}, minibatch {minibatch}: the {what} is {value}")]
+    Loss {
+        /// Which part of the loss.
+        what: &'static str,
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Minibatch of the epoch, from 0.
+        minibatch: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// A gradient is not finite.
+    #[error("epoch {epoch}, minibatch {minibatch}: the gradient of `{tensor}` at index {index} is {value}")]
+    Gradient {
+        /// Name of the parameter.
+        tensor: String,
+        /// Index in that parameter.
+        index: usize,
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Minibatch of the epoch, from 0.
+        minibatch: usize,
+        /// Its value.
+        value: f32,
+    },
+}
+
+impl AgentError {
+    /// Whether learning diverged, so that going back and taking a smaller step may help; broken environments
+    /// stay broken.
+    #[must_use]
+    pub fn is_divergence(&self) -> bool {
+        !matches!(self, Self::Env(_))
+    }
+}

@@ -1,0 +1,386 @@
+//! The gradient of a loss over a minibatch.
+
+use crate::model::Part;
+use crate::rollout::{Rollout, SampleSet};
+use crate::{ActorCritic, CHUNK};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut, Team, kernels};
+use pgrad_rl::dist::{ActionDist, Actions};
+
+/// Partial gradients of a network, at most. Chunk `c` of a minibatch goes to partial sum `c mod LANES`, and
+/// the partial sums are added in order: the same bits for any number of threads.
+const LANES: usize = 8;
+
+/// Sums over the samples of a minibatch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSums {
+    /// The policy's surrogate (to be climbed).
+    pub surrogate: f64,
+    /// Entropy of the policy.
+    pub entropy: f64,
+    /// Estimate of `KL(π_old ‖ π_θ)`.
+    pub kl: f64,
+    /// Samples whose ratio was clipped.
+    pub clipped: f64,
+    /// The critic's loss.
+    pub value_loss: f64,
+}
+
+impl LossSums {
+    /// Adds the sums of other samples.
+    pub fn add(&mut self, other: &Self) {
+        self.surrogate += other.surrogate;
+        self.entropy += other.entropy;
+        self.kl += other.kl;
+        self.clipped += other.clipped;
+        self.value_loss += other.value_loss;
+    }
+    /// Means over `n` samples.
+    #[must_use]
+    pub fn mean(mut self, n: usize) -> Self {
+        let n = n as f64;
+        for x in [
+            &mut self.surrogate,
+            &mut self.entropy,
+            &mut self.kl,
+            &mut self.clipped,
+            &mut self.value_loss,
+        ] {
+            *x /= n;
+        }
+        self
+    }
+}
+
+/// What a policy loss sees of a chunk of samples, and what it must write: the gradient of the loss (to be
+/// descended) with respect to the policy's raw outputs, added to `d_out`.
+#[derive(Debug)]
+pub struct PolicyChunk<'a> {
+    /// The distribution.
+    pub dist: &'a ActionDist,
+    /// Its parameters under `π_θ`, prepared, `[n_outputs x cols]`.
+    pub params: Cols<'a, f32>,
+    /// The actions taken.
+    pub actions: Actions<'a, f32>,
+    /// `log π_θ(a_t|s_t)`.
+    pub logp: &'a [f32],
+    /// `log π_θold(a_t|s_t)`.
+    pub logp_old: &'a [f32],
+    /// `Â_t`, free to be overwritten.
+    pub adv: &'a mut [f32],
+    /// To add to: the loss's gradient with respect to the raw outputs.
+    pub d_out: ColsMut<'a, f32>,
+    /// Four rows of work space.
+    pub work: [&'a mut [f32]; 4],
+    /// To add to.
+    pub sums: &'a mut LossSums,
+}
+
+/// What a value loss sees of a chunk of samples, and what it must write: the gradient of the loss with
+/// respect to `V_θ(s_t)`.
+#[derive(Debug)]
+pub struct ValueChunk<'a> {
+    /// `V_θ(s_t)`.
+    pub v: &'a [f32],
+    /// `V_θold(s_t)`, of the rollout.
+    pub v_old: &'a [f32],
+    /// Targets.
+    pub ret: &'a [f32],
+    /// To write.
+    pub d_v: &'a mut [f32],
+    /// A row of work space.
+    pub work: &'a mut [f32],
+    /// To add to.
+    pub sums: &'a mut LossSums,
+}
+
+/// Which losses go through a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Policy,
+    Value,
+    Both,
+}
+
+/// A partial gradient: every `LANES`-th chunk of a minibatch through one network.
+#[derive(Debug)]
+struct Lane {
+    role: Role,
+    number: usize,
+    gradient: Vec<f32>,
+    sums: LossSums,
+}
+
+/// One thread's buffers for a chunk.
+#[derive(Debug)]
+struct ChunkWork {
+    actor: Tape<f32>,
+    critic: Tape<f32>,
+    x: Vec<f32>,
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    masks: Vec<bool>,
+    logp: [f32; CHUNK],
+    logp_old: [f32; CHUNK],
+    adv: [f32; CHUNK],
+    v: [f32; CHUNK],
+    v_old: [f32; CHUNK],
+    ret: [f32; CHUNK],
+    work: [[f32; CHUNK]; 4],
+    d_out: Vec<f32>,
+}
+
+/// Computes gradients of losses over minibatches, on a team of threads.
+///
+/// With separate networks actor and critic are two independent problems that run side by side; with a
+/// shared trunk their two cotangents go through one backward pass.
+#[derive(Debug)]
+pub struct Learner {
+    lanes: Vec<Lane>,
+    lanes_per_network: usize,
+    work: Vec<ChunkWork>,
+}
+
+impl Learner {
+    /// A learner for `model` and minibatches of up to `max_samples`.
+    #[must_use]
+    pub fn new(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
+        let lanes_per_network = LANES.min(max_samples.div_ceil(CHUNK)).max(1);
+        let roles: &[Role] = if model.is_separate() { &[Role::Policy, Role::Value] } else { &[Role::Both] };
+        let lanes = (0..lanes_per_network)
+            .flat_map(|number| {
+                roles.iter().map(move |role| {
+                    let part = if *role == Role::Value { model.critic() } else { model.actor() };
+                    Lane { role: *role, number, gradient: vec![0.0; part.params.len()], sums: LossSums::default() }
+                })
+            })
+            .collect();
+        let work = (0..threads).map(|_| ChunkWork::new(model)).collect();
+        Self { lanes, lanes_per_network, work }
+    }
+
+    /// The gradient of the policy's and the critic's loss, summed over `samples`, with respect to `θ`.
+    ///
+    /// Writes `gradient` and returns the sums that the losses kept.
+    ///
+    /// # Panics
+    /// When `gradient` has another length than `θ`.
+    pub fn gradient(
+        &mut self,
+        model: &ActorCritic,
+        rollout: &Rollout,
+        samples: &[u32],
+        team: &Team,
+        gradient: &mut [f32],
+        policy_loss: impl Fn(PolicyChunk<'_>) + Sync,
+        value_loss: impl Fn(ValueChunk<'_>) + Sync,
+    ) -> LossSums {
+        assert_eq!(gradient.len(), model.theta.len());
+        let (stride, set) = (self.lanes_per_network, rollout.samples());
+        team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
+            lane.gradient.fill(0.0);
+            lane.sums = LossSums::default();
+            for ids in samples.chunks(CHUNK).skip(lane.number).step_by(stride) {
+                work.gather_obs(set, ids);
+                match lane.role {
+                    Role::Policy => work.policy_pass(model, set, ids, lane, &policy_loss),
+                    Role::Value => work.value_pass(model, set, ids, lane, &value_loss),
+                    Role::Both => work.shared_pass(model, set, ids, lane, &policy_loss, &value_loss),
+                }
+            }
+        });
+        let mut sums = LossSums::default();
+        gradient.fill(0.0);
+        for lane in &self.lanes {
+            let part = if lane.role == Role::Value { model.critic() } else { model.actor() };
+            kernels::axpy(1.0, &lane.gradient, &mut gradient[part.params.clone()]);
+            sums.add(&lane.sums);
+        }
+        sums
+    }
+}
+
+impl ChunkWork {
+    fn new(model: &ActorCritic) -> Self {
+        let dist = model.dist();
+        let shape = model.shape();
+        let (index_rows, real_rows) =
+            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        let outputs = model.actor().net.n_outputs().max(model.critic().net.n_outputs());
+        Self {
+            actor: model.actor().net.tape(CHUNK),
+            critic: model.critic().net.tape(CHUNK),
+            x: vec![0.0; shape.obs_dim * CHUNK],
+            index_actions: vec![0; index_rows * CHUNK],
+            real_actions: vec![0.0; real_rows * CHUNK],
+            masks: vec![true; shape.action.mask_dim() * CHUNK],
+            logp: [0.0; CHUNK],
+            logp_old: [0.0; CHUNK],
+            adv: [0.0; CHUNK],
+            v: [0.0; CHUNK],
+            v_old: [0.0; CHUNK],
+            ret: [0.0; CHUNK],
+            work: [[0.0; CHUNK]; 4],
+            d_out: vec![0.0; outputs * CHUNK],
+        }
+    }
+
+    fn gather_obs(&mut self, set: SampleSet<'_>, ids: &[u32]) {
+        let (n, dim) = (ids.len(), self.x.len() / CHUNK);
+        for (j, id) in ids.iter().enumerate() {
+            let (data, at) = set.get(*id);
+            for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
+                self.x[d * n + j] = *x;
+            }
+        }
+    }
+
+    /// Gathers what the policy's loss needs; returns whether the actions are masked.
+    fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> bool {
+        let n = ids.len();
+        let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
+        let masked = set.masked;
+        let mask_rows = if masked { self.masks.len() / CHUNK } else { 0 };
+        for (j, id) in ids.iter().enumerate() {
+            let (data, at) = set.get(*id);
+            self.logp_old[j] = data.logp[at];
+            self.adv[j] = data.adv[at];
+            for r in 0..index_rows {
+                self.index_actions[r * n + j] = data.index_actions[at * index_rows + r];
+            }
+            for r in 0..real_rows {
+                self.real_actions[r * n + j] = data.real_actions[at * real_rows + r];
+            }
+            for r in 0..mask_rows {
+                self.masks[r * n + j] = data.masks[at * mask_rows + r];
+            }
+        }
+        masked
+    }
+
+    fn gather_value(&mut self, set: SampleSet<'_>, ids: &[u32]) {
+        for (j, id) in ids.iter().enumerate() {
+            let (data, at) = set.get(*id);
+            self.v_old[j] = data.v[at];
+            self.ret[j] = data.ret[at];
+        }
+    }
+
+    fn policy_pass(
+        &mut self,
+        model: &ActorCritic,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        lane: &mut Lane,
+        loss: &(impl Fn(PolicyChunk<'_>) + Sync),
+    ) {
+        let n = ids.len();
+        let masked = self.gather_policy(set, ids);
+        self.forward(model.actor(), model, n);
+        self.policy_loss(model, masked, n, 0, lane, loss);
+        self.backward(model.actor(), model, n, lane);
+    }
+
+    fn value_pass(
+        &mut self,
+        model: &ActorCritic,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        lane: &mut Lane,
+        loss: &(impl Fn(ValueChunk<'_>) + Sync),
+    ) {
+        let n = ids.len();
+        self.gather_value(set, ids);
+        let part = model.critic();
+        let rows = part.net.n_inputs();
+        let x = Cols::new(&self.x[..rows * n], rows, n);
+        let theta = &model.theta[part.params.clone()];
+        self.v[..n].copy_from_slice(&part.net.forward(theta, x, &mut self.critic).into_data()[..n]);
+        self.value_loss(n, lane, loss);
+        let x = Cols::new(&self.x[..rows * n], rows, n);
+        let d_out = Cols::new(&self.d_out[..n], 1, n);
+        part.net.vjp(theta, x, &mut self.critic, d_out, &mut lane.gradient, None);
+    }
+
+    fn shared_pass(
+        &mut self,
+        model: &ActorCritic,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        lane: &mut Lane,
+        policy_loss: &(impl Fn(PolicyChunk<'_>) + Sync),
+        value_loss: &(impl Fn(ValueChunk<'_>) + Sync),
+    ) {
+        let n = ids.len();
+        let masked = self.gather_policy(set, ids);
+        self.gather_value(set, ids);
+        self.forward(model.actor(), model, n);
+        self.v[..n].copy_from_slice(&self.actor.outputs()[..n]);
+        // The value is row 0 of the outputs, the policy's rows follow.
+        self.policy_loss(model, masked, n, 1, lane, policy_loss);
+        self.value_loss(n, lane, value_loss);
+        self.backward(model.actor(), model, n, lane);
+    }
+
+    fn forward(&mut self, part: &Part, model: &ActorCritic, n: usize) {
+        let x = Cols::new(&self.x[..part.net.n_inputs() * n], part.net.n_inputs(), n);
+        part.net.forward(&model.theta[part.params.clone()], x, &mut self.actor);
+    }
+
+    fn backward(&mut self, part: &Part, model: &ActorCritic, n: usize, lane: &mut Lane) {
+        let x = Cols::new(&self.x[..part.net.n_inputs() * n], part.net.n_inputs(), n);
+        let rows = part.net.n_outputs();
+        let d_out = Cols::new(&self.d_out[..rows * n], rows, n);
+        part.net.vjp(&model.theta[part.params.clone()], x, &mut self.actor, d_out, &mut lane.gradient, None);
+    }
+
+    fn policy_loss(
+        &mut self,
+        model: &ActorCritic,
+        masked: bool,
+        n: usize,
+        first_row: usize,
+        lane: &mut Lane,
+        loss: &(impl Fn(PolicyChunk<'_>) + Sync),
+    ) {
+        let dist = model.dist();
+        let rows = dist.n_outputs();
+        let span = first_row * n..(first_row + rows) * n;
+        let mut out = ColsMut::new(&mut self.actor.outputs_mut()[span.clone()], rows, n);
+        let mask_rows = self.masks.len() / CHUNK;
+        dist.prepare(out.reborrow(), masked.then(|| Cols::new(&self.masks[..mask_rows * n], mask_rows, n)));
+        let params = out.as_cols();
+        let action_rows = dist.action_rows();
+        let actions = if dist.is_discrete() {
+            Actions::Index(Cols::new(&self.index_actions[..action_rows * n], action_rows, n))
+        } else {
+            Actions::Real(Cols::new(&self.real_actions[..action_rows * n], action_rows, n))
+        };
+        dist.logp(params, actions, &mut self.logp[..n]);
+        let d_out = &mut self.d_out[span];
+        d_out.fill(0.0);
+        let [a, b, c, d] = &mut self.work;
+        loss(PolicyChunk {
+            dist,
+            params,
+            actions,
+            logp: &self.logp[..n],
+            logp_old: &self.logp_old[..n],
+            adv: &mut self.adv[..n],
+            d_out: ColsMut::new(d_out, rows, n),
+            work: [&mut a[..n], &mut b[..n], &mut c[..n], &mut d[..n]],
+            sums: &mut lane.sums,
+        });
+    }
+
+    fn value_loss(&mut self, n: usize, lane: &mut Lane, loss: &(impl Fn(ValueChunk<'_>) + Sync)) {
+        loss(ValueChunk {
+            v: &self.v[..n],
+            v_old: &self.v_old[..n],
+            ret: &self.ret[..n],
+            d_v: &mut self.d_out[..n],
+            work: &mut self.work[0][..n],
+            sums: &mut lane.sums,
+        });
+    }
+}

@@ -1,0 +1,102 @@
+//! Which samples make a minibatch.
+
+use pgrad_num::{Record, RecordError, Stream};
+
+/// Purpose number of the stream that shuffles.
+const STREAM_SHUFFLE: u32 = 3;
+
+/// The samples of a rollout in a new random order for every epoch, cut into minibatches.
+#[derive(Clone, Debug)]
+pub struct Minibatches {
+    order: Vec<u32>,
+    size: usize,
+    rng: Stream,
+}
+
+impl Minibatches {
+    /// Minibatches of `size` of `samples` samples. The last one of an epoch is smaller when `size` does not
+    /// divide `samples`.
+    ///
+    /// # Panics
+    /// When `size` is 0.
+    #[must_use]
+    pub fn new(samples: usize, size: usize, seed: u64) -> Self {
+        assert!(size > 0, "a minibatch has at least one sample");
+        Self {
+            order: (0..samples as u32).collect(),
+            size: size.min(samples.max(1)),
+            rng: Stream::new(seed, STREAM_SHUFFLE, 0),
+        }
+    }
+    /// Number of minibatches of an epoch.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.order.len().div_ceil(self.size)
+    }
+    /// Size of the largest minibatch.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+    /// Draws the order of the next epoch.
+    ///
+    /// The order starts from the identity each time, so that it depends on the stream's position only.
+    pub fn shuffle(&mut self) {
+        for (i, o) in self.order.iter_mut().enumerate() {
+            *o = i as u32;
+        }
+        self.rng.shuffle(&mut self.order);
+    }
+    /// Minibatch `i` of the epoch.
+    #[must_use]
+    pub fn get(&self, i: usize) -> &[u32] {
+        &self.order[i * self.size..((i + 1) * self.size).min(self.order.len())]
+    }
+    /// Saves the position of the stream.
+    #[must_use]
+    pub fn save(&self) -> Record {
+        let mut r = Record::new();
+        Stream::save_all(std::slice::from_ref(&self.rng), "stream", &mut r);
+        r
+    }
+    /// Restores what [`Minibatches::save`] saved.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    pub fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        Stream::load_all(std::slice::from_mut(&mut self.rng), "stream", from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_every_sample_once_and_the_next_has_another_order() {
+        let mut m = Minibatches::new(10, 4, 3);
+        assert_eq!((m.count(), m.size()), (3, 4));
+        let epoch = |m: &mut Minibatches| {
+            m.shuffle();
+            (0..m.count()).flat_map(|i| m.get(i).to_vec()).collect::<Vec<u32>>()
+        };
+        let (a, b) = (epoch(&mut m), epoch(&mut m));
+        assert_ne!(a, b);
+        for mut order in [a, b] {
+            order.sort_unstable();
+            assert_eq!(order, (0..10).collect::<Vec<u32>>());
+        }
+        assert_eq!(m.get(2).len(), 2);
+    }
+
+    #[test]
+    fn a_saved_stream_gives_the_same_next_epoch() {
+        let mut a = Minibatches::new(100, 32, 3);
+        a.shuffle();
+        let mut b = Minibatches::new(100, 32, 3);
+        b.load(&a.save()).unwrap();
+        a.shuffle();
+        b.shuffle();
+        assert_eq!(a.get(1), b.get(1));
+    }
+}

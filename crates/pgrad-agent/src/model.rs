@@ -1,0 +1,263 @@
+//! Actor and critic over one flat parameter vector.
+
+use pgrad_env::Space;
+use pgrad_nn::{Activation, Head, Mlp, ShapeError, Tape, View};
+use pgrad_num::{Cols, ColsMut, Stream};
+use pgrad_rl::dist::ActionDist;
+use std::ops::Range;
+
+/// Purpose number of the stream that initial parameters come from.
+const STREAM_INIT: u32 = 2;
+
+/// Whether actor and critic share their hidden layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trunk {
+    /// Two networks.
+    Separate,
+    /// One network with two heads.
+    Shared,
+}
+
+/// What a model looks like: enough to build it again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelShape {
+    /// Numbers of an observation.
+    pub obs_dim: usize,
+    /// Space of actions.
+    pub action: Space,
+    /// Widths of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// What hidden units do.
+    pub activation: Activation,
+    /// Whether actor and critic share their hidden layers.
+    pub trunk: Trunk,
+    /// Initial log standard deviation of a Gaussian policy.
+    pub log_std_init: f64,
+}
+
+impl ModelShape {
+    /// The distribution over actions that fits the action space.
+    #[must_use]
+    pub fn dist(&self) -> ActionDist {
+        match &self.action {
+            Space::Discrete { n } => ActionDist::Categorical { n: *n },
+            Space::MultiDiscrete { nvec } => ActionDist::MultiCategorical { nvec: nvec.clone() },
+            Space::MultiBinary { n } => ActionDist::Bernoulli { n: *n },
+            Space::Box(b) => ActionDist::DiagGaussian { dim: b.dim() },
+        }
+    }
+    /// The heads of the policy: logits, or means and a free log-std.
+    fn policy_heads(&self) -> Vec<Head> {
+        // A gain of 0.01 makes the first policy nearly uniform, whatever the observation (Andrychowicz et
+        // al. 2021, section 3.2).
+        let linear = |name, rows| Head::Linear { name, rows, gain: 0.01 };
+        match (&self.action, self.dist()) {
+            (Space::Box(b), _) => vec![
+                linear("mean", b.dim()),
+                Head::Free { name: "log_std", rows: b.dim(), value: self.log_std_init },
+            ],
+            (_, dist) => vec![linear("logits", dist.n_outputs())],
+        }
+    }
+    /// The policy's own network, as it stands alone ([`Trunk::Separate`]).
+    ///
+    /// # Errors
+    /// When a layer is empty.
+    pub fn actor(&self) -> Result<Mlp, ShapeError> {
+        Mlp::new(self.obs_dim, &self.hidden, self.activation, self.policy_heads())
+    }
+}
+
+/// One network of a model: where its parameters and its outputs lie.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The network.
+    pub net: Mlp,
+    /// Its parameters in `θ`.
+    pub params: Range<usize>,
+    /// Prefix of its parameters' names.
+    pub name: &'static str,
+}
+
+/// Policy and critic: `π_θ(a|s)` and `V_θ(s)`, with all parameters in one vector `θ`.
+#[derive(Clone, Debug)]
+pub struct ActorCritic {
+    /// All parameters.
+    pub theta: Vec<f32>,
+    shape: ModelShape,
+    dist: ActionDist,
+    /// The network that holds the policy, and with a shared trunk the critic too.
+    actor: Part,
+    /// The critic's own network, if it has one.
+    critic: Option<Part>,
+}
+
+impl ActorCritic {
+    /// A model with initial parameters from `seed`.
+    ///
+    /// # Errors
+    /// When a layer is empty.
+    pub fn new(shape: ModelShape, orthogonal_init: bool, seed: u64) -> Result<Self, ShapeError> {
+        let dist = shape.dist();
+        let value = Head::Linear { name: "value", rows: 1, gain: 1.0 };
+        let mut rng = Stream::new(seed, STREAM_INIT, 0);
+        let (actor, critic) = match shape.trunk {
+            Trunk::Separate => {
+                let critic = Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, vec![value])?;
+                (shape.actor()?, Some(critic))
+            }
+            Trunk::Shared => {
+                let heads = std::iter::once(value).chain(shape.policy_heads()).collect();
+                (Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, heads)?, None)
+            }
+        };
+        let mut theta: Vec<f32> = actor.init(orthogonal_init, &mut rng);
+        let params = 0..theta.len();
+        let name = if critic.is_some() { "actor" } else { "shared" };
+        let actor = Part { net: actor, params, name };
+        let critic = critic.map(|net| {
+            let start = theta.len();
+            theta.extend(net.init::<f32>(orthogonal_init, &mut rng));
+            Part { net, params: start..theta.len(), name: "critic" }
+        });
+        Ok(Self { theta, shape, dist, actor, critic })
+    }
+    /// What the model looks like.
+    #[must_use]
+    pub fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+    /// The distribution over actions.
+    #[must_use]
+    pub fn dist(&self) -> &ActionDist {
+        &self.dist
+    }
+    /// The network that holds the policy.
+    #[must_use]
+    pub fn actor(&self) -> &Part {
+        &self.actor
+    }
+    /// The network that holds the critic: its own, or the shared one.
+    #[must_use]
+    pub fn critic(&self) -> &Part {
+        self.critic.as_ref().unwrap_or(&self.actor)
+    }
+    /// Whether actor and critic are two networks.
+    #[must_use]
+    pub fn is_separate(&self) -> bool {
+        self.critic.is_some()
+    }
+    /// Rows of the policy among the outputs of [`ActorCritic::actor`].
+    #[must_use]
+    pub fn policy_rows(&self) -> Range<usize> {
+        let skip = usize::from(self.critic.is_none());
+        skip..skip + self.dist.n_outputs()
+    }
+    /// Names, shapes and places of all parameters.
+    #[must_use]
+    pub fn views(&self) -> Vec<View> {
+        let parts = std::iter::once(&self.actor).chain(&self.critic);
+        parts
+            .flat_map(|part| {
+                part.net.views().into_iter().map(|v| View {
+                    name: format!("{}.{}", part.name, v.name),
+                    shape: v.shape,
+                    range: v.range.start + part.params.start..v.range.end + part.params.start,
+                })
+            })
+            .collect()
+    }
+    /// Name and index, within its tensor, of parameter `i`.
+    #[must_use]
+    pub fn parameter_name(&self, i: usize) -> (String, usize) {
+        self.views()
+            .into_iter()
+            .find(|v| v.range.contains(&i))
+            .map_or((String::new(), i), |v| (v.name, i - v.range.start))
+    }
+    /// The policy's raw outputs for a batch, `[dist.n_outputs() x cols]`.
+    pub fn policy_outputs<'t>(&self, x: Cols<'_, f32>, tape: &'t mut Tape<f32>) -> ColsMut<'t, f32> {
+        let rows = self.policy_rows();
+        let cols = x.cols();
+        let out = self.actor.net.forward(&self.theta[self.actor.params.clone()], x, tape).into_data();
+        ColsMut::new(&mut out[rows.start * cols..rows.end * cols], rows.len(), cols)
+    }
+    /// `V(s)` for a batch.
+    pub fn values<'t>(&self, x: Cols<'_, f32>, tape: &'t mut Tape<f32>) -> &'t mut [f32] {
+        let part = self.critic();
+        let cols = x.cols();
+        let out = part.net.forward(&self.theta[part.params.clone()], x, tape).into_data();
+        &mut out[..cols]
+    }
+    /// Floating-point operations of one sample's forward and backward pass through all networks.
+    #[must_use]
+    pub fn update_flops(&self) -> usize {
+        let parts = std::iter::once(&self.actor).chain(&self.critic);
+        parts.map(|p| p.net.forward_flops() + p.net.vjp_flops()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgrad_env::BoxSpace;
+
+    fn shape(trunk: Trunk, action: Space) -> ModelShape {
+        ModelShape {
+            obs_dim: 3,
+            action,
+            hidden: vec![8, 8],
+            activation: Activation::Tanh,
+            trunk,
+            log_std_init: -0.5,
+        }
+    }
+
+    #[test]
+    fn views_tile_the_parameters_and_are_named_once() {
+        for trunk in [Trunk::Separate, Trunk::Shared] {
+            let m = ActorCritic::new(shape(trunk, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1).unwrap();
+            let views = m.views();
+            let mut at = 0;
+            for v in &views {
+                assert_eq!(v.range.start, at);
+                assert_eq!(v.shape.iter().product::<usize>(), v.range.len());
+                at = v.range.end;
+            }
+            assert_eq!(at, m.theta.len());
+            let mut names: Vec<_> = views.iter().map(|v| v.name.clone()).collect();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), views.len());
+        }
+    }
+
+    #[test]
+    fn a_shared_trunk_gives_the_value_and_the_policy_their_own_rows() {
+        let m = ActorCritic::new(shape(Trunk::Shared, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1).unwrap();
+        let mut tape = m.actor().net.tape(5);
+        let x: Vec<f32> = (0..15).map(|i| i as f32 * 0.1).collect();
+        let x = Cols::new(&x, 3, 5);
+        let out = m.policy_outputs(x, &mut tape);
+        assert_eq!((out.rows(), out.cols()), (4, 5));
+        assert!(out.row(2).iter().all(|v| *v == -0.5), "log-std rows are the free head");
+        let policy: Vec<f32> = out.row(0).to_vec();
+        let values = m.values(x, &mut tape).to_vec();
+        assert_eq!(values.len(), 5);
+        assert_ne!(policy, values);
+        let bias = m.views().into_iter().find(|v| v.name == "shared.value.bias").unwrap().range.start;
+        let mut moved = m.clone();
+        moved.theta[bias] += 1.0;
+        let shifted = moved.values(x, &mut tape).to_vec();
+        assert!(values.iter().zip(&shifted).all(|(a, b)| (b - a - 1.0).abs() < 1e-6));
+        assert_eq!(moved.policy_outputs(x, &mut tape).row(0).to_vec(), policy);
+    }
+
+    #[test]
+    fn the_first_policy_is_nearly_uniform() {
+        let m = ActorCritic::new(shape(Trunk::Separate, Space::Discrete { n: 4 }), true, 1).unwrap();
+        let mut tape = m.actor().net.tape(1);
+        let out = m.policy_outputs(Cols::new(&[1.0, -2.0, 0.5], 3, 1), &mut tape).into_data().to_vec();
+        assert!(out.iter().all(|l| l.abs() < 0.05), "{out:?}");
+    }
+}

@@ -1,0 +1,485 @@
+//! What is left when training is over: a policy that loads from bytes and acts.
+
+use crate::model::{ActorCritic, ModelShape, Trunk};
+use crate::normalize::ObsNormalizer;
+use crate::tensors::{self, TensorsError};
+use pgrad_env::{BoxSpace, Space};
+use pgrad_nn::{Activation, Tape};
+use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
+use pgrad_rl::dist::ActionsMut;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Version of the format written here.
+const FORMAT: u32 = 1;
+/// More parameters than this are taken for a damaged file, before anything is allocated.
+const MAX_PARAMETERS: usize = 1 << 31;
+
+/// Why a policy cannot be used.
+#[derive(Debug, Error)]
+pub enum PolicyError {
+    /// The bytes are not a readable file of tensors.
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+    /// The description of the policy is missing or cannot be read.
+    #[error("not a policy of pgrad: {0}")]
+    Card(String),
+    /// The file was written by a newer version.
+    #[error("the policy has format {got}; this version reads up to {FORMAT}: use a newer pgrad")]
+    Version {
+        /// Format of the file.
+        got: u32,
+    },
+    /// The tensors do not fit the description.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An observation with a wrong number of numbers.
+    #[error("an observation for this policy has {expected} numbers, but got {got}")]
+    Observation {
+        /// Numbers that the policy needs.
+        expected: usize,
+        /// Numbers given.
+        got: usize,
+    },
+    /// An observation that is not finite.
+    #[error("number {index} of the observation is {value}")]
+    NonFinite {
+        /// Which number.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A mask with a wrong number of entries, or that allows nothing.
+    #[error("an action mask for this policy has {expected} entries, of which each choice allows at least one")]
+    Mask {
+        /// Entries that the policy needs.
+        expected: usize,
+    },
+}
+
+/// An action, owned.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ActionValue {
+    /// Of a `Discrete` space.
+    Discrete(usize),
+    /// Of a `MultiDiscrete` space.
+    MultiDiscrete(Vec<u32>),
+    /// Of a `MultiBinary` space.
+    MultiBinary(Vec<u32>),
+    /// Of a `Box` space, inside the bounds.
+    Box(Vec<f32>),
+}
+
+/// How a policy is described in its file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Card {
+    format: u32,
+    env: String,
+    obs_dim: usize,
+    action: String,
+    sizes: Vec<usize>,
+    hidden: Vec<usize>,
+    activation: String,
+    trunk: String,
+    log_std_init: f64,
+    obs_clip: Option<f64>,
+}
+
+/// A trained policy: network, distribution, action space and the normaliser of observations.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut policy = pgrad_agent::Policy::from_bytes(&std::fs::read("policy.safetensors")?)?;
+/// let action = policy.act(&[0.0, 0.1, 0.0, -0.1])?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Policy {
+    env_id: String,
+    model: ActorCritic,
+    obs_norm: Option<ObsNormalizer>,
+    x: Vec<f32>,
+    index_actions: Vec<u32>,
+    tape: Tape<f32>,
+    batch: usize,
+}
+
+impl Policy {
+    /// The policy of `model` with its normaliser, for batches of up to `batch` observations.
+    #[must_use]
+    pub fn new(env_id: &str, model: ActorCritic, obs_norm: Option<ObsNormalizer>, batch: usize) -> Self {
+        let (dim, rows) = (model.shape().obs_dim, model.dist().action_rows());
+        Self {
+            env_id: env_id.to_owned(),
+            x: vec![0.0; dim * batch],
+            index_actions: vec![0; rows * batch],
+            tape: model.actor().net.tape(batch),
+            obs_norm,
+            model,
+            batch,
+        }
+    }
+    /// Name of the task that it was trained on.
+    #[must_use]
+    pub fn env_id(&self) -> &str {
+        &self.env_id
+    }
+    /// Numbers of an observation.
+    #[must_use]
+    pub fn obs_dim(&self) -> usize {
+        self.model.shape().obs_dim
+    }
+    /// Space of its actions.
+    #[must_use]
+    pub fn action_space(&self) -> &Space {
+        &self.model.shape().action
+    }
+    /// The same policy for batches of up to `batch` observations.
+    #[must_use]
+    pub fn with_batch(self, batch: usize) -> Self {
+        Self::new(&self.env_id, self.model, self.obs_norm, batch)
+    }
+
+    /// The most probable action.
+    ///
+    /// # Errors
+    /// When the observation has a wrong size or is not finite.
+    pub fn act(&mut self, obs: &[f32]) -> Result<ActionValue, PolicyError> {
+        self.decide(obs, None, None)
+    }
+    /// An action drawn from the policy.
+    ///
+    /// # Errors
+    /// As [`Policy::act`].
+    pub fn sample(&mut self, obs: &[f32], rng: &mut Stream) -> Result<ActionValue, PolicyError> {
+        self.decide(obs, None, Some(rng))
+    }
+    /// The most probable action among those that `mask` allows ([`Space::mask_dim`] entries).
+    ///
+    /// # Errors
+    /// As [`Policy::act`], and when the mask has a wrong size or allows nothing.
+    pub fn act_masked(&mut self, obs: &[f32], mask: &[bool]) -> Result<ActionValue, PolicyError> {
+        self.decide(obs, Some(mask), None)
+    }
+
+    fn decide(
+        &mut self,
+        obs: &[f32],
+        mask: Option<&[bool]>,
+        rng: Option<&mut Stream>,
+    ) -> Result<ActionValue, PolicyError> {
+        let expected = self.obs_dim();
+        if obs.len() != expected {
+            return Err(PolicyError::Observation { expected, got: obs.len() });
+        }
+        if let Some(index) = kernels::first_non_finite(obs) {
+            return Err(PolicyError::NonFinite { index, value: obs[index] });
+        }
+        let space = self.action_space().clone();
+        let mask = match mask {
+            None => None,
+            Some(mask) => {
+                let expected = space.mask_dim();
+                let cols = (mask.len() == expected && expected > 0).then(|| Cols::new(mask, expected, 1));
+                let usable = cols.filter(|m| self.model.dist().first_empty_choice(*m).is_none());
+                Some(usable.ok_or(PolicyError::Mask { expected })?)
+            }
+        };
+        let rows = self.model.dist().action_rows();
+        let rngs = rng.map(std::slice::from_mut);
+        if let Space::Box(_) = space {
+            let mut action = vec![0.0; rows];
+            self.act_batch(
+                Cols::new(obs, expected, 1),
+                mask,
+                rngs,
+                ActionsMut::Real(ColsMut::new(&mut action, rows, 1)),
+            );
+            return Ok(ActionValue::Box(action));
+        }
+        let mut action = std::mem::take(&mut self.index_actions);
+        let out = ActionsMut::Index(ColsMut::new(&mut action[..rows], rows, 1));
+        self.act_batch(Cols::new(obs, expected, 1), mask, rngs, out);
+        let value = match space {
+            Space::Discrete { .. } => ActionValue::Discrete(action[0] as usize),
+            Space::MultiBinary { .. } => ActionValue::MultiBinary(action[..rows].to_vec()),
+            _ => ActionValue::MultiDiscrete(action[..rows].to_vec()),
+        };
+        self.index_actions = action;
+        Ok(value)
+    }
+
+    /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a
+    /// stream for each column. Real actions are clipped to the bounds of their space.
+    ///
+    /// # Panics
+    /// When a shape does not fit or the batch is larger than the policy was made for.
+    pub fn act_batch(
+        &mut self,
+        obs: Cols<'_, f32>,
+        mask: Option<Cols<'_, bool>>,
+        rngs: Option<&mut [Stream]>,
+        mut actions: ActionsMut<'_, f32>,
+    ) {
+        let (rows, cols) = (obs.rows(), obs.cols());
+        assert!(cols <= self.batch, "the policy was made for {} observations at once", self.batch);
+        let x = &mut self.x[..rows * cols];
+        x.copy_from_slice(obs.data());
+        if let Some(norm) = &self.obs_norm {
+            norm.apply(ColsMut::new(x, rows, cols));
+        }
+        let mut out = self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
+        let dist = self.model.dist();
+        dist.prepare(out.reborrow(), mask);
+        match rngs {
+            Some(rngs) => dist.sample(out.as_cols(), rngs, actions.reborrow()),
+            None => dist.mode(out.as_cols(), actions.reborrow()),
+        }
+        if let (ActionsMut::Real(a), Space::Box(bounds)) = (&mut actions, &self.model.shape().action) {
+            for i in 0..a.rows() {
+                let (low, high) = (bounds.low[i], bounds.high[i]);
+                a.row_mut(i).iter_mut().for_each(|x| *x = x.clamp(low, high));
+            }
+        }
+    }
+
+    /// The policy as a file: safetensors with a description in JSON. The same training gives the same bytes.
+    ///
+    /// # Errors
+    /// When the file would be too large for the format.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, PolicyError> {
+        let shape = self.model.shape();
+        let mut record = Record::new();
+        for view in self.model.views() {
+            record.put(&view.name, self.model.theta[view.range].to_vec());
+        }
+        if let Some(norm) = &self.obs_norm {
+            record.put_record("obs_norm", norm.save());
+        }
+        let (action, sizes) = match &shape.action {
+            Space::Discrete { n } => ("discrete", vec![*n]),
+            Space::MultiDiscrete { nvec } => ("multi-discrete", nvec.clone()),
+            Space::MultiBinary { n } => ("multi-binary", vec![*n]),
+            Space::Box(b) => {
+                // Bounds may be infinite, which JSON cannot say.
+                record.put("action.low", b.low.clone());
+                record.put("action.high", b.high.clone());
+                ("box", vec![b.dim()])
+            }
+        };
+        let card = Card {
+            format: FORMAT,
+            env: self.env_id.clone(),
+            obs_dim: shape.obs_dim,
+            action: action.into(),
+            sizes,
+            hidden: shape.hidden.clone(),
+            activation: match shape.activation {
+                Activation::Tanh => "tanh".into(),
+                Activation::Relu => "relu".into(),
+            },
+            trunk: match shape.trunk {
+                Trunk::Separate => "separate".into(),
+                Trunk::Shared => "shared".into(),
+            },
+            log_std_init: shape.log_std_init,
+            obs_clip: self.obs_norm.as_ref().map(ObsNormalizer::clip),
+        };
+        let card = serde_json::to_string(&card).map_err(|e| PolicyError::Card(e.to_string()))?;
+        Ok(tensors::encode(&record, Some(&card))?)
+    }
+
+    /// Reads a policy. Everything is checked before anything is built; files are data, never code.
+    ///
+    /// # Errors
+    /// When the bytes are not a policy, of a newer format, or damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PolicyError> {
+        let (record, note) = tensors::decode(bytes)?;
+        let note = note.ok_or_else(|| PolicyError::Card("the file has no description".into()))?;
+        let version: serde_json::Value = serde_json::from_str(&note).map_err(|e| PolicyError::Card(e.to_string()))?;
+        let got = version.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        if got > u64::from(FORMAT) {
+            return Err(PolicyError::Version { got: u32::try_from(got).unwrap_or(u32::MAX) });
+        }
+        let card: Card = serde_json::from_value(version).map_err(|e| PolicyError::Card(e.to_string()))?;
+        let shape = card.shape(&record)?;
+        let mut model =
+            ActorCritic::new(shape, false, 0).map_err(|e| PolicyError::Card(e.to_string()))?;
+        for view in model.views() {
+            let values = record.f32s(&view.name, view.range.len())?;
+            if !kernels::all_finite(values) {
+                let reason = "a parameter is not finite".into();
+                return Err(RecordError::Value { name: view.name, reason }.into());
+            }
+            model.theta[view.range].copy_from_slice(values);
+        }
+        let obs_norm = match card.obs_clip {
+            None => None,
+            Some(clip) if clip > 0.0 => {
+                let mut norm = ObsNormalizer::new(card.obs_dim, clip);
+                norm.load(&record.record("obs_norm"))?;
+                Some(norm)
+            }
+            Some(clip) => return Err(PolicyError::Card(format!("the clip of observations is {clip}"))),
+        };
+        Ok(Self::new(&card.env, model, obs_norm, 1))
+    }
+}
+
+impl Card {
+    fn shape(&self, record: &Record) -> Result<ModelShape, PolicyError> {
+        let wrong = |what: &str| PolicyError::Card(format!("{what} cannot be"));
+        let sizes_fit = !self.sizes.is_empty() && self.sizes.iter().all(|n| (1..MAX_PARAMETERS).contains(n));
+        if !sizes_fit {
+            return Err(wrong("the size of the action space"));
+        }
+        let single = (self.sizes.len() == 1).then(|| self.sizes[0]);
+        let action = match (self.action.as_str(), single) {
+            ("discrete", Some(n)) => Space::Discrete { n },
+            ("multi-binary", Some(n)) => Space::MultiBinary { n },
+            ("multi-discrete", _) => Space::MultiDiscrete { nvec: self.sizes.clone() },
+            ("box", Some(n)) => {
+                let (low, high) = (record.f32s("action.low", n)?, record.f32s("action.high", n)?);
+                if !low.iter().zip(high).all(|(l, h)| l <= h) {
+                    return Err(wrong("the bounds of the actions"));
+                }
+                Space::Box(BoxSpace { low: low.to_vec(), high: high.to_vec() })
+            }
+            _ => return Err(wrong("the action space")),
+        };
+        let activation = match self.activation.as_str() {
+            "tanh" => Activation::Tanh,
+            "relu" => Activation::Relu,
+            _ => return Err(wrong("the activation")),
+        };
+        let trunk = match self.trunk.as_str() {
+            "separate" => Trunk::Separate,
+            "shared" => Trunk::Shared,
+            _ => return Err(wrong("the trunk")),
+        };
+        // The tensors are in memory already; a description that needs more numbers than they have is wrong,
+        // and must not make us allocate.
+        let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
+        let outputs = self.sizes.iter().try_fold(1usize, |sum, n| sum.checked_add(*n)).unwrap_or(usize::MAX);
+        let widths: Vec<usize> =
+            std::iter::once(self.obs_dim).chain(self.hidden.iter().copied()).chain([outputs]).collect();
+        let needed = widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
+        if !needed.is_some_and(|n| n <= stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored))) {
+            return Err(PolicyError::Card(format!(
+                "the description needs more parameters than the {stored} numbers of the file"
+            )));
+        }
+        Ok(ModelShape {
+            obs_dim: self.obs_dim,
+            action,
+            hidden: self.hidden.clone(),
+            activation,
+            trunk,
+            log_std_init: self.log_std_init,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgrad_num::Moments;
+
+    fn policy(action: Space, trunk: Trunk, normalised: bool) -> Policy {
+        let shape = ModelShape {
+            obs_dim: 3,
+            action,
+            hidden: vec![5, 4],
+            activation: Activation::Tanh,
+            trunk,
+            log_std_init: -0.5,
+        };
+        let model = ActorCritic::new(shape, true, 9).unwrap();
+        let norm = normalised.then(|| {
+            let mut norm = ObsNormalizer::new(3, 5.0);
+            let mut seen = Moments::new(3);
+            seen.add_cols(Cols::new(&[1.0, 2.0, 5.0, 7.0, -1.0, 4.0], 3, 2));
+            norm.merge(&seen);
+            norm
+        });
+        Policy::new("Test-v0", model, norm, 1)
+    }
+
+    fn spaces() -> Vec<Space> {
+        vec![
+            Space::Discrete { n: 4 },
+            Space::MultiDiscrete { nvec: vec![2, 3] },
+            Space::MultiBinary { n: 3 },
+            Space::Box(BoxSpace { low: vec![-1.0, f32::NEG_INFINITY], high: vec![0.5, f32::INFINITY] }),
+        ]
+    }
+
+    #[test]
+    fn a_policy_comes_back_from_its_bytes_and_acts_the_same() {
+        for space in spaces() {
+            for trunk in [Trunk::Separate, Trunk::Shared] {
+                for normalised in [false, true] {
+                    let mut a = policy(space.clone(), trunk, normalised);
+                    let bytes = a.to_bytes().unwrap();
+                    let mut b = Policy::from_bytes(&bytes).unwrap();
+                    assert_eq!(b.to_bytes().unwrap(), bytes);
+                    assert_eq!(b.env_id(), "Test-v0");
+                    let obs = [0.3, -2.0, 8.0];
+                    assert_eq!(a.act(&obs).unwrap(), b.act(&obs).unwrap());
+                    let (mut r, mut s) = (Stream::new(1, 0, 0), Stream::new(1, 0, 0));
+                    for _ in 0..20 {
+                        assert_eq!(a.sample(&obs, &mut r).unwrap(), b.sample(&obs, &mut s).unwrap());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn real_actions_stay_inside_their_bounds() {
+        let mut p = policy(spaces().remove(3), Trunk::Separate, false);
+        let mut rng = Stream::new(4, 0, 0);
+        let mut beyond = 0;
+        for _ in 0..500 {
+            let ActionValue::Box(a) = p.sample(&[0.0, 0.0, 0.0], &mut rng).unwrap() else { panic!() };
+            assert!((-1.0..=0.5).contains(&a[0]));
+            beyond += usize::from(a[1].abs() > 0.7);
+        }
+        assert!(beyond > 50, "the unbounded number is not clipped");
+    }
+
+    #[test]
+    fn a_mask_is_obeyed_and_an_empty_one_refused() {
+        let mut p = policy(Space::Discrete { n: 4 }, Trunk::Separate, false);
+        for only in 0..4 {
+            let mask: Vec<bool> = (0..4).map(|i| i == only).collect();
+            assert_eq!(p.act_masked(&[1.0, 0.0, 0.0], &mask).unwrap(), ActionValue::Discrete(only));
+        }
+        for bad in [&[false; 4][..], &[true; 3]] {
+            assert!(matches!(p.act_masked(&[1.0, 0.0, 0.0], bad), Err(PolicyError::Mask { expected: 4 })));
+        }
+    }
+
+    #[test]
+    fn wrong_observations_are_refused() {
+        let mut p = policy(Space::Discrete { n: 2 }, Trunk::Separate, true);
+        assert!(matches!(p.act(&[1.0]), Err(PolicyError::Observation { expected: 3, got: 1 })));
+        assert!(matches!(p.act(&[1.0, f32::NAN, 0.0]), Err(PolicyError::NonFinite { index: 1, .. })));
+    }
+
+    #[test]
+    fn no_damage_panics_and_damage_to_the_description_is_refused() {
+        let bytes = policy(Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
+        for len in 0..bytes.len() {
+            assert!(Policy::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+        }
+        for i in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[i] ^= 0x10;
+            drop(Policy::from_bytes(&damaged)); // a flipped bit of a parameter gives another policy
+        }
+        let newer = String::from_utf8_lossy(&bytes).contains("\\\"format\\\":1");
+        assert!(newer, "the description is readable in the header");
+    }
+}

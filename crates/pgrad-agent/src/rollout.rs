@@ -1,0 +1,627 @@
+//! `T` steps of `N` environments under one policy.
+
+use crate::bootstrap::resolve;
+use crate::normalize::{ObsNormalizer, RewardNormalizer};
+use crate::{ActorCritic, AgentError, CHUNK};
+use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut, Moments, Record, RecordError, Stream, Tb, TbMut, Team, kernels};
+use pgrad_rl::dist::{ActionDist, ActionsMut};
+
+/// Purpose number of the streams that actions are sampled from.
+const STREAM_ACTION: u32 = 4;
+
+/// How much a rollout holds and how it is cut for the threads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RolloutShape {
+    /// Environments, `N` in the papers.
+    pub n_envs: usize,
+    /// Steps of each environment, `T` in the papers.
+    pub n_steps: usize,
+    /// Environments of one shard. A shard is collected by one thread without waiting for the others; the
+    /// number of shards follows from the configuration alone, never from the number of threads.
+    pub envs_per_shard: usize,
+    /// Bootstrap from the value of the final observation where a time limit cut an episode.
+    pub bootstrap_truncated: bool,
+}
+
+/// What a return estimator sees of one shard: time-major, `[T, B]`.
+#[derive(Debug)]
+pub struct Paths<'a> {
+    /// Rewards `r_t`.
+    pub reward: Tb<'a, f32>,
+    /// Values `V(s_t)`.
+    pub v: Tb<'a, f32>,
+    /// Values of what follows step `t`; see [`crate::bootstrap`].
+    pub v_next: Tb<'a, f32>,
+    /// 1 where row `t + 1` continues the same path.
+    pub carry: Tb<'a, f32>,
+    /// To write: the advantages `Â_t`.
+    pub adv: TbMut<'a, f32>,
+    /// To write: the value targets.
+    pub ret: TbMut<'a, f32>,
+}
+
+/// Environments of one thread's piece of work.
+struct Shard {
+    env: VecEnv,
+    rngs: Vec<Stream>,
+    seen: Moments,
+    work: StepWork,
+}
+
+/// What the environments of a shard went through, and what learning needs of it. A sample is a row (it is
+/// gathered as one piece); sample `t·B + b` is step `t` of environment `b` of the shard.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// Number of the shard's first environment in the run.
+    first: usize,
+    /// Environments of the shard.
+    b: usize,
+    pub(crate) obs: Vec<f32>,
+    pub(crate) index_actions: Vec<u32>,
+    pub(crate) real_actions: Vec<f32>,
+    pub(crate) masks: Vec<bool>,
+    pub(crate) logp: Vec<f32>,
+    reward: Vec<f32>,
+    ends: Vec<End>,
+    /// Flat indices of truncated steps, and their final observations, a row each.
+    cut: Vec<u32>,
+    cut_obs: Vec<f32>,
+    v_cut: Vec<f32>,
+    /// Observations after the last step, a row each.
+    last_obs: Vec<f32>,
+    v_last: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    v_next: Vec<f32>,
+    carry: Vec<f32>,
+    pub(crate) adv: Vec<f32>,
+    pub(crate) ret: Vec<f32>,
+    error: Option<AgentError>,
+}
+
+/// All samples of a rollout, by number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SampleSet<'a> {
+    data: &'a [Samples],
+    /// Samples of a full shard; only the last one may have fewer.
+    shard_len: usize,
+    pub(crate) masked: bool,
+}
+
+impl<'a> SampleSet<'a> {
+    /// The shard's data and the index in it, of sample `i`.
+    #[inline]
+    pub(crate) fn get(&self, i: u32) -> (&'a Samples, usize) {
+        let (shard, at) = (i as usize / self.shard_len, i as usize % self.shard_len);
+        (&self.data[shard], at)
+    }
+}
+
+/// Buffers of one step of one shard.
+struct StepWork {
+    x: Vec<f32>,
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    clipped: Vec<f32>,
+    masks: Vec<bool>,
+    mask_scratch: Vec<bool>,
+    tape: Tape<f32>,
+}
+
+/// A run of consecutive samples whose values are computed together.
+struct Piece {
+    shard: usize,
+    from: usize,
+    len: usize,
+    v: [f32; CHUNK],
+}
+
+/// One thread's buffers for values.
+struct ValueWork {
+    x: Vec<f32>,
+    tape: Tape<f32>,
+}
+
+/// `T` steps of `N` environments: the data `D_k` of one iteration, and the environments that go on.
+pub struct Rollout {
+    shape: RolloutShape,
+    spec: EnvSpec,
+    shards: Vec<Shard>,
+    data: Vec<Samples>,
+    /// All advantages, shard after shard: the order of the samples' numbers.
+    adv: Vec<f32>,
+    pieces: Vec<Piece>,
+    work: Vec<ValueWork>,
+    obs_norm: Option<ObsNormalizer>,
+    reward_norm: Option<RewardNormalizer>,
+}
+
+impl std::fmt::Debug for Rollout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rollout").field("env", &self.spec.id).field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl Rollout {
+    /// Environments made by `make(n)` in shards, for the policies of `model`.
+    ///
+    /// # Panics
+    /// When a size of `shape` is 0.
+    pub fn new(
+        shape: RolloutShape,
+        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        model: &ActorCritic,
+        obs_norm: Option<ObsNormalizer>,
+        mut reward_norm: Option<RewardNormalizer>,
+        seed: u64,
+        threads: usize,
+    ) -> Self {
+        assert!(shape.n_envs > 0 && shape.n_steps > 0 && shape.envs_per_shard > 0);
+        let (mut shards, mut data) = (Vec::new(), Vec::new());
+        let mut pieces = Vec::new();
+        for first in (0..shape.n_envs).step_by(shape.envs_per_shard) {
+            let b = shape.envs_per_shard.min(shape.n_envs - first);
+            let samples = b * shape.n_steps;
+            for from in (0..samples).step_by(CHUNK) {
+                let len = CHUNK.min(samples - from);
+                pieces.push(Piece { shard: shards.len(), from, len, v: [0.0; CHUNK] });
+            }
+            let mut env = VecEnv::new(make(b), seed, first);
+            env.reserve_episodes(samples);
+            data.push(Samples::new(env.spec(), first, b, shape.n_steps));
+            shards.push(Shard::new(env, first, model, seed));
+        }
+        if let Some(norm) = &mut reward_norm {
+            norm.reserve(shape.n_steps * shape.envs_per_shard);
+        }
+        let spec = shards[0].env.spec().clone();
+        let critic = &model.critic().net;
+        let work = (0..threads)
+            .map(|_| ValueWork { x: vec![0.0; critic.n_inputs() * CHUNK], tape: critic.tape(CHUNK) })
+            .collect();
+        let adv = vec![0.0; shape.n_envs * shape.n_steps];
+        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm }
+    }
+    /// What the environments are.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    /// Number of samples, `T · N`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shape.n_envs * self.shape.n_steps
+    }
+    /// Never.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The normaliser of observations, if there is one.
+    #[must_use]
+    pub fn obs_norm(&self) -> Option<&ObsNormalizer> {
+        self.obs_norm.as_ref()
+    }
+    /// Starts a first episode everywhere.
+    ///
+    /// # Errors
+    /// When an environment breaks its contract.
+    pub fn start(&mut self) -> Result<(), AgentError> {
+        for shard in &mut self.shards {
+            shard.env.start()?;
+        }
+        Ok(())
+    }
+    /// Episodes that ended during the last [`Rollout::collect`], shard by shard.
+    pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
+        self.shards.iter().flat_map(|s| s.env.finished())
+    }
+
+    /// Runs the policy for `T` steps in each environment.
+    ///
+    /// # Errors
+    /// When an environment or the policy gives something that is not finite, or an environment breaks its
+    /// contract. Normalisers are then unchanged.
+    pub fn collect(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
+        let (steps, norm) = (self.shape.n_steps, self.obs_norm.as_ref());
+        team.each_zip(&mut self.shards, &mut self.data, |_, shard, data| {
+            data.error = shard.collect(model, norm, data, steps).err();
+        });
+        self.first_error()?;
+        if let Some(norm) = &mut self.obs_norm {
+            for shard in &self.shards {
+                norm.merge(&shard.seen);
+            }
+        }
+        if let Some(norm) = &mut self.reward_norm {
+            for data in &self.data {
+                norm.observe(data.first, data.b, &data.reward, &data.ends);
+            }
+            for data in &mut self.data {
+                norm.apply(&mut data.reward);
+            }
+        }
+        Ok(())
+    }
+
+    /// Computes `V(s_t)` of all samples and of what follows them, and resolves the endings.
+    ///
+    /// # Errors
+    /// When a value is not finite.
+    pub fn evaluate(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
+        let Self { data, pieces, work, shape, .. } = self;
+        let rows = &*data;
+        team.each_with(pieces, work, |_, piece, work| {
+            work.values(model, &rows[piece.shard].obs, piece.from, piece.len, &mut piece.v);
+        });
+        for piece in pieces.iter() {
+            let v = &piece.v[..piece.len];
+            let data = &mut data[piece.shard];
+            if let Some(i) = kernels::first_non_finite(v) {
+                let (step, env) = data.place(piece.from + i);
+                return Err(AgentError::Value { env, step, value: v[i] });
+            }
+            data.v[piece.from..piece.from + piece.len].copy_from_slice(v);
+        }
+        team.each_with(data, work, |_, data, work| {
+            data.error = data.evaluate_ends(model, work, *shape).err();
+        });
+        self.first_error()
+    }
+
+    /// Lets `estimate` write the advantages and value targets of every shard.
+    ///
+    /// # Errors
+    /// When what it wrote is not finite.
+    pub fn estimate(&mut self, team: &Team, estimate: impl Fn(Paths<'_>) + Sync) -> Result<(), AgentError> {
+        let t = self.shape.n_steps;
+        team.each(&mut self.data, |_, data| {
+            let b = data.b;
+            estimate(Paths {
+                reward: Tb::new(&data.reward, t, b),
+                v: Tb::new(&data.v, t, b),
+                v_next: Tb::new(&data.v_next, t, b),
+                carry: Tb::new(&data.carry, t, b),
+                adv: TbMut::new(&mut data.adv, t, b),
+                ret: TbMut::new(&mut data.ret, t, b),
+            });
+            data.error = data.check_estimates().err();
+        });
+        self.first_error()?;
+        let mut at = 0;
+        for data in &self.data {
+            self.adv[at..at + data.adv.len()].copy_from_slice(&data.adv);
+            at += data.adv.len();
+        }
+        Ok(())
+    }
+
+    /// Mean and standard deviation of the advantages of some samples.
+    #[must_use]
+    pub fn advantage_moments(&self, samples: &[u32]) -> (f64, f64) {
+        let n = samples.len() as f64;
+        let sum = |f: &dyn Fn(f64) -> f64| -> f64 {
+            samples.iter().map(|i| f(f64::from(self.adv[*i as usize]))).sum()
+        };
+        let mean = sum(&|a| a) / n;
+        (mean, (sum(&|a| (a - mean) * (a - mean)) / n).sqrt())
+    }
+
+    /// `1 − Var(target − V) / Var(target)`: 1 when the critic explains the targets, 0 when it does no better
+    /// than a constant, negative when worse. `None` when the targets do not vary.
+    #[must_use]
+    pub fn explained_variance(&self) -> Option<f64> {
+        let n = self.len() as f64;
+        let each = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+            let pairs =
+                |d: &Samples| -> f64 { d.ret.iter().zip(&d.v).map(|(r, v)| f(f64::from(*r), f64::from(*v))).sum() };
+            self.data.iter().map(pairs).sum()
+        };
+        let (mean, mean_error) = (each(&|r, _| r) / n, each(&|r, v| r - v) / n);
+        let total = each(&|r, _| (r - mean) * (r - mean));
+        let left = each(&|r, v| (r - v - mean_error).powi(2));
+        (total > 1e-12 * n).then(|| 1.0 - left / total)
+    }
+
+    /// The samples, for gathering.
+    pub(crate) fn samples(&self) -> SampleSet<'_> {
+        let shard_len = self.shape.envs_per_shard * self.shape.n_steps;
+        SampleSet { data: &self.data, shard_len, masked: self.spec.masks_actions }
+    }
+
+    fn first_error(&mut self) -> Result<(), AgentError> {
+        self.data.iter_mut().find_map(|d| d.error.take()).map_or(Ok(()), Err)
+    }
+
+    /// Saves environments, streams and normalisers.
+    #[must_use]
+    pub fn save(&self) -> Record {
+        let mut r = Record::new();
+        for (i, shard) in self.shards.iter().enumerate() {
+            r.put_record(&format!("env{i}"), shard.env.save());
+            Stream::save_all(&shard.rngs, &format!("actions{i}"), &mut r);
+        }
+        if let Some(norm) = &self.obs_norm {
+            r.put_record("obs_norm", norm.save());
+        }
+        if let Some(norm) = &self.reward_norm {
+            r.put_record("reward_norm", norm.save());
+        }
+        r
+    }
+    /// Restores what [`Rollout::save`] saved. Returns whether the environments continue exactly.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let mut exact = true;
+        for (i, shard) in self.shards.iter_mut().enumerate() {
+            exact &= shard.env.load(&from.record(&format!("env{i}")))?;
+            Stream::load_all(&mut shard.rngs, &format!("actions{i}"), from)?;
+        }
+        if let Some(norm) = &mut self.obs_norm {
+            norm.load(&from.record("obs_norm"))?;
+        }
+        if let Some(norm) = &mut self.reward_norm {
+            norm.load(&from.record("reward_norm"))?;
+        }
+        Ok(exact)
+    }
+}
+
+impl Shard {
+    fn new(env: VecEnv, first: usize, model: &ActorCritic, seed: u64) -> Self {
+        let (spec, b) = (env.spec(), env.len());
+        let obs_dim = spec.observation.obs_dim();
+        let (index_rows, real_rows) = action_rows(spec);
+        let mask_rows = mask_rows(spec);
+        Self {
+            rngs: (0..b).map(|i| Stream::new(seed, STREAM_ACTION, (first + i) as u32)).collect(),
+            seen: Moments::new(obs_dim),
+            work: StepWork {
+                x: vec![0.0; obs_dim * b],
+                index_actions: vec![0; index_rows * b],
+                real_actions: vec![0.0; real_rows * b],
+                clipped: vec![0.0; real_rows * b],
+                masks: vec![true; mask_rows * b],
+                mask_scratch: Vec::with_capacity(mask_rows),
+                tape: model.actor().net.tape(b),
+            },
+            env,
+        }
+    }
+
+    fn collect(
+        &mut self,
+        model: &ActorCritic,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        steps: usize,
+    ) -> Result<(), AgentError> {
+        let b = self.env.len();
+        self.env.clear_finished();
+        data.cut.clear();
+        data.cut_obs.clear();
+        self.seen.clear();
+        for t in 0..steps {
+            let rows = t * b..(t + 1) * b;
+            if norm.is_some() {
+                self.seen.add_cols(self.env.obs());
+            }
+            self.present(norm);
+            let dim = self.work.x.len() / b;
+            transpose(&self.work.x, &mut data.obs[rows.start * dim..rows.end * dim], b);
+            self.act(model, data, t)?;
+            let space = &self.env.spec().action;
+            let work = &mut self.work;
+            let actions = if let Space::Box(bounds) = space {
+                work.clipped.copy_from_slice(&work.real_actions);
+                for (i, row) in work.clipped.chunks_exact_mut(b).enumerate() {
+                    let (low, high) = (bounds.low[i], bounds.high[i]);
+                    row.iter_mut().for_each(|a| *a = a.clamp(low, high));
+                }
+                EnvActions::Real(Cols::new(&work.clipped, bounds.dim(), b))
+            } else {
+                EnvActions::Index(Cols::new(&work.index_actions, space.action_dim(), b))
+            };
+            self.env.step(actions)?;
+            for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
+                *to = *r as f32;
+            }
+            data.ends[rows.clone()].copy_from_slice(self.env.ends());
+            for i in 0..b {
+                if self.env.ends()[i] == End::Truncated {
+                    data.cut.push((rows.start + i) as u32);
+                    let from = data.cut_obs.len();
+                    let obs = self.env.final_obs();
+                    data.cut_obs.extend((0..obs.rows()).map(|d| obs.at(d, i)));
+                    if let Some(norm) = norm {
+                        norm.apply_one(&mut data.cut_obs[from..]);
+                    }
+                }
+            }
+        }
+        self.present(norm);
+        transpose(&self.work.x, &mut data.last_obs, b);
+        Ok(())
+    }
+
+    /// Puts the present observations, normalised, into `work.x`.
+    fn present(&mut self, norm: Option<&ObsNormalizer>) {
+        let obs = self.env.obs();
+        self.work.x.copy_from_slice(obs.data());
+        if let Some(norm) = norm {
+            norm.apply(ColsMut::new(&mut self.work.x, obs.rows(), obs.cols()));
+        }
+    }
+
+    /// Samples the actions of step `t` and stores them with their log-probabilities.
+    fn act(&mut self, model: &ActorCritic, data: &mut Samples, t: usize) -> Result<(), AgentError> {
+        let b = self.env.len();
+        let rows = t * b..(t + 1) * b;
+        let Self { work, env, rngs, .. } = self;
+        let dist: &ActionDist = model.dist();
+        let dim = work.x.len() / b;
+        let mut out = model.policy_outputs(Cols::new(&work.x, dim, b), &mut work.tape);
+        if let Some(i) = kernels::first_non_finite(out.as_cols().data()) {
+            let (episode, step) = env.position(i % b);
+            return Err(AgentError::Output {
+                network: "policy",
+                env: data.first + i % b,
+                episode,
+                step,
+                index: i / b,
+                value: out.as_cols().data()[i],
+            });
+        }
+        let mask_rows = work.masks.len() / b;
+        if mask_rows > 0 {
+            env.action_masks(ColsMut::new(&mut work.masks, mask_rows, b), &mut work.mask_scratch)?;
+            transpose(&work.masks, &mut data.masks[rows.start * mask_rows..rows.end * mask_rows], b);
+        }
+        let mask = (mask_rows > 0).then(|| Cols::new(&work.masks[..], mask_rows, b));
+        dist.prepare(out.reborrow(), mask);
+        let params = out.as_cols();
+        let action_rows = dist.action_rows();
+        let at = rows.start * action_rows..rows.end * action_rows;
+        if dist.is_discrete() {
+            let mut actions = ActionsMut::Index(ColsMut::new(&mut work.index_actions, action_rows, b));
+            dist.sample(params, rngs, actions.reborrow());
+            dist.logp(params, actions.as_actions(), &mut data.logp[rows]);
+            transpose(&work.index_actions, &mut data.index_actions[at], b);
+        } else {
+            let mut actions = ActionsMut::Real(ColsMut::new(&mut work.real_actions, action_rows, b));
+            dist.sample(params, rngs, actions.reborrow());
+            dist.logp(params, actions.as_actions(), &mut data.logp[rows]);
+            transpose(&work.real_actions, &mut data.real_actions[at], b);
+        }
+        Ok(())
+    }
+}
+
+impl Samples {
+    fn new(spec: &EnvSpec, first: usize, b: usize, steps: usize) -> Self {
+        let n = steps * b;
+        let obs_dim = spec.observation.obs_dim();
+        let (index_rows, real_rows) = action_rows(spec);
+        Self {
+            first,
+            b,
+            obs: vec![0.0; n * obs_dim],
+            index_actions: vec![0; n * index_rows],
+            real_actions: vec![0.0; n * real_rows],
+            masks: vec![true; n * mask_rows(spec)],
+            logp: vec![0.0; n],
+            reward: vec![0.0; n],
+            ends: vec![End::Running; n],
+            // Every step may be cut; memory that is never touched costs nothing.
+            cut: Vec::with_capacity(n),
+            cut_obs: Vec::with_capacity(n * obs_dim),
+            v_cut: Vec::with_capacity(n),
+            last_obs: vec![0.0; b * obs_dim],
+            v_last: vec![0.0; b],
+            v: vec![0.0; n],
+            v_next: vec![0.0; n],
+            carry: vec![0.0; n],
+            adv: vec![0.0; n],
+            ret: vec![0.0; n],
+            error: None,
+        }
+    }
+
+    /// Rollout step and environment (of the run) of flat index `i`.
+    fn place(&self, i: usize) -> (usize, usize) {
+        (i / self.b, self.first + i % self.b)
+    }
+
+    /// Values after the last row and at cuts; then `v_next` and `carry`.
+    fn evaluate_ends(
+        &mut self,
+        model: &ActorCritic,
+        work: &mut ValueWork,
+        shape: RolloutShape,
+    ) -> Result<(), AgentError> {
+        let (t, b) = (shape.n_steps, self.b);
+        self.v_cut.clear();
+        self.v_cut.resize(self.cut.len(), 0.0);
+        work.all_values(model, &self.last_obs, &mut self.v_last);
+        work.all_values(model, &self.cut_obs, &mut self.v_cut);
+        if let Some(i) = kernels::first_non_finite(&self.v_last) {
+            return Err(AgentError::Value { env: self.first + i, step: t, value: self.v_last[i] });
+        }
+        if let Some(i) = kernels::first_non_finite(&self.v_cut) {
+            let (step, env) = self.place(self.cut[i] as usize);
+            return Err(AgentError::Value { env, step, value: self.v_cut[i] });
+        }
+        resolve(
+            &self.ends,
+            Tb::new(&self.v, t, b),
+            &self.v_last,
+            &self.cut,
+            &self.v_cut,
+            shape.bootstrap_truncated,
+            TbMut::new(&mut self.v_next, t, b),
+            TbMut::new(&mut self.carry, t, b),
+        );
+        Ok(())
+    }
+
+    fn check_estimates(&self) -> Result<(), AgentError> {
+        for (what, x) in [("advantage", &self.adv), ("return", &self.ret)] {
+            if let Some(i) = kernels::first_non_finite(x) {
+                let (step, env) = self.place(i);
+                return Err(AgentError::Estimate { what, env, step, value: x[i] });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ValueWork {
+    /// Values of `len` consecutive samples.
+    fn values(&mut self, model: &ActorCritic, obs: &[f32], from: usize, len: usize, v: &mut [f32]) {
+        let dim = self.x.len() / CHUNK;
+        let x = &mut self.x[..dim * len];
+        rows_to_columns(&obs[from * dim..(from + len) * dim], x, len);
+        v[..len].copy_from_slice(model.values(Cols::new(x, dim, len), &mut self.tape));
+    }
+    fn all_values(&mut self, model: &ActorCritic, obs: &[f32], v: &mut [f32]) {
+        for from in (0..v.len()).step_by(CHUNK) {
+            let len = CHUNK.min(v.len() - from);
+            self.values(model, obs, from, len, &mut v[from..from + len]);
+        }
+    }
+}
+
+/// Rows of an action: as indices, as real numbers.
+fn action_rows(spec: &EnvSpec) -> (usize, usize) {
+    match spec.action {
+        Space::Box(_) => (0, spec.action.action_dim()),
+        _ => (spec.action.action_dim(), 0),
+    }
+}
+
+fn mask_rows(spec: &EnvSpec) -> usize {
+    if spec.masks_actions { spec.action.mask_dim() } else { 0 }
+}
+
+/// `[dim x b]`, batch contiguous, to a row of `dim` for each sample.
+fn transpose<T: Copy>(columns: &[T], rows: &mut [T], b: usize) {
+    let dim = columns.len() / b;
+    for (i, row) in rows.chunks_exact_mut(dim.max(1)).enumerate() {
+        for (d, x) in row.iter_mut().enumerate() {
+            *x = columns[d * b + i];
+        }
+    }
+}
+
+/// A row for each sample to `[dim x n]`, batch contiguous.
+fn rows_to_columns<T: Copy>(rows: &[T], columns: &mut [T], n: usize) {
+    let dim = rows.len() / n.max(1);
+    for (i, row) in rows.chunks_exact(dim.max(1)).enumerate() {
+        for (d, x) in row.iter().enumerate() {
+            columns[d * n + i] = *x;
+        }
+    }
+}

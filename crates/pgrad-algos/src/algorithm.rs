@@ -1,0 +1,142 @@
+//! What the runner sees of an algorithm.
+
+use pgrad_agent::{ActorCritic, AgentError, Policy, Rollout};
+use pgrad_env::{BatchEnv, EnvSpec};
+use pgrad_num::{Record, RecordError, Team};
+use pgrad_settings::Settings;
+use std::fmt::Debug;
+use thiserror::Error;
+
+/// What an algorithm is built from, besides its settings.
+pub struct Setup<'a> {
+    /// Makes a batch of `n` environments.
+    pub make_env: &'a dyn Fn(usize) -> Box<dyn BatchEnv>,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// Environment steps of the whole run: what schedules refer to.
+    pub total_steps: u64,
+    /// Threads of the team that will run it.
+    pub threads: usize,
+}
+
+impl Debug for Setup<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// Settings that do not fit together, or not with the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BuildError {
+    /// Two settings contradict each other.
+    #[error("`{key}` = {value} does not fit: {reason}")]
+    Inconsistent {
+        /// The setting to change.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Why, and what would fit.
+        reason: String,
+    },
+    /// The environment is of a kind that the algorithm cannot learn.
+    #[error("`{env}` does not fit: {reason}")]
+    Environment {
+        /// Name of the environment.
+        env: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// All settings of an algorithm.
+pub trait AlgoConfig: Debug + Send + Sync {
+    /// The groups of settings.
+    fn parts(&self) -> Vec<&dyn Settings>;
+    /// The groups of settings, to change.
+    fn parts_mut(&mut self) -> Vec<&mut dyn Settings>;
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn AlgoConfig>;
+    /// Checks that the settings fit together and to the environment.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError>;
+    /// Builds the algorithm; environments are made but not started.
+    ///
+    /// # Errors
+    /// As [`AlgoConfig::check`].
+    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError>;
+}
+
+/// An algorithm at work.
+pub trait Algorithm: Send {
+    /// Starts the environments.
+    ///
+    /// # Errors
+    /// When an environment breaks its contract.
+    fn start(&mut self) -> Result<(), AgentError>;
+    /// One iteration: collect, then learn.
+    ///
+    /// # Errors
+    /// When something is not finite or an environment breaks its contract: see [`AgentError`].
+    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError>;
+    /// Environment steps done so far.
+    fn steps(&self) -> u64;
+    /// Environment steps of one iteration.
+    fn steps_per_iteration(&self) -> u64;
+    /// The data of the last iteration.
+    fn rollout(&self) -> &Rollout;
+    /// The model.
+    fn model(&self) -> &ActorCritic;
+    /// Multiplies the step size from now on: what follows a divergence.
+    fn scale_step_size(&mut self, factor: f64);
+    /// Everything that the next iteration depends on.
+    fn save(&self) -> Record;
+    /// Restores what [`Algorithm::save`] saved. Returns whether the environments continue exactly.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    fn load(&mut self, from: &Record) -> Result<bool, RecordError>;
+    /// A copy of the present policy, for batches of up to `batch` observations.
+    fn policy(&self, batch: usize) -> Policy {
+        let rollout = self.rollout();
+        Policy::new(&rollout.spec().id, self.model().clone(), rollout.obs_norm().cloned(), batch)
+    }
+}
+
+/// What an iteration reports: named numbers, in order, without allocation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    entries: [(&'static str, f64); Self::CAPACITY],
+    len: usize,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { entries: [("", 0.0); Self::CAPACITY], len: 0 }
+    }
+}
+
+impl Report {
+    const CAPACITY: usize = 24;
+    /// Adds a number.
+    ///
+    /// # Panics
+    /// When the report is full.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: f64) -> Self {
+        assert!(self.len < Self::CAPACITY, "a report holds {} numbers", Self::CAPACITY);
+        self.entries[self.len] = (name, value);
+        self.len += 1;
+        self
+    }
+    /// The number called `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.iter().find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+    /// All numbers, in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+        self.entries[..self.len].iter().copied()
+    }
+}

@@ -1,0 +1,328 @@
+//! Proximal Policy Optimization. Schulman, Wolski, Dhariwal, Radford, Klimov 2017, arXiv:1707.06347.
+//!
+//! Algorithm 1: for each iteration, run `π_θold` in `N` environments for `T` steps, compute `Â_1 ... Â_T`,
+//! then climb, with `K` epochs of minibatches of `M ≤ N T` samples,
+//!
+//! `L(θ) = E_t[ min(r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t) − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t) ]`
+//! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`.
+
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup};
+use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule};
+use pgrad_agent::{ActorCritic, AgentError, Learner, LossSums, Minibatches, PolicyChunk, Rollout, ValueChunk};
+use pgrad_env::EnvSpec;
+use pgrad_num::{Record, RecordError, Team, kernels};
+use pgrad_optim::{Adam, AdamParams, Schedule as Factor, clip_global_norm};
+use pgrad_rl::{returns, surrogate};
+use pgrad_settings::{Settings, above, settings};
+
+/// The registry's line.
+pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
+    name: "ppo",
+    title: "Proximal Policy Optimization, clipped",
+    source: "Schulman et al. 2017, arXiv:1707.06347",
+    config: || Box::new(PpoConfig::default()),
+};
+
+settings! {
+    /// Proximal Policy Optimization.
+    pub struct PpoSettings {
+        /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
+        lambda: f64 = 0.95, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
+        /// Passes over the data of an iteration (K).
+        epochs: usize = 4, range: 1..=1000, unit: "epochs", source: "OpenAI baselines, ppo2";
+        /// Samples of a minibatch (M); at most `n_envs` x `n_steps`.
+        minibatch_size: usize = 256, range: 1..=1_073_741_824, unit: "samples", source: "Schulman et al. 2017, Table 5";
+        /// How far the probability ratio may move before its gradient stops (epsilon).
+        clip: f64 = 0.2, range: above(0.0), source: "Schulman et al. 2017, Table 1";
+        /// How `clip` changes over the run.
+        clip_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5";
+        /// Step size of Adam.
+        learning_rate: f64 = 2.5e-4, range: above(0.0), source: "Schulman et al. 2017, Table 5";
+        /// How `learning_rate` changes over the run.
+        learning_rate_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5";
+        /// Added to the root of the mean squared gradient in Adam.
+        adam_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, ppo2";
+        /// Weight of the squared error of the critic (c1).
+        value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, ppo2";
+        /// Weight of the entropy bonus (c2). Raising it keeps the policy more random.
+        entropy_coef: f64 = 0.0, range: 0.0..=1e6, unit: "per nat", source: "Schulman et al. 2017, Eq. 9";
+        /// Longest gradient of all parameters together; longer ones are scaled down.
+        max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, ppo2";
+        /// Shift and scale the advantages of each minibatch to mean 0 and standard deviation 1.
+        normalize_advantage: bool = true, source: "OpenAI baselines, ppo2";
+        /// Bound the critic's move from the values of the rollout, too, by this much.
+        value_clip: Option<f64> = None, range: above(0.0), source: "OpenAI baselines, ppo2";
+        /// Stop the epochs of an iteration when the estimated KL(old, new) exceeds 1.5 times this.
+        target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";
+        /// Compute values and advantages anew before each epoch, not only before the first.
+        recompute_advantage: bool = false, source: "Andrychowicz et al. 2021, section 3.5";
+    }
+}
+
+/// All settings of PPO.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PpoConfig {
+    /// The rollout.
+    pub rollout: RolloutSettings,
+    /// The algorithm.
+    pub ppo: PpoSettings,
+    /// The networks.
+    pub model: ModelSettings,
+    /// Normalisation.
+    pub normalize: NormalizeSettings,
+}
+
+/// PPO at work.
+#[derive(Debug)]
+pub struct Ppo {
+    config: PpoSettings,
+    gamma: f64,
+    total_steps: u64,
+    steps: u64,
+    /// What divergences have left of the step size.
+    step_scale: f64,
+    model: ActorCritic,
+    rollout: Rollout,
+    learner: Learner,
+    minibatches: Minibatches,
+    adam: Adam<f32>,
+    gradient: Vec<f32>,
+}
+
+impl Algorithm for Ppo {
+    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
+        let Self { config: c, model, rollout, learner, minibatches, adam, gradient, .. } = self;
+        let alpha =
+            c.learning_rate * Factor::from(c.learning_rate_schedule).factor(self.steps, self.total_steps);
+        let epsilon = c.clip * Factor::from(c.clip_schedule).factor(self.steps, self.total_steps);
+        let (gamma, lambda) = (self.gamma as f32, c.lambda as f32);
+
+        rollout.collect(model, team)?; // run π_θold in N environments for T steps
+        let mut total = Totals::default();
+        'epochs: for epoch in 0..c.epochs {
+            if epoch == 0 || c.recompute_advantage {
+                rollout.evaluate(model, team)?; // V(s_t), and V of what follows
+                rollout.estimate(team, |p| {
+                    let (v, ret) = (p.v, p.ret);
+                    let mut adv = p.adv;
+                    returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t, Eq. 11
+                    returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
+                })?;
+            }
+            minibatches.shuffle();
+            for minibatch in 0..minibatches.count() {
+                let samples = minibatches.get(minibatch);
+                let n = samples.len();
+                let (mean, std) =
+                    if c.normalize_advantage { rollout.advantage_moments(samples) } else { (0.0, 1.0) };
+                let sums = learner.gradient(
+                    model,
+                    rollout,
+                    samples,
+                    team,
+                    gradient,
+                    |p| policy_loss(p, c, epsilon, mean, std, n),
+                    |v| value_loss(v, c, n),
+                ); // −∇L(θ), Eq. 9
+                total.add(&sums, n, epoch, minibatch)?;
+                if c.target_kl.is_some_and(|target| sums.kl / n as f64 > 1.5 * target) {
+                    total.stopped = true;
+                    break 'epochs;
+                }
+                let norm = clip_global_norm(gradient, c.max_grad_norm.unwrap_or(f64::INFINITY));
+                if !norm.is_finite() {
+                    return Err(bad_gradient(model, gradient, epoch, minibatch));
+                }
+                adam.step(&mut model.theta, gradient, alpha * self.step_scale); // θ
+                total.grad_norm += norm;
+                total.updates += 1;
+            }
+        }
+        self.steps += rollout.len() as u64;
+        Ok(total.report(c, rollout, alpha * self.step_scale, epsilon))
+    }
+
+    fn start(&mut self) -> Result<(), AgentError> {
+        self.rollout.start()
+    }
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+    fn steps_per_iteration(&self) -> u64 {
+        self.rollout.len() as u64
+    }
+    fn rollout(&self) -> &Rollout {
+        &self.rollout
+    }
+    fn model(&self) -> &ActorCritic {
+        &self.model
+    }
+    fn scale_step_size(&mut self, factor: f64) {
+        self.step_scale *= factor;
+    }
+    fn save(&self) -> Record {
+        let mut r = Record::new();
+        r.put("steps", vec![self.steps]);
+        r.put("step_scale", vec![self.step_scale]);
+        r.put("theta", self.model.theta.clone());
+        r.put_record("adam", self.adam.save());
+        r.put_record("minibatches", self.minibatches.save());
+        r.put_record("rollout", self.rollout.save());
+        r
+    }
+    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let theta = from.f32s("theta", self.model.theta.len())?;
+        if !kernels::all_finite(theta) {
+            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
+        }
+        self.model.theta.copy_from_slice(theta);
+        self.steps = from.u64("steps")?;
+        self.step_scale = from.f64("step_scale")?;
+        self.adam.load(&from.record("adam"))?;
+        self.minibatches.load(&from.record("minibatches"))?;
+        self.rollout.load(&from.record("rollout"))
+    }
+}
+
+/// Adds the gradient of `−L^CLIP − c₂ S` (Eqs. 7 and 9), averaged over a minibatch of `n`.
+fn policy_loss(p: PolicyChunk<'_>, c: &PpoSettings, epsilon: f64, mean: f64, std: f64, n: usize) {
+    let [ratio, objective, d_logp, entropy] = p.work;
+    let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
+    p.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
+    let clipped =
+        surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
+    p.sums.surrogate += kernels::sum(objective);
+    p.sums.clipped += clipped as f64;
+    surrogate::kl_k3(p.logp, p.logp_old, ratio);
+    p.sums.kl += kernels::sum(ratio);
+    p.dist.entropy(p.params, entropy); // S[π_θ]
+    p.sums.entropy += kernels::sum(entropy);
+    kernels::scale(-1.0 / n as f32, d_logp);
+    entropy.fill(-c.entropy_coef as f32 / n as f32);
+    p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, entropy, p.d_out);
+}
+
+/// The gradient of `c₁ (V_θ(s_t) − V_t^targ)²` (Eq. 9), averaged over a minibatch of `n`.
+fn value_loss(v: ValueChunk<'_>, c: &PpoSettings, n: usize) {
+    match c.value_clip {
+        None => surrogate::squared(v.v, v.ret, v.work, v.d_v),
+        Some(range) => surrogate::squared_clipped(v.v, v.v_old, v.ret, range as f32, v.work, v.d_v),
+    }
+    v.sums.value_loss += 2.0 * kernels::sum(v.work);
+    // The vocabulary's loss is half the square, the paper's the square.
+    kernels::scale((2.0 * c.value_coef / n as f64) as f32, v.d_v);
+}
+
+fn bad_gradient(model: &ActorCritic, gradient: &[f32], epoch: usize, minibatch: usize) -> AgentError {
+    let at = kernels::first_non_finite(gradient).unwrap_or(0);
+    let (tensor, index) = model.parameter_name(at);
+    AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[at] }
+}
+
+/// Sums over the minibatches of an iteration.
+#[derive(Debug, Default)]
+struct Totals {
+    sums: LossSums,
+    samples: usize,
+    grad_norm: f64,
+    updates: usize,
+    stopped: bool,
+}
+
+impl Totals {
+    fn add(&mut self, sums: &LossSums, n: usize, epoch: usize, minibatch: usize) -> Result<(), AgentError> {
+        for (what, value) in [
+            ("policy loss", sums.surrogate),
+            ("entropy", sums.entropy),
+            ("KL estimate", sums.kl),
+            ("value loss", sums.value_loss),
+        ] {
+            if !value.is_finite() {
+                return Err(AgentError::Loss { what, epoch, minibatch, value });
+            }
+        }
+        self.sums.add(sums);
+        self.samples += n;
+        Ok(())
+    }
+    fn report(&self, c: &PpoSettings, rollout: &Rollout, alpha: f64, epsilon: f64) -> Report {
+        let mean = self.sums.mean(self.samples);
+        Report::default()
+            .with("policy_loss", -mean.surrogate - c.entropy_coef * mean.entropy)
+            .with("value_loss", mean.value_loss)
+            .with("entropy", mean.entropy)
+            .with("kl", mean.kl)
+            .with("clip_fraction", mean.clipped)
+            .with("explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
+            .with("grad_norm", self.grad_norm / self.updates.max(1) as f64)
+            .with("updates", self.updates as f64)
+            .with("kl_stopped", f64::from(u8::from(self.stopped)))
+            .with("learning_rate", alpha)
+            .with("clip", epsilon)
+    }
+}
+
+impl AlgoConfig for PpoConfig {
+    fn parts(&self) -> Vec<&dyn Settings> {
+        vec![&self.rollout, &self.ppo, &self.model, &self.normalize]
+    }
+    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
+        vec![&mut self.rollout, &mut self.ppo, &mut self.model, &mut self.normalize]
+    }
+    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
+        Box::new(self.clone())
+    }
+    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
+        let (samples, size) = (self.rollout.samples(), self.ppo.minibatch_size);
+        if size > samples {
+            return Err(BuildError::Inconsistent {
+                key: "minibatch_size",
+                value: size.to_string(),
+                reason: format!(
+                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
+                    self.rollout.n_envs, self.rollout.n_steps
+                ),
+            });
+        }
+        if u32::try_from(samples).is_err() {
+            return Err(BuildError::Inconsistent {
+                key: "n_steps",
+                value: self.rollout.n_steps.to_string(),
+                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+            });
+        }
+        Ok(())
+    }
+    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        Ok(Box::new(Ppo::new(self, setup)?))
+    }
+}
+
+impl Ppo {
+    /// PPO with its environments, not yet started.
+    ///
+    /// # Errors
+    /// When settings do not fit together.
+    pub fn new(config: &PpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
+        let spec = (setup.make_env)(1).spec().clone();
+        config.check(&spec)?;
+        let model = config.model.build(&spec, setup.seed)?;
+        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        let minibatches = Minibatches::new(rollout.len(), config.ppo.minibatch_size, setup.seed);
+        let adam = AdamParams { epsilon: config.ppo.adam_epsilon, ..AdamParams::default() };
+        let n_params = model.theta.len();
+        Ok(Self {
+            learner: Learner::new(&model, minibatches.size(), setup.threads),
+            gamma: config.rollout.gamma,
+            total_steps: setup.total_steps,
+            steps: 0,
+            step_scale: 1.0,
+            adam: Adam::new(n_params, adam),
+            gradient: vec![0.0; n_params],
+            config: config.ppo.clone(),
+            model,
+            rollout,
+            minibatches,
+        })
+    }
+}
