@@ -2,5 +2,6 @@
 
 pub mod checkpoint;
 pub mod clock;
+pub mod metrics;
 pub mod storage;
 pub mod tensors;

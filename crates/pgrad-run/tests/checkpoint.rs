@@ -151,6 +151,11 @@ fn no_crash_loses_a_saved_checkpoint() {
             let after = sim.crash(k, fate);
             let found = load_exact(&after);
             assert!(found >= last_ok, "after {k} operations, {what}: found {found:?}, saved {last_ok:?}");
+            // What is called a checkpoint is one: neither saving nor removing leaves half of one.
+            for step in self::store(&after).steps().unwrap() {
+                let verdict = self::store(&after).verify(step);
+                assert!(verdict.is_ok(), "after {k} operations, {what}: {}", verdict.unwrap_err());
+            }
             // The run goes on from there, and the next save works.
             let next = found.unwrap_or(0) + 5;
             save(&self::store(&after), next).unwrap();
