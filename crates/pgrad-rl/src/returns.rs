@@ -136,15 +136,19 @@ pub fn n_step<R: Real>(
 ) {
     same_shape(&ret, &[r, v_next, carry]);
     assert!(n > 0, "an n-step return needs at least one step");
+    let b = r.b();
     simd!(|| {
         for t in 0..r.t() {
-            let g = ret.row_mut(t);
-            let last = (t + n).min(r.t()) - 1;
-            for k in (t..=last).rev() {
-                let inputs = r.row(k).iter().zip(v_next.row(k)).zip(carry.row(k));
-                for (g, ((r, v_next), carry)) in g.iter_mut().zip(inputs) {
-                    let cut = *carry == R::ZERO || k == last;
-                    *g = gamma.mul_add(if cut { *v_next } else { *g }, *r);
+            let g = &mut ret.row_mut(t)[..b];
+            let last = t.saturating_add(n).min(r.t()) - 1;
+            for ((g, r), v_next) in g.iter_mut().zip(r.row(last)).zip(v_next.row(last)) {
+                *g = gamma.mul_add(*v_next, *r);
+            }
+            for k in (t..last).rev() {
+                let (r, v_next, carry) = (&r.row(k)[..b], &v_next.row(k)[..b], &carry.row(k)[..b]);
+                for c in 0..b {
+                    let ahead = if carry[c] == R::ZERO { v_next[c] } else { g[c] };
+                    g[c] = gamma.mul_add(ahead, r[c]);
                 }
             }
         }
@@ -250,22 +254,22 @@ pub fn vtrace<R: Real>(
     // Row t of `vs` first holds vs_t - V(s_t): what the recursion carries.
     simd!(|| {
         for t in (0..rows).rev() {
-            let (head, tail) = vs.data_mut().split_at_mut((t + 1) * b);
-            let now = &mut head[t * b..];
-            let (r, v, v_next, ratio) = (r.row(t), v.row(t), v_next.row(t), ratio.row(t));
-            for (c, (x, adv)) in now.iter_mut().zip(adv.row_mut(t)).enumerate() {
-                let rho = ratio[c].at_most(rho_bar);
+            let (head, next) = vs.data_mut().split_at_mut((t + 1) * b);
+            let (now, adv) = (&mut head[t * b..][..b], &mut adv.row_mut(t)[..b]);
+            let (r, v, v_next) = (&r.row(t)[..b], &v.row(t)[..b], &v_next.row(t)[..b]);
+            let (ratio, carry) = (&ratio.row(t)[..b], &carry.row(t)[..b]);
+            for c in 0..b {
                 let delta = gamma.mul_add(v_next[c], r[c]) - v[c];
-                *x = rho * delta;
-                *adv = *x;
+                now[c] = ratio[c].at_most(rho_bar) * delta;
+                adv[c] = now[c];
             }
             if t + 1 < rows {
-                let carry = carry.row(t);
-                for (c, (x, adv)) in now.iter_mut().zip(adv.row_mut(t)).enumerate() {
+                let next = &next[..b];
+                for c in 0..b {
                     // γ carry (vs_{t+1} - V(s_{t+1})); within a path V(s_{t+1}) is v_next_t.
-                    let ahead = gamma * carry[c] * tail[c];
-                    *x = (lambda * ratio[c].at_most(c_bar)).mul_add(ahead, *x);
-                    *adv = ratio[c].at_most(rho_bar).mul_add(ahead, *adv);
+                    let ahead = gamma * carry[c] * next[c];
+                    now[c] = (lambda * ratio[c].at_most(c_bar)).mul_add(ahead, now[c]);
+                    adv[c] = ratio[c].at_most(rho_bar).mul_add(ahead, adv[c]);
                 }
             }
         }

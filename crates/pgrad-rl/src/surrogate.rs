@@ -14,7 +14,7 @@
 //! All slices of one call have the same length.
 
 use pgrad_num::Real;
-use pgrad_num::kernels::simd;
+use pgrad_num::simd;
 
 #[inline(always)]
 fn log_ratio_exp<R: Real>(logp: &[R], logp_old: &[R], r: &mut [R]) {
@@ -37,7 +37,7 @@ fn same_length(n: usize, lengths: &[usize]) {
 /// When lengths differ.
 pub fn score<R: Real>(logp: &[R], psi: &[R], value: &mut [R], d_logp: &mut [R]) {
     same_length(logp.len(), &[psi.len(), value.len(), d_logp.len()]);
-    simd(|| {
+    simd!(|| {
         for ((v, lp), psi) in value.iter_mut().zip(logp).zip(psi) {
             *v = *lp * *psi;
         }
@@ -61,7 +61,7 @@ pub fn ratio<R: Real>(
     d_logp: &mut [R],
 ) {
     same_length(logp.len(), &[logp_old.len(), psi.len(), ratio.len(), value.len(), d_logp.len()]);
-    simd(|| {
+    simd!(|| {
         log_ratio_exp(logp, logp_old, ratio);
         for (((v, d), r), psi) in value.iter_mut().zip(d_logp.iter_mut()).zip(&*ratio).zip(psi) {
             *v = *r * *psi;
@@ -90,7 +90,7 @@ pub fn clip<R: Real>(
 ) -> usize {
     same_length(logp.len(), &[logp_old.len(), adv.len(), ratio.len(), value.len(), d_logp.len()]);
     let (low, high) = (R::ONE - epsilon, R::ONE + epsilon);
-    simd(|| {
+    simd!(|| {
         log_ratio_exp(logp, logp_old, ratio);
         let mut outside = 0u32;
         for (((v, d), r), adv) in value.iter_mut().zip(d_logp.iter_mut()).zip(&*ratio).zip(adv) {
@@ -113,12 +113,23 @@ pub fn clip<R: Real>(
 /// When lengths differ.
 pub fn kl_k1<R: Real>(logp: &[R], logp_old: &[R], k1: &mut [R]) {
     same_length(logp.len(), &[logp_old.len(), k1.len()]);
-    simd(|| {
+    simd!(|| {
         for ((k, new), old) in k1.iter_mut().zip(logp).zip(logp_old) {
             *k = *old - *new;
         }
     });
 }
+
+/// 1/14, 1/13, ..., 1/3.
+const INVERSES: [f64; 12] = {
+    let mut inverses = [0.0; 12];
+    let mut i = 0;
+    while i < 12 {
+        inverses[i] = 1.0 / (14 - i) as f64;
+        i += 1;
+    }
+    inverses
+};
 
 /// Estimator `k3 = (r - 1) - ln r` of KL(old ‖ new) from actions drawn by old: unbiased, never negative,
 /// smaller variance than [`kl_k1`] (Schulman 2020, "Approximating KL Divergence"). Shapes: all `[N]`; the
@@ -128,14 +139,14 @@ pub fn kl_k1<R: Real>(logp: &[R], logp_old: &[R], k1: &mut [R]) {
 /// When lengths differ.
 pub fn kl_k3<R: Real>(logp: &[R], logp_old: &[R], k3: &mut [R]) {
     same_length(logp.len(), &[logp_old.len(), k3.len()]);
-    simd(|| {
+    simd!(|| {
         log_ratio_exp(logp, logp_old, k3);
         for ((k, new), old) in k3.iter_mut().zip(logp).zip(logp_old) {
             let x = *new - *old;
             // Near x = 0 the difference cancels; its series there is x²/2 (1 + x/3 (1 + x/4 (1 + ...))).
             let mut s = R::ONE;
-            for i in (3..=14).rev() {
-                s = (x * R::of(1.0 / f64::from(i))).mul_add(s, R::ONE);
+            for inverse in INVERSES {
+                s = (x * R::of(inverse)).mul_add(s, R::ONE);
             }
             let series = R::of(0.5) * x * x * s;
             *k = if x.abs() < R::of(0.5) { series } else { *k - R::ONE - x };
@@ -149,7 +160,7 @@ pub fn kl_k3<R: Real>(logp: &[R], logp_old: &[R], k3: &mut [R]) {
 /// When lengths differ.
 pub fn squared<R: Real>(v: &[R], ret: &[R], loss: &mut [R], d_v: &mut [R]) {
     same_length(v.len(), &[ret.len(), loss.len(), d_v.len()]);
-    simd(|| {
+    simd!(|| {
         for (((loss, d), v), ret) in loss.iter_mut().zip(d_v.iter_mut()).zip(v).zip(ret) {
             *d = *v - *ret;
             *loss = R::of(0.5) * *d * *d;
@@ -166,7 +177,7 @@ pub fn squared<R: Real>(v: &[R], ret: &[R], loss: &mut [R], d_v: &mut [R]) {
 /// When lengths differ.
 pub fn squared_clipped<R: Real>(v: &[R], v_old: &[R], ret: &[R], epsilon: R, loss: &mut [R], d_v: &mut [R]) {
     same_length(v.len(), &[v_old.len(), ret.len(), loss.len(), d_v.len()]);
-    simd(|| {
+    simd!(|| {
         let inputs = v.iter().zip(v_old).zip(ret);
         for ((loss, d), ((v, v_old), ret)) in loss.iter_mut().zip(d_v.iter_mut()).zip(inputs) {
             let step = *v - *v_old;

@@ -219,7 +219,7 @@ pub(super) fn sample<R: Real>(
         }
         let action = &mut action[block.clone()];
         action.fill(0);
-        pgrad_num::kernels::simd(|| {
+        pgrad_num::simd!(|| {
             for (i, r) in rows.clone().enumerate() {
                 probabilities(&params.row(r)[block.clone()], p);
                 for c in 0..p.len() {

@@ -1,43 +1,34 @@
 //! A Gaussian with diagonal covariance, on `dim` rows of means and `dim` rows of log standard deviations.
 
-use super::{BLOCK, blocks};
+use super::{BLOCK, row_blocks};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 use std::ops::Range;
 
 /// `ln(2π)/2`.
 const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
 
-/// Calls `f(component, block)` for every block of every component.
 #[inline(always)]
-fn each_block(dim: usize, cols: usize, mut f: impl FnMut(usize, Range<usize>)) {
-    for i in 0..dim {
-        for block in blocks(cols) {
-            f(i, block);
-        }
-    }
-}
-
-/// `exp(a x)` of one block.
-#[inline(always)]
-fn exp_of<R: Real>(a: f64, x: &[R], out: &mut [R; BLOCK]) {
+fn exp_of<'a, R: Real>(a: f64, x: &[R], out: &'a mut [R; BLOCK]) -> &'a [R] {
+    let out = &mut out[..x.len()];
     for (o, x) in out.iter_mut().zip(x) {
         *o = R::of(a) * *x;
     }
-    R::exp_slice(&mut out[..x.len()]);
+    R::exp_slice(out);
+    out
 }
 
 #[inline(always)]
 pub(super) fn logp<R: Real>(params: Cols<'_, R>, actions: Cols<'_, R>, logp: &mut [R]) {
     let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
-    each_block(dim, params.cols(), |i, block| {
+    for (i, block) in row_blocks(dim, params.cols()) {
         let (mean, log_std) = (&params.row(i)[block.clone()], &params.row(dim + i)[block.clone()]);
         let a = &actions.row(i)[block.clone()];
-        exp_of(-1.0, log_std, &mut precision);
+        let precision = exp_of(-1.0, log_std, &mut precision);
         for (c, out) in logp[block].iter_mut().enumerate() {
             let z = (a[c] - mean[c]) * precision[c];
             *out -= R::of(0.5) * z * z + log_std[c] + R::of(HALF_LN_TAU);
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -59,10 +50,10 @@ pub(super) fn vjp<R: Real>(
 ) {
     let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
     if let Some((actions, d_logp)) = logp {
-        each_block(dim, params.cols(), |i, block| {
+        for (i, block) in row_blocks(dim, params.cols()) {
             let (mean, log_std) = (&params.row(i)[block.clone()], &params.row(dim + i)[block.clone()]);
             let (a, d_logp) = (&actions.row(i)[block.clone()], &d_logp[block.clone()]);
-            exp_of(-1.0, log_std, &mut precision);
+            let precision = exp_of(-1.0, log_std, &mut precision);
             let (d_mean, d_log_std) = d_out.two_rows_mut(i, dim + i);
             let d = d_mean[block.clone()].iter_mut().zip(&mut d_log_std[block]);
             for (c, (d_mean, d_log_std)) in d.enumerate() {
@@ -70,7 +61,7 @@ pub(super) fn vjp<R: Real>(
                 *d_mean += d_logp[c] * z * precision[c];
                 *d_log_std += d_logp[c] * (z * z - R::ONE);
             }
-        });
+        }
     }
     if let Some(d_entropy) = d_entropy {
         for i in dim..2 * dim {
@@ -85,17 +76,17 @@ pub(super) fn vjp<R: Real>(
 pub(super) fn kl<R: Real>(params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
     let dim = params_old.rows() / 2;
     let (mut precision, mut ratio) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    each_block(dim, params_old.cols(), |i, block| {
+    for (i, block) in row_blocks(dim, params_old.cols()) {
         let (mean_old, log_std_old) = rows(params_old, i, &block);
         let (mean_new, log_std_new) = rows(params_new, i, &block);
-        exp_of(-1.0, log_std_new, &mut precision);
-        exp_of(1.0, log_std_old, &mut ratio);
+        let precision = exp_of(-1.0, log_std_new, &mut precision);
+        let ratio = exp_of(1.0, log_std_old, &mut ratio);
         for (c, kl) in kl[block].iter_mut().enumerate() {
             let z = (mean_old[c] - mean_new[c]) * precision[c];
             let s = ratio[c] * precision[c];
             *kl += log_std_new[c] - log_std_old[c] + R::of(0.5) * (s * s + z * z - R::ONE);
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -107,11 +98,11 @@ pub(super) fn kl_vjp<R: Real>(
 ) {
     let dim = params_old.rows() / 2;
     let (mut precision, mut std_old) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    each_block(dim, params_old.cols(), |i, block| {
+    for (i, block) in row_blocks(dim, params_old.cols()) {
         let (mean_old, log_std_old) = rows(params_old, i, &block);
         let (mean_new, log_std_new) = rows(params_new, i, &block);
-        exp_of(-1.0, log_std_new, &mut precision);
-        exp_of(1.0, log_std_old, &mut std_old);
+        let precision = exp_of(-1.0, log_std_new, &mut precision);
+        let std_old = exp_of(1.0, log_std_old, &mut std_old);
         let d_kl = &d_kl[block.clone()];
         let (d_mean, d_log_std) = d_out.two_rows_mut(i, dim + i);
         let d = d_mean[block.clone()].iter_mut().zip(&mut d_log_std[block]);
@@ -121,7 +112,7 @@ pub(super) fn kl_vjp<R: Real>(
             *d_mean += d_kl[c] * z * precision[c];
             *d_log_std += d_kl[c] * (R::ONE - s * s - z * z);
         }
-    });
+    }
 }
 
 /// Mean and log standard deviation of component `i`, one block.
@@ -133,25 +124,25 @@ fn rows<'a, R: Real>(params: Cols<'a, R>, i: usize, block: &Range<usize>) -> (&'
 #[inline(always)]
 pub(super) fn fisher_mul<R: Real>(params: Cols<'_, R>, v: Cols<'_, R>, out: &mut ColsMut<'_, R>) {
     let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
-    each_block(dim, params.cols(), |i, block| {
+    for (i, block) in row_blocks(dim, params.cols()) {
         let ((_, log_std), (v_mean, v_log_std)) = (rows(params, i, &block), rows(v, i, &block));
-        exp_of(-2.0, log_std, &mut precision);
+        let precision = exp_of(-2.0, log_std, &mut precision);
         let (mean, std) = out.two_rows_mut(i, dim + i);
         let out = mean[block.clone()].iter_mut().zip(&mut std[block]);
         for (c, (mean, log_std)) in out.enumerate() {
             *mean = precision[c] * v_mean[c];
             *log_std = v_log_std[c] + v_log_std[c];
         }
-    });
+    }
 }
 
 pub(super) fn sample<R: Real>(params: Cols<'_, R>, rngs: &mut [Stream], actions: &mut ColsMut<'_, R>) {
     let mut std = [R::ZERO; BLOCK];
-    each_block(params.rows() / 2, params.cols(), |i, block| {
+    for (i, block) in row_blocks(params.rows() / 2, params.cols()) {
         let (mean, log_std) = rows(params, i, &block);
-        exp_of(1.0, log_std, &mut std);
+        let std = exp_of(1.0, log_std, &mut std);
         for (c, (a, rng)) in actions.row_mut(i)[block.clone()].iter_mut().zip(&mut rngs[block]).enumerate() {
             *a = std[c].mul_add(R::of(rng.normal()), mean[c]);
         }
-    });
+    }
 }
