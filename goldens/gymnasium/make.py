@@ -162,7 +162,16 @@ def record(cases):
     lines = [
         f"# {cases.task}: Gymnasium {gymnasium.__version__}, NumPy {np.__version__}",
         "# made by goldens/gymnasium/make.py",
+        f"# max_episode_steps,{env.spec.max_episode_steps}",
+        f"# reward_threshold,{env.spec.reward_threshold}",
+        "# observation_low," + ",".join(single(x) for x in env.observation_space.low),
+        "# observation_high," + ",".join(single(x) for x in env.observation_space.high),
     ]
+    if discrete:
+        lines.append(f"# action_n,{env.action_space.n}")
+    else:
+        lines.append("# action_low," + ",".join(single(x) for x in env.action_space.low))
+        lines.append("# action_high," + ",".join(single(x) for x in env.action_space.high))
     rows, endings = [], []
     for number, (what, control, start, seed) in enumerate(cases.cases):
         lines.append(f"# trajectory {number}: {what}")

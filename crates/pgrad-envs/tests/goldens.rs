@@ -1,7 +1,7 @@
 //! The native environments against trajectories recorded from the real Gymnasium
 //! (`goldens/gymnasium/make.py`).
 
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Space, VecEnv};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use std::path::Path;
 
@@ -31,10 +31,15 @@ impl Row {
     }
 }
 
+/// The recorded file of a task.
+fn file(task: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../goldens/gymnasium/{task}.csv"));
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// The trajectories of a task.
 fn golden(task: &str) -> Vec<Vec<Row>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../goldens/gymnasium/{task}.csv"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text = file(task);
     let mut lines = text.lines().filter(|l| !l.starts_with('#'));
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
     let count = |name: &str| header.iter().filter(|h| h.starts_with(name)).count();
@@ -101,6 +106,34 @@ fn the_files_hold_what_they_must() {
         for t in &trajectories {
             assert!(t[..t.len() - 1].iter().all(|r| !r.terminated && !r.truncated), "{task}");
         }
+    }
+}
+
+#[test]
+fn spaces_limits_and_thresholds_are_gymnasiums() {
+    for task in TASKS {
+        let text = file(task);
+        let entry = |name: &str| -> Option<Vec<String>> {
+            let line = text.lines().find_map(|l| l.strip_prefix(&format!("# {name},")))?;
+            Some(line.split(',').map(String::from).collect())
+        };
+        let numbers =
+            |name: &str| entry(name).map(|x| x.iter().map(|v| v.parse().unwrap()).collect::<Vec<f32>>());
+        let bounds = |name: &str| {
+            let (low, high) = (numbers(&format!("{name}_low"))?, numbers(&format!("{name}_high"))?);
+            Some(Space::Box(BoxSpace { low, high }))
+        };
+        let threshold = entry("reward_threshold").unwrap()[0].clone();
+        let expected = EnvSpec {
+            id: task.into(),
+            observation: bounds("observation").unwrap(),
+            action: bounds("action")
+                .unwrap_or_else(|| Space::Discrete { n: numbers("action_n").unwrap()[0] as usize }),
+            max_episode_steps: Some(numbers("max_episode_steps").unwrap()[0] as u32),
+            reward_threshold: (threshold != "None").then(|| threshold.parse().unwrap()),
+            masks_actions: false,
+        };
+        assert_eq!(pgrad_envs::make(task, 1).unwrap().spec(), &expected);
     }
 }
 
