@@ -3,5 +3,7 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod metrics;
+pub mod run_dir;
+pub mod stats;
 pub mod storage;
 pub mod tensors;
