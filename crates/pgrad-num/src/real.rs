@@ -42,10 +42,10 @@ pub trait Real:
     /// `self * a + b`, rounded once.
     #[must_use]
     fn mul_add(self, a: Self, b: Self) -> Self;
-    /// Exponential.
+    /// Exponential, as [`Real::exp_slice`] computes it.
     #[must_use]
     fn exp(self) -> Self;
-    /// Natural logarithm.
+    /// Natural logarithm, as [`Real::ln_slice`] computes it.
     #[must_use]
     fn ln(self) -> Self;
     /// Hyperbolic tangent, as [`Real::tanh_slice`] computes it.
@@ -81,7 +81,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($ty:ty, $tanh1:path, $tanh:path, $exp:path, $ln:path) => {
+    ($ty:ty, $tanh1:path, $exp1:path, $ln1:path, $tanh:path, $exp:path, $ln:path) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -99,11 +99,11 @@ macro_rules! real {
             }
             #[inline(always)]
             fn exp(self) -> Self {
-                <$ty>::exp(self)
+                $exp1(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {
-                <$ty>::ln(self)
+                $ln1(self)
             }
             #[inline(always)]
             fn tanh(self) -> Self {
@@ -134,5 +134,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, kernels::tanh1, kernels::tanh_f32, kernels::exp_f32, kernels::ln_f32);
-real!(f64, f64::tanh, kernels::tanh_f64, kernels::exp_f64, kernels::ln_f64);
+real!(f32, kernels::tanh1, kernels::exp1, kernels::ln1, kernels::tanh_f32, kernels::exp_f32, kernels::ln_f32);
+real!(f64, f64::tanh, f64::exp, f64::ln, kernels::tanh_f64, kernels::exp_f64, kernels::ln_f64);

@@ -1,70 +1,38 @@
 //! Independent bits, on their logits `z`: `p = 1/(1 + exp(-z))`.
 
-use super::{BLOCK, row_blocks};
-use pgrad_num::{Cols, ColsMut, Real, Stream};
+use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 
-/// Room for what one block of one row needs.
-type Block<R> = [R; BLOCK];
-
-/// `e = exp(-|z|)`.
+/// `(p, 1 - p)`, without overflow.
 #[inline(always)]
-fn exp<'a, R: Real>(z: &[R], e: &'a mut Block<R>) -> &'a [R] {
-    let e = &mut e[..z.len()];
-    for (e, z) in e.iter_mut().zip(z) {
-        *e = -z.abs();
-    }
-    R::exp_slice(e);
-    e
-}
-
-/// `ln(1 + e)`: minus the logarithm of the probability of the more probable side.
-#[inline(always)]
-fn ln_1p<'a, R: Real>(e: &[R], l: &'a mut Block<R>) -> &'a [R] {
-    let l = &mut l[..e.len()];
-    for (l, e) in l.iter_mut().zip(e) {
-        *l = R::ONE + *e;
-    }
-    R::ln_slice(l);
-    l
-}
-
-/// `(p, 1 - p)` from `z` and `e = exp(-|z|)`.
-#[inline(always)]
-fn p<R: Real>(z: R, e: R) -> (R, R) {
+fn p<R: Real>(z: R) -> (R, R) {
+    let e = (-z.abs()).exp();
     let larger = R::ONE / (R::ONE + e);
     let smaller = e * larger;
     if z >= R::ZERO { (larger, smaller) } else { (smaller, larger) }
 }
 
-/// `(ln p, ln(1 - p))` from `z` and `l = ln(1 + exp(-|z|))`.
+/// `(ln p, ln(1 - p))`: `min(±z, 0) - ln(1 + exp(-|z|))`.
 #[inline(always)]
-fn ln_p<R: Real>(z: R, l: R) -> (R, R) {
+fn ln_p<R: Real>(z: R) -> (R, R) {
+    let l = (R::ONE + (-z.abs()).exp()).ln();
     (z.at_most(R::ZERO) - l, (-z).at_most(R::ZERO) - l)
 }
 
 #[inline(always)]
 pub(super) fn logp<R: Real>(params: Cols<'_, R>, actions: Cols<'_, u32>, logp: &mut [R]) {
-    let (mut e, mut l) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (r, block) in row_blocks(params.rows(), params.cols()) {
-        let (z, a) = (&params.row(r)[block.clone()], &actions.row(r)[block.clone()]);
-        let e = exp(z, &mut e);
-        let l = ln_1p(e, &mut l);
-        for (c, out) in logp[block].iter_mut().enumerate() {
-            let (ln_p, ln_q) = ln_p(z[c], l[c]);
-            *out += if a[c] == 1 { ln_p } else { ln_q };
+    for r in 0..params.rows() {
+        for ((out, z), a) in logp.iter_mut().zip(params.row(r)).zip(actions.row(r)) {
+            let (ln_p, ln_q) = ln_p(*z);
+            *out += if *a == 1 { ln_p } else { ln_q };
         }
     }
 }
 
 #[inline(always)]
 pub(super) fn entropy<R: Real>(params: Cols<'_, R>, entropy: &mut [R]) {
-    let (mut e, mut l) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (r, block) in row_blocks(params.rows(), params.cols()) {
-        let z = &params.row(r)[block.clone()];
-        let e = exp(z, &mut e);
-        let l = ln_1p(e, &mut l);
-        for (c, h) in entropy[block].iter_mut().enumerate() {
-            let ((p, q), (ln_p, ln_q)) = (p(z[c], e[c]), ln_p(z[c], l[c]));
+    for r in 0..params.rows() {
+        for (h, z) in entropy.iter_mut().zip(params.row(r)) {
+            let ((p, q), (ln_p, ln_q)) = (p(*z), ln_p(*z));
             *h -= p * ln_p + q * ln_q;
         }
     }
@@ -78,23 +46,19 @@ pub(super) fn vjp<R: Real>(
     d_entropy: Option<&[R]>,
     d_out: &mut ColsMut<'_, R>,
 ) {
-    let mut e = [R::ZERO; BLOCK];
-    for (r, block) in row_blocks(params.rows(), params.cols()) {
-        let z = &params.row(r)[block.clone()];
-        let d_z = &mut d_out.row_mut(r)[block.clone()];
-        let e = exp(z, &mut e);
+    for r in 0..params.rows() {
+        let (z, d_z) = (params.row(r), d_out.row_mut(r));
         if let Some((actions, d_logp)) = logp {
-            let (a, d_logp) = (&actions.row(r)[block.clone()], &d_logp[block.clone()]);
-            for (c, d) in d_z.iter_mut().enumerate() {
-                let (p, q) = p(z[c], e[c]);
-                *d += d_logp[c] * if a[c] == 1 { q } else { -p };
+            let taken = actions.row(r).iter().zip(d_logp);
+            for ((d, z), (a, d_logp)) in d_z.iter_mut().zip(z).zip(taken) {
+                let (p, q) = p(*z);
+                *d += *d_logp * if *a == 1 { q } else { -p };
             }
         }
         if let Some(d_entropy) = d_entropy {
-            let d_entropy = &d_entropy[block];
-            for (c, d) in d_z.iter_mut().enumerate() {
-                let (p, q) = p(z[c], e[c]);
-                *d -= d_entropy[c] * (p * q * z[c]);
+            for ((d, z), d_h) in d_z.iter_mut().zip(z).zip(d_entropy) {
+                let (p, q) = p(*z);
+                *d -= *d_h * (p * q * *z);
             }
         }
     }
@@ -102,16 +66,10 @@ pub(super) fn vjp<R: Real>(
 
 #[inline(always)]
 pub(super) fn kl<R: Real>(params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
-    let (mut e_old, mut e_new) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    let (mut l_old, mut l_new) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (r, block) in row_blocks(params_old.rows(), params_old.cols()) {
-        let (z_old, z_new) = (&params_old.row(r)[block.clone()], &params_new.row(r)[block.clone()]);
-        let (e_old, e_new) = (exp(z_old, &mut e_old), exp(z_new, &mut e_new));
-        let (l_old, l_new) = (ln_1p(e_old, &mut l_old), ln_1p(e_new, &mut l_new));
-        for (c, kl) in kl[block].iter_mut().enumerate() {
-            let (p, q) = p(z_old[c], e_old[c]);
-            let ((ln_p_old, ln_q_old), (ln_p_new, ln_q_new)) =
-                (ln_p(z_old[c], l_old[c]), ln_p(z_new[c], l_new[c]));
+    for r in 0..params_old.rows() {
+        for ((kl, old), new) in kl.iter_mut().zip(params_old.row(r)).zip(params_new.row(r)) {
+            let (p, q) = p(*old);
+            let ((ln_p_old, ln_q_old), (ln_p_new, ln_q_new)) = (ln_p(*old), ln_p(*new));
             *kl += p * (ln_p_old - ln_p_new) + q * (ln_q_old - ln_q_new);
         }
     }
@@ -124,39 +82,35 @@ pub(super) fn kl_vjp<R: Real>(
     d_kl: &[R],
     d_out: &mut ColsMut<'_, R>,
 ) {
-    let (mut e_old, mut e_new) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (r, block) in row_blocks(params_old.rows(), params_old.cols()) {
-        let (z_old, z_new) = (&params_old.row(r)[block.clone()], &params_new.row(r)[block.clone()]);
-        let (e_old, e_new) = (exp(z_old, &mut e_old), exp(z_new, &mut e_new));
-        let d_kl = &d_kl[block.clone()];
-        for (c, d) in d_out.row_mut(r)[block].iter_mut().enumerate() {
-            *d += d_kl[c] * (p(z_new[c], e_new[c]).0 - p(z_old[c], e_old[c]).0);
+    for r in 0..params_old.rows() {
+        let params = params_old.row(r).iter().zip(params_new.row(r));
+        for ((d, (old, new)), d_kl) in d_out.row_mut(r).iter_mut().zip(params).zip(d_kl) {
+            *d += *d_kl * (p(*new).0 - p(*old).0);
         }
     }
 }
 
 #[inline(always)]
 pub(super) fn fisher_mul<R: Real>(params: Cols<'_, R>, v: Cols<'_, R>, out: &mut ColsMut<'_, R>) {
-    let mut e = [R::ZERO; BLOCK];
-    for (r, block) in row_blocks(params.rows(), params.cols()) {
-        let (z, v) = (&params.row(r)[block.clone()], &v.row(r)[block.clone()]);
-        let e = exp(z, &mut e);
-        for (c, out) in out.row_mut(r)[block].iter_mut().enumerate() {
-            let (p, q) = p(z[c], e[c]);
-            *out = p * q * v[c];
-        }
+    for ((out, z), v) in out.data_mut().iter_mut().zip(params.data()).zip(v.data()) {
+        let (p, q) = p(*z);
+        *out = p * q * *v;
     }
 }
 
 pub(super) fn sample<R: Real>(params: Cols<'_, R>, rngs: &mut [Stream], actions: &mut ColsMut<'_, u32>) {
-    let mut e = [R::ZERO; BLOCK];
-    for (r, block) in row_blocks(params.rows(), params.cols()) {
-        let z = &params.row(r)[block.clone()];
-        let e = exp(z, &mut e);
-        for (c, (a, rng)) in actions.row_mut(r)[block.clone()].iter_mut().zip(&mut rngs[block]).enumerate() {
-            let u = R::of(f64::from(rng.uniform_f32()));
-            *a = u32::from(u < p(z[c], e[c]).0);
+    for r in 0..params.rows() {
+        let a = actions.row_mut(r);
+        // The uniform numbers wait in the actions' own memory, so that the rest is one loop.
+        for (a, rng) in a.iter_mut().zip(&mut *rngs) {
+            *a = rng.uniform_f32().to_bits();
         }
+        simd!(|| {
+            for (a, z) in a.iter_mut().zip(params.row(r)) {
+                let u = R::of(f64::from(f32::from_bits(*a)));
+                *a = u32::from(u < p(*z).0);
+            }
+        });
     }
 }
 

@@ -15,13 +15,6 @@ fn p_ln_p<R: Real>(p: R, logp: R) -> R {
     p * logp.at_least(R::of(-1e30))
 }
 
-/// `exp` of one block of one row.
-#[inline(always)]
-fn probabilities<R: Real>(logp: &[R], p: &mut [R]) {
-    p.copy_from_slice(logp);
-    R::exp_slice(p);
-}
-
 #[inline(always)]
 pub(super) fn forbid<R: Real>(z: &mut ColsMut<'_, R>, mask: Cols<'_, bool>) {
     for (z, allowed) in z.data_mut().iter_mut().zip(mask.data()) {
@@ -32,24 +25,22 @@ pub(super) fn forbid<R: Real>(z: &mut ColsMut<'_, R>, mask: Cols<'_, bool>) {
 #[inline(always)]
 pub(super) fn log_softmax<R: Real>(z: &mut ColsMut<'_, R>, rows: Range<usize>) {
     for block in blocks(z.cols()) {
-        let (mut max, mut sum, mut p) = ([forbidden::<R>(); BLOCK], [R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-        let (max, sum, p) = (&mut max[..block.len()], &mut sum[..block.len()], &mut p[..block.len()]);
+        let (mut max, mut sum) = ([forbidden::<R>(); BLOCK], [R::ZERO; BLOCK]);
+        let (max, sum) = (&mut max[..block.len()], &mut sum[..block.len()]);
         for r in rows.clone() {
             for (m, z) in max.iter_mut().zip(&z.row(r)[block.clone()]) {
                 *m = z.at_least(*m);
             }
         }
         for r in rows.clone() {
-            let z = &mut z.row_mut(r)[block.clone()];
-            for (z, m) in z.iter_mut().zip(&*max) {
+            for ((z, m), s) in z.row_mut(r)[block.clone()].iter_mut().zip(&*max).zip(&mut *sum) {
                 *z -= *m;
-            }
-            probabilities(z, p);
-            for (s, p) in sum.iter_mut().zip(&*p) {
-                *s += *p;
+                *s += z.exp();
             }
         }
-        R::ln_slice(sum);
+        for s in &mut *sum {
+            *s = s.ln();
+        }
         for r in rows.clone() {
             for (z, s) in z.row_mut(r)[block.clone()].iter_mut().zip(&*sum) {
                 *z -= *s;
@@ -69,15 +60,9 @@ pub(super) fn logp<R: Real>(params: Cols<'_, R>, rows: Range<usize>, action: &[u
 
 #[inline(always)]
 pub(super) fn entropy<R: Real>(params: Cols<'_, R>, rows: Range<usize>, entropy: &mut [R]) {
-    for block in blocks(params.cols()) {
-        let mut p = [R::ZERO; BLOCK];
-        let p = &mut p[..block.len()];
-        for r in rows.clone() {
-            let lp = &params.row(r)[block.clone()];
-            probabilities(lp, p);
-            for ((h, p), lp) in entropy[block.clone()].iter_mut().zip(&*p).zip(lp) {
-                *h -= p_ln_p(*p, *lp);
-            }
+    for r in rows {
+        for (h, lp) in entropy.iter_mut().zip(params.row(r)) {
+            *h -= p_ln_p(lp.exp(), *lp);
         }
     }
 }
@@ -92,42 +77,42 @@ pub(super) fn vjp<R: Real>(
     d_out: &mut ColsMut<'_, R>,
 ) {
     for block in blocks(params.cols()) {
-        let (mut p, mut w) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-        let (p, w) = (&mut p[..block.len()], &mut w[..block.len()]);
-        // w collects what all alternatives have in common: -(d_logp + d_entropy H).
-        if let Some(d_h) = d_entropy {
+        // What all alternatives have in common: -(d_logp + d_entropy H).
+        let mut common = [R::ZERO; BLOCK];
+        let common = &mut common[..block.len()];
+        if let Some(d_entropy) = d_entropy {
             for r in rows.clone() {
-                let lp = &params.row(r)[block.clone()];
-                probabilities(lp, p);
-                for ((w, p), lp) in w.iter_mut().zip(&*p).zip(lp) {
-                    *w += p_ln_p(*p, *lp);
+                for (w, lp) in common.iter_mut().zip(&params.row(r)[block.clone()]) {
+                    *w += p_ln_p(lp.exp(), *lp);
                 }
             }
-            for (w, d) in w.iter_mut().zip(&d_h[block.clone()]) {
+            for (w, d) in common.iter_mut().zip(&d_entropy[block.clone()]) {
                 *w *= *d;
             }
         }
         if let Some((_, d_logp)) = logp {
-            for (w, d) in w.iter_mut().zip(&d_logp[block.clone()]) {
+            for (w, d) in common.iter_mut().zip(&d_logp[block.clone()]) {
                 *w -= *d;
             }
         }
         for (i, r) in rows.clone().enumerate() {
             let lp = &params.row(r)[block.clone()];
             let d_z = &mut d_out.row_mut(r)[block.clone()];
-            probabilities(lp, p);
-            for ((d, p), w) in d_z.iter_mut().zip(&*p).zip(&*w) {
-                *d = p.mul_add(*w, *d);
-            }
-            if let Some(d_h) = d_entropy {
-                for (((d, p), lp), d_h) in d_z.iter_mut().zip(&*p).zip(lp).zip(&d_h[block.clone()]) {
-                    *d -= *d_h * p_ln_p(*p, *lp);
+            if let Some(d_entropy) = d_entropy {
+                let weights = common.iter().zip(&d_entropy[block.clone()]);
+                for ((d, lp), (w, d_h)) in d_z.iter_mut().zip(lp).zip(weights) {
+                    let p = lp.exp();
+                    *d += p.mul_add(*w, -(*d_h * p_ln_p(p, *lp)));
+                }
+            } else {
+                for ((d, lp), w) in d_z.iter_mut().zip(lp).zip(&*common) {
+                    *d = lp.exp().mul_add(*w, *d);
                 }
             }
             if let Some((action, d_logp)) = logp {
                 let taken = action[block.clone()].iter().zip(&d_logp[block.clone()]);
                 for ((d, lp), (a, d_logp)) in d_z.iter_mut().zip(lp).zip(taken) {
-                    let own = *a == i as u32 && *lp != forbidden();
+                    let own = (*a == i as u32) & (*lp != forbidden());
                     *d += if own { *d_logp } else { R::ZERO };
                 }
             }
@@ -137,15 +122,10 @@ pub(super) fn vjp<R: Real>(
 
 #[inline(always)]
 pub(super) fn kl<R: Real>(params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
-    for block in blocks(params_old.cols()) {
-        let mut p = [R::ZERO; BLOCK];
-        let p = &mut p[..block.len()];
-        for r in 0..params_old.rows() {
-            let (old, new) = (&params_old.row(r)[block.clone()], &params_new.row(r)[block.clone()]);
-            probabilities(old, p);
-            for (((kl, p), old), new) in kl[block.clone()].iter_mut().zip(&*p).zip(old).zip(new) {
-                *kl += if *p == R::ZERO { R::ZERO } else { *p * (*old - *new) };
-            }
+    for r in 0..params_old.rows() {
+        for ((kl, old), new) in kl.iter_mut().zip(params_old.row(r)).zip(params_new.row(r)) {
+            let p = old.exp();
+            *kl += if p == R::ZERO { R::ZERO } else { p * (*old - *new) };
         }
     }
 }
@@ -157,17 +137,10 @@ pub(super) fn kl_vjp<R: Real>(
     d_kl: &[R],
     d_out: &mut ColsMut<'_, R>,
 ) {
-    for block in blocks(params_old.cols()) {
-        let (mut p_old, mut p_new) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-        let (p_old, p_new) = (&mut p_old[..block.len()], &mut p_new[..block.len()]);
-        for r in 0..params_old.rows() {
-            probabilities(&params_old.row(r)[block.clone()], p_old);
-            probabilities(&params_new.row(r)[block.clone()], p_new);
-            let d_z = &mut d_out.row_mut(r)[block.clone()];
-            for (((d, old), new), d_kl) in d_z.iter_mut().zip(&*p_old).zip(&*p_new).zip(&d_kl[block.clone()])
-            {
-                *d += *d_kl * (*new - *old);
-            }
+    for r in 0..params_old.rows() {
+        let params = params_old.row(r).iter().zip(params_new.row(r));
+        for ((d, (old, new)), d_kl) in d_out.row_mut(r).iter_mut().zip(params).zip(d_kl) {
+            *d += *d_kl * (new.exp() - old.exp());
         }
     }
 }
@@ -183,9 +156,10 @@ pub(super) fn fisher_mul<R: Real>(
         let mut mean = [R::ZERO; BLOCK];
         let mean = &mut mean[..block.len()];
         for r in rows.clone() {
-            let p = &mut out.row_mut(r)[block.clone()];
-            probabilities(&params.row(r)[block.clone()], p);
-            for ((m, p), v) in mean.iter_mut().zip(&*p).zip(&v.row(r)[block.clone()]) {
+            let inputs = params.row(r)[block.clone()].iter().zip(&v.row(r)[block.clone()]);
+            let outputs = out.row_mut(r)[block.clone()].iter_mut().zip(&mut *mean);
+            for ((lp, v), (p, m)) in inputs.zip(outputs) {
+                *p = lp.exp();
                 *m = p.mul_add(*v, *m);
             }
         }
@@ -206,26 +180,22 @@ pub(super) fn sample<R: Real>(
     action: &mut [u32],
 ) {
     for block in blocks(params.cols()) {
-        let (mut u, mut p, mut below) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-        let mut last_possible = [0u32; BLOCK];
-        let (u, p, below, last_possible) = (
-            &mut u[..block.len()],
-            &mut p[..block.len()],
-            &mut below[..block.len()],
-            &mut last_possible[..block.len()],
-        );
+        let (mut u, mut below, mut last_possible) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK], [0u32; BLOCK]);
+        let len = block.len();
+        let (u, below, last_possible) = (&mut u[..len], &mut below[..len], &mut last_possible[..len]);
         for (u, rng) in u.iter_mut().zip(&mut rngs[block.clone()]) {
             *u = R::of(f64::from(rng.uniform_f32()));
         }
-        let action = &mut action[block.clone()];
+        let action = &mut action[block.clone()][..len];
         action.fill(0);
         pgrad_num::simd!(|| {
             for (i, r) in rows.clone().enumerate() {
-                probabilities(&params.row(r)[block.clone()], p);
-                for c in 0..p.len() {
-                    below[c] += p[c];
+                let lp = &params.row(r)[block.clone()][..len];
+                for c in 0..len {
+                    let p = lp[c].exp();
+                    below[c] += p;
                     action[c] += u32::from(below[c] <= u[c]);
-                    last_possible[c] = if p[c] > R::ZERO { i as u32 } else { last_possible[c] };
+                    last_possible[c] = if p > R::ZERO { i as u32 } else { last_possible[c] };
                 }
             }
             // Probabilities may sum to a little less than 1.

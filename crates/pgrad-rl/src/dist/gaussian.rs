@@ -1,40 +1,40 @@
 //! A Gaussian with diagonal covariance, on `dim` rows of means and `dim` rows of log standard deviations.
 
-use super::{BLOCK, row_blocks};
-use pgrad_num::{Cols, ColsMut, Real, Stream};
-use std::ops::Range;
+use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 
 /// `ln(2π)/2`.
 const HALF_LN_TAU: f64 = 0.918_938_533_204_672_8;
 
+/// `(mean, log_std)` of all samples, component `i`.
 #[inline(always)]
-fn exp_of<'a, R: Real>(a: f64, x: &[R], out: &'a mut [R; BLOCK]) -> &'a [R] {
-    let out = &mut out[..x.len()];
-    for (o, x) in out.iter_mut().zip(x) {
-        *o = R::of(a) * *x;
-    }
-    R::exp_slice(out);
-    out
+fn component<R: Real>(params: Cols<'_, R>, i: usize) -> impl Iterator<Item = (&R, &R)> {
+    params.row(i).iter().zip(params.row(params.rows() / 2 + i))
+}
+
+/// The same two rows, to write.
+#[inline(always)]
+fn component_mut<'a, R: Real>(
+    out: &'a mut ColsMut<'_, R>,
+    i: usize,
+) -> impl Iterator<Item = (&'a mut R, &'a mut R)> {
+    let dim = out.rows() / 2;
+    let (mean, log_std) = out.two_rows_mut(i, dim + i);
+    mean.iter_mut().zip(log_std)
 }
 
 #[inline(always)]
 pub(super) fn logp<R: Real>(params: Cols<'_, R>, actions: Cols<'_, R>, logp: &mut [R]) {
-    let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
-    for (i, block) in row_blocks(dim, params.cols()) {
-        let (mean, log_std) = (&params.row(i)[block.clone()], &params.row(dim + i)[block.clone()]);
-        let a = &actions.row(i)[block.clone()];
-        let precision = exp_of(-1.0, log_std, &mut precision);
-        for (c, out) in logp[block].iter_mut().enumerate() {
-            let z = (a[c] - mean[c]) * precision[c];
-            *out -= R::of(0.5) * z * z + log_std[c] + R::of(HALF_LN_TAU);
+    for i in 0..actions.rows() {
+        for ((out, (mean, log_std)), a) in logp.iter_mut().zip(component(params, i)).zip(actions.row(i)) {
+            let z = (*a - *mean) * (-*log_std).exp();
+            *out -= R::of(0.5) * z * z + *log_std + R::of(HALF_LN_TAU);
         }
     }
 }
 
 #[inline(always)]
 pub(super) fn entropy<R: Real>(params: Cols<'_, R>, entropy: &mut [R]) {
-    let dim = params.rows() / 2;
-    for i in dim..2 * dim {
+    for i in params.rows() / 2..params.rows() {
         for (h, log_std) in entropy.iter_mut().zip(params.row(i)) {
             *h += *log_std + R::of(HALF_LN_TAU + 0.5);
         }
@@ -48,18 +48,15 @@ pub(super) fn vjp<R: Real>(
     d_entropy: Option<&[R]>,
     d_out: &mut ColsMut<'_, R>,
 ) {
-    let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
+    let dim = params.rows() / 2;
     if let Some((actions, d_logp)) = logp {
-        for (i, block) in row_blocks(dim, params.cols()) {
-            let (mean, log_std) = (&params.row(i)[block.clone()], &params.row(dim + i)[block.clone()]);
-            let (a, d_logp) = (&actions.row(i)[block.clone()], &d_logp[block.clone()]);
-            let precision = exp_of(-1.0, log_std, &mut precision);
-            let (d_mean, d_log_std) = d_out.two_rows_mut(i, dim + i);
-            let d = d_mean[block.clone()].iter_mut().zip(&mut d_log_std[block]);
-            for (c, (d_mean, d_log_std)) in d.enumerate() {
-                let z = (a[c] - mean[c]) * precision[c];
-                *d_mean += d_logp[c] * z * precision[c];
-                *d_log_std += d_logp[c] * (z * z - R::ONE);
+        for i in 0..dim {
+            let inputs = component(params, i).zip(actions.row(i)).zip(d_logp);
+            for ((d_mean, d_log_std), (((mean, log_std), a), d)) in component_mut(d_out, i).zip(inputs) {
+                let precision = (-*log_std).exp();
+                let z = (*a - *mean) * precision;
+                *d_mean += *d * z * precision;
+                *d_log_std += *d * (z * z - R::ONE);
             }
         }
     }
@@ -72,19 +69,20 @@ pub(super) fn vjp<R: Real>(
     }
 }
 
+/// `(μ_new - μ_old)/σ_new` and `(σ_old/σ_new)²`.
+#[inline(always)]
+fn shift_and_ratio<R: Real>(old: (&R, &R), new: (&R, &R), precision_new: R) -> (R, R) {
+    let s = *old.1 - *new.1;
+    ((*new.0 - *old.0) * precision_new, (s + s).exp())
+}
+
 #[inline(always)]
 pub(super) fn kl<R: Real>(params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
-    let dim = params_old.rows() / 2;
-    let (mut precision, mut ratio) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (i, block) in row_blocks(dim, params_old.cols()) {
-        let (mean_old, log_std_old) = rows(params_old, i, &block);
-        let (mean_new, log_std_new) = rows(params_new, i, &block);
-        let precision = exp_of(-1.0, log_std_new, &mut precision);
-        let ratio = exp_of(1.0, log_std_old, &mut ratio);
-        for (c, kl) in kl[block].iter_mut().enumerate() {
-            let z = (mean_old[c] - mean_new[c]) * precision[c];
-            let s = ratio[c] * precision[c];
-            *kl += log_std_new[c] - log_std_old[c] + R::of(0.5) * (s * s + z * z - R::ONE);
+    for i in 0..params_old.rows() / 2 {
+        let pairs = component(params_old, i).zip(component(params_new, i));
+        for (kl, (old, new)) in kl.iter_mut().zip(pairs) {
+            let (z, ratio) = shift_and_ratio(old, new, (-*new.1).exp());
+            *kl += *new.1 - *old.1 + R::of(0.5) * (ratio + z * z - R::ONE);
         }
     }
 }
@@ -96,53 +94,38 @@ pub(super) fn kl_vjp<R: Real>(
     d_kl: &[R],
     d_out: &mut ColsMut<'_, R>,
 ) {
-    let dim = params_old.rows() / 2;
-    let (mut precision, mut std_old) = ([R::ZERO; BLOCK], [R::ZERO; BLOCK]);
-    for (i, block) in row_blocks(dim, params_old.cols()) {
-        let (mean_old, log_std_old) = rows(params_old, i, &block);
-        let (mean_new, log_std_new) = rows(params_new, i, &block);
-        let precision = exp_of(-1.0, log_std_new, &mut precision);
-        let std_old = exp_of(1.0, log_std_old, &mut std_old);
-        let d_kl = &d_kl[block.clone()];
-        let (d_mean, d_log_std) = d_out.two_rows_mut(i, dim + i);
-        let d = d_mean[block.clone()].iter_mut().zip(&mut d_log_std[block]);
-        for (c, (d_mean, d_log_std)) in d.enumerate() {
-            let z = (mean_new[c] - mean_old[c]) * precision[c];
-            let s = std_old[c] * precision[c];
-            *d_mean += d_kl[c] * z * precision[c];
-            *d_log_std += d_kl[c] * (R::ONE - s * s - z * z);
+    for i in 0..params_old.rows() / 2 {
+        let pairs = component(params_old, i).zip(component(params_new, i)).zip(d_kl);
+        for ((d_mean, d_log_std), ((old, new), d)) in component_mut(d_out, i).zip(pairs) {
+            let precision = (-*new.1).exp();
+            let (z, ratio) = shift_and_ratio(old, new, precision);
+            *d_mean += *d * z * precision;
+            *d_log_std += *d * (R::ONE - ratio - z * z);
         }
     }
 }
 
-/// Mean and log standard deviation of component `i`, one block.
-#[inline(always)]
-fn rows<'a, R: Real>(params: Cols<'a, R>, i: usize, block: &Range<usize>) -> (&'a [R], &'a [R]) {
-    (&params.row(i)[block.clone()], &params.row(params.rows() / 2 + i)[block.clone()])
-}
-
 #[inline(always)]
 pub(super) fn fisher_mul<R: Real>(params: Cols<'_, R>, v: Cols<'_, R>, out: &mut ColsMut<'_, R>) {
-    let (dim, mut precision) = (params.rows() / 2, [R::ZERO; BLOCK]);
-    for (i, block) in row_blocks(dim, params.cols()) {
-        let ((_, log_std), (v_mean, v_log_std)) = (rows(params, i, &block), rows(v, i, &block));
-        let precision = exp_of(-2.0, log_std, &mut precision);
-        let (mean, std) = out.two_rows_mut(i, dim + i);
-        let out = mean[block.clone()].iter_mut().zip(&mut std[block]);
-        for (c, (mean, log_std)) in out.enumerate() {
-            *mean = precision[c] * v_mean[c];
-            *log_std = v_log_std[c] + v_log_std[c];
+    for i in 0..params.rows() / 2 {
+        let inputs = component(params, i).zip(component(v, i));
+        for ((mean, log_std), ((_, params), (v_mean, v_log_std))) in component_mut(out, i).zip(inputs) {
+            *mean = (-(*params + *params)).exp() * *v_mean;
+            *log_std = *v_log_std + *v_log_std;
         }
     }
 }
 
 pub(super) fn sample<R: Real>(params: Cols<'_, R>, rngs: &mut [Stream], actions: &mut ColsMut<'_, R>) {
-    let mut std = [R::ZERO; BLOCK];
-    for (i, block) in row_blocks(params.rows() / 2, params.cols()) {
-        let (mean, log_std) = rows(params, i, &block);
-        let std = exp_of(1.0, log_std, &mut std);
-        for (c, (a, rng)) in actions.row_mut(i)[block.clone()].iter_mut().zip(&mut rngs[block]).enumerate() {
-            *a = std[c].mul_add(R::of(rng.normal()), mean[c]);
+    for i in 0..actions.rows() {
+        let (a, mean) = (actions.row_mut(i), params.row(i));
+        simd!(|| {
+            for (a, (_, log_std)) in a.iter_mut().zip(component(params, i)) {
+                *a = log_std.exp();
+            }
+        });
+        for ((a, rng), mean) in a.iter_mut().zip(&mut *rngs).zip(mean) {
+            *a = *mean + *a * R::of(rng.normal());
         }
     }
 }

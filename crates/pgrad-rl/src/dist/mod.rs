@@ -42,20 +42,6 @@ fn blocks(cols: usize) -> impl Iterator<Item = Range<usize>> {
     )
 }
 
-/// `(row, block of columns)` for every block of every row.
-#[inline(always)]
-fn row_blocks(rows: usize, cols: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-    (0..rows).flat_map(
-        #[inline(always)]
-        move |r| {
-            blocks(cols).map(
-                #[inline(always)]
-                move |block| (r, block),
-            )
-        },
-    )
-}
-
 /// A batch of actions: `[action_rows x cols]`.
 #[derive(Clone, Copy, Debug)]
 pub enum Actions<'a, R> {
