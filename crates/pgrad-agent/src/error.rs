@@ -11,9 +11,7 @@ pub enum AgentError {
     #[error(transparent)]
     Env(#[from] EnvError),
     /// A network output for one observation is not finite.
-    #[error(
-        "environment {env}, episode {episode}, step {step}: output {index} of the {network} is {value}"
-    )]
+    #[error("environment {env}, episode {episode}, step {step}: output {index} of the {network} is {value}")]
     Output {
         /// `policy` or `critic`.
         network: &'static str,

@@ -39,13 +39,9 @@ impl LossSums {
     #[must_use]
     pub fn mean(mut self, n: usize) -> Self {
         let n = n as f64;
-        for x in [
-            &mut self.surrogate,
-            &mut self.entropy,
-            &mut self.kl,
-            &mut self.clipped,
-            &mut self.value_loss,
-        ] {
+        for x in
+            [&mut self.surrogate, &mut self.entropy, &mut self.kl, &mut self.clipped, &mut self.value_loss]
+        {
             *x /= n;
         }
         self
@@ -151,7 +147,12 @@ impl Learner {
             .flat_map(|number| {
                 roles.iter().map(move |role| {
                     let part = if *role == Role::Value { model.critic() } else { model.actor() };
-                    Lane { role: *role, number, gradient: vec![0.0; part.params.len()], sums: LossSums::default() }
+                    Lane {
+                        role: *role,
+                        number,
+                        gradient: vec![0.0; part.params.len()],
+                        sums: LossSums::default(),
+                    }
                 })
             })
             .collect();

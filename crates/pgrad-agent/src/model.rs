@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn views_tile_the_parameters_and_are_named_once() {
         for trunk in [Trunk::Separate, Trunk::Shared] {
-            let m = ActorCritic::new(shape(trunk, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1).unwrap();
+            let m =
+                ActorCritic::new(shape(trunk, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1).unwrap();
             let views = m.views();
             let mut at = 0;
             for v in &views {
@@ -234,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_shared_trunk_gives_the_value_and_the_policy_their_own_rows() {
-        let m = ActorCritic::new(shape(Trunk::Shared, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1).unwrap();
+        let m = ActorCritic::new(shape(Trunk::Shared, Space::Box(BoxSpace::uniform(-1.0, 1.0, 2))), true, 1)
+            .unwrap();
         let mut tape = m.actor().net.tape(5);
         let x: Vec<f32> = (0..15).map(|i| i as f32 * 0.1).collect();
         let x = Cols::new(&x, 3, 5);

@@ -99,7 +99,13 @@ impl RewardNormalizer {
     /// A normaliser for `n_envs` environments.
     #[must_use]
     pub fn new(n_envs: usize, gamma: f64, clip: f64) -> Self {
-        Self { moments: Moments::new(1), returns: vec![0.0; n_envs], gamma, clip: clip as f32, seen: Vec::new() }
+        Self {
+            moments: Moments::new(1),
+            returns: vec![0.0; n_envs],
+            gamma,
+            clip: clip as f32,
+            seen: Vec::new(),
+        }
     }
     /// Adds the rewards of a shard, `[T, B]` flat, environments `first..first + b`.
     pub fn observe(&mut self, first: usize, b: usize, rewards: &[f32], ends: &[End]) {
@@ -158,8 +164,9 @@ mod tests {
     fn observations_get_mean_zero_and_variance_one() {
         let mut s = Stream::new(1, 0, 0);
         let n = 5000;
-        let x: Vec<f32> =
-            (0..2 * n).map(|i| if i < n { 50.0 + 3.0 * s.normal() } else { 0.1 * s.normal() } as f32).collect();
+        let x: Vec<f32> = (0..2 * n)
+            .map(|i| if i < n { 50.0 + 3.0 * s.normal() } else { 0.1 * s.normal() } as f32)
+            .collect();
         let mut norm = ObsNormalizer::new(2, 10.0);
         let mut untouched = x.clone();
         norm.apply(ColsMut::new(&mut untouched, 2, n));
@@ -187,8 +194,9 @@ mod tests {
         // Two environments, reward 1 and 2 for ever, the second cut every third step.
         let (t, gamma) = (300, 0.9);
         let rewards: Vec<f32> = (0..2 * t).map(|i| if i % 2 == 0 { 1.0 } else { 2.0 }).collect();
-        let ends: Vec<End> =
-            (0..2 * t).map(|i| if i % 2 == 1 && (i / 2) % 3 == 2 { End::Truncated } else { End::Running }).collect();
+        let ends: Vec<End> = (0..2 * t)
+            .map(|i| if i % 2 == 1 && (i / 2) % 3 == 2 { End::Truncated } else { End::Running })
+            .collect();
         let mut all = Vec::new();
         for (b, r) in [1.0, 2.0].into_iter().enumerate() {
             let mut ret = 0.0;

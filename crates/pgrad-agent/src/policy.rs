@@ -50,7 +50,9 @@ pub enum PolicyError {
         value: f32,
     },
     /// A mask with a wrong number of entries, or that allows nothing.
-    #[error("an action mask for this policy has {expected} entries, of which each choice allows at least one")]
+    #[error(
+        "an action mask for this policy has {expected} entries, of which each choice allows at least one"
+    )]
     Mask {
         /// Entries that the policy needs.
         expected: usize,
@@ -297,15 +299,15 @@ impl Policy {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PolicyError> {
         let (record, note) = tensors::decode(bytes)?;
         let note = note.ok_or_else(|| PolicyError::Card("the file has no description".into()))?;
-        let version: serde_json::Value = serde_json::from_str(&note).map_err(|e| PolicyError::Card(e.to_string()))?;
+        let version: serde_json::Value =
+            serde_json::from_str(&note).map_err(|e| PolicyError::Card(e.to_string()))?;
         let got = version.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
         if got > u64::from(FORMAT) {
             return Err(PolicyError::Version { got: u32::try_from(got).unwrap_or(u32::MAX) });
         }
         let card: Card = serde_json::from_value(version).map_err(|e| PolicyError::Card(e.to_string()))?;
         let shape = card.shape(&record)?;
-        let mut model =
-            ActorCritic::new(shape, false, 0).map_err(|e| PolicyError::Card(e.to_string()))?;
+        let mut model = ActorCritic::new(shape, false, 0).map_err(|e| PolicyError::Card(e.to_string()))?;
         for view in model.views() {
             let values = record.f32s(&view.name, view.range.len())?;
             if !kernels::all_finite(values) {
@@ -365,7 +367,8 @@ impl Card {
         let widths: Vec<usize> =
             std::iter::once(self.obs_dim).chain(self.hidden.iter().copied()).chain([outputs]).collect();
         let needed = widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
-        if !needed.is_some_and(|n| n <= stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored))) {
+        if !needed.is_some_and(|n| n <= stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored)))
+        {
             return Err(PolicyError::Card(format!(
                 "the description needs more parameters than the {stored} numbers of the file"
             )));

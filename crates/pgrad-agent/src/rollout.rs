@@ -139,7 +139,10 @@ pub struct Rollout {
 
 impl std::fmt::Debug for Rollout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rollout").field("env", &self.spec.id).field("shape", &self.shape).finish_non_exhaustive()
+        f.debug_struct("Rollout")
+            .field("env", &self.spec.id)
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
     }
 }
 
@@ -314,8 +317,9 @@ impl Rollout {
     pub fn explained_variance(&self) -> Option<f64> {
         let n = self.len() as f64;
         let each = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
-            let pairs =
-                |d: &Samples| -> f64 { d.ret.iter().zip(&d.v).map(|(r, v)| f(f64::from(*r), f64::from(*v))).sum() };
+            let pairs = |d: &Samples| -> f64 {
+                d.ret.iter().zip(&d.v).map(|(r, v)| f(f64::from(*r), f64::from(*v))).sum()
+            };
             self.data.iter().map(pairs).sum()
         };
         let (mean, mean_error) = (each(&|r, _| r) / n, each(&|r, v| r - v) / n);

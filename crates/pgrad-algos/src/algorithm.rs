@@ -68,6 +68,12 @@ pub trait AlgoConfig: Debug + Send + Sync {
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError>;
 }
 
+impl Clone for Box<dyn AlgoConfig> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
 /// An algorithm at work.
 pub trait Algorithm: Send {
     /// Starts the environments.

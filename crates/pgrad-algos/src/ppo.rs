@@ -8,7 +8,9 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule};
-use pgrad_agent::{ActorCritic, AgentError, Learner, LossSums, Minibatches, PolicyChunk, Rollout, ValueChunk};
+use pgrad_agent::{
+    ActorCritic, AgentError, Learner, LossSums, Minibatches, PolicyChunk, Rollout, ValueChunk,
+};
 use pgrad_env::EnvSpec;
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Adam, AdamParams, Schedule as Factor, clip_global_norm};
@@ -189,8 +191,7 @@ fn policy_loss(p: PolicyChunk<'_>, c: &PpoSettings, epsilon: f64, mean: f64, std
     let [ratio, objective, d_logp, entropy] = p.work;
     let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
     p.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
-    let clipped =
-        surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
+    let clipped = surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
     p.sums.surrogate += kernels::sum(objective);
     p.sums.clipped += clipped as f64;
     surrogate::kl_k3(p.logp, p.logp_old, ratio);
@@ -248,17 +249,17 @@ impl Totals {
     fn report(&self, c: &PpoSettings, rollout: &Rollout, alpha: f64, epsilon: f64) -> Report {
         let mean = self.sums.mean(self.samples);
         Report::default()
-            .with("policy_loss", -mean.surrogate - c.entropy_coef * mean.entropy)
-            .with("value_loss", mean.value_loss)
-            .with("entropy", mean.entropy)
-            .with("kl", mean.kl)
-            .with("clip_fraction", mean.clipped)
-            .with("explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
-            .with("grad_norm", self.grad_norm / self.updates.max(1) as f64)
-            .with("updates", self.updates as f64)
-            .with("kl_stopped", f64::from(u8::from(self.stopped)))
-            .with("learning_rate", alpha)
-            .with("clip", epsilon)
+            .with("learn/policy_loss", -mean.surrogate - c.entropy_coef * mean.entropy)
+            .with("learn/value_loss", mean.value_loss)
+            .with("learn/entropy", mean.entropy)
+            .with("learn/kl", mean.kl)
+            .with("learn/clip_fraction", mean.clipped)
+            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
+            .with("learn/grad_norm", self.grad_norm / self.updates.max(1) as f64)
+            .with("learn/updates", self.updates as f64)
+            .with("learn/kl_stopped", f64::from(u8::from(self.stopped)))
+            .with("learn/learning_rate", alpha)
+            .with("learn/clip", epsilon)
     }
 }
 

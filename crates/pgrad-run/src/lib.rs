@@ -1,8 +1,22 @@
-//! Driver, configuration, checkpoints, metrics, evaluation, studies: the only floor that reads a clock, touches files or starts threads.
+//! The runner: the only floor that reads a clock, touches files or starts threads.
+//!
+//! - [`config`]: what to train, on what, with which settings; [`presets`] are known to work;
+//! - [`driver`]: [`driver::train`] and [`driver::resume`];
+//! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
+//!   survives crashes;
+//! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
+//! - [`eval`], [`stats`]: how good a policy is, and how sure that is;
+//! - [`clock`]: time.
+//!
+//! **Must never know:** terminals.
 
 pub mod checkpoint;
 pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod eval;
 pub mod metrics;
+pub mod presets;
 pub mod run_dir;
 pub mod stats;
 pub mod storage;

@@ -1,0 +1,334 @@
+//! The configuration of a run: what to train, on what, with which settings.
+
+use crate::presets;
+use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
+use pgrad_env::{BatchEnv, EnvSpec};
+use pgrad_settings::{
+    ConfigErrors, Settings, Value, apply_pair, apply_toml, choice, read_key, settings, suggest, to_toml,
+};
+use std::fmt;
+use std::sync::Arc;
+use thiserror::Error;
+
+choice! {
+    /// What to do when learning diverges.
+    pub enum OnDivergence {
+        /// Stop with an error; the last checkpoint stays good.
+        Stop = "stop",
+        /// Go back to the last good update and go on with half the step size, five times at most.
+        Rollback = "rollback",
+    }
+}
+
+settings! {
+    /// The run.
+    pub struct RunSettings {
+        /// Environment steps of the whole run. The last iteration is finished, so up to one iteration more is
+        /// done.
+        steps: u64 = 1_000_000, range: 1..=1_000_000_000_000, unit: "environment steps";
+        /// Seed of all random streams.
+        seed: u64 = 1, range: 0..=9_007_199_254_740_991;
+        /// A checkpoint is due after this many environment steps, besides the one in time; 0 is never.
+        checkpoint_steps: u64 = 0, range: 0..=1_000_000_000_000, unit: "environment steps";
+        /// A checkpoint is due after this time.
+        checkpoint_secs: f64 = 30.0, range: pgrad_settings::above(0.0), unit: "s";
+        /// Checkpoints that are kept.
+        keep_checkpoints: usize = 2, range: 2..=1000, unit: "checkpoints";
+        /// A row of metrics is written after this many iterations.
+        log_every: u64 = 1, range: 1..=1_000_000, unit: "iterations";
+        /// What to do when learning diverges (a number that is not finite).
+        on_divergence: OnDivergence = OnDivergence::Stop;
+    }
+}
+
+/// A configuration that cannot be used: exit code 64.
+#[derive(Debug, Error)]
+pub enum RunConfigError {
+    /// No algorithm of that name.
+    #[error("there is no algorithm `{name}`; there are {known}{}", hint(suggestion.as_deref()))]
+    Algorithm {
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+        /// The name that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// No environment of that name.
+    #[error(transparent)]
+    Env(#[from] pgrad_envs::UnknownEnv),
+    /// Settings that are wrong.
+    #[error(transparent)]
+    Settings(#[from] ConfigErrors),
+    /// Settings that do not fit together.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A configuration file that names another algorithm or environment than the command.
+    #[error("{origin} is for {key} `{theirs}`, but `{ours}` was asked for\n  hint: leave out one of the two")]
+    Conflict {
+        /// Where the other name stands.
+        origin: String,
+        /// `algo` or `env`.
+        key: &'static str,
+        /// Name in the file.
+        theirs: String,
+        /// Name asked for.
+        ours: String,
+    },
+}
+
+fn hint(suggestion: Option<&str>) -> String {
+    suggestion.map_or_else(String::new, |s| format!("\n  hint: did you mean `{s}`?"))
+}
+
+/// Makes a batch of `n` environments.
+pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
+
+/// What to train, on what, with which settings.
+#[derive(Clone)]
+pub struct RunConfig {
+    algo: &'static AlgoEntry,
+    env_id: String,
+    make_env: EnvMaker,
+    /// Settings of the run itself.
+    pub run: RunSettings,
+    settings: Box<dyn AlgoConfig>,
+}
+
+impl fmt::Debug for RunConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunConfig")
+            .field("algo", &self.algo.name)
+            .field("env", &self.env_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunConfig {
+    /// The preset of `algo` for `env` where there is one, else defaults.
+    ///
+    /// # Errors
+    /// When there is no such algorithm or environment.
+    pub fn new(algo: &str, env: &str) -> Result<Self, RunConfigError> {
+        let entry = pgrad_envs::find(env)?;
+        let make = entry.make;
+        let mut config = Self::custom(algo, env, Arc::new(make))?;
+        if let Some(preset) = presets::find(algo, env) {
+            config.apply_toml(preset.toml, &format!("presets/{env}/{algo}.toml"))?;
+        }
+        Ok(config)
+    }
+    /// Defaults of `algo`, for environments of the caller's own.
+    ///
+    /// # Errors
+    /// When there is no such algorithm.
+    pub fn custom(algo: &str, env_id: &str, make_env: EnvMaker) -> Result<Self, RunConfigError> {
+        let entry = pgrad_algos::find(algo).ok_or_else(|| {
+            let names = || pgrad_algos::REGISTRY.iter().map(|e| e.name);
+            RunConfigError::Algorithm {
+                name: algo.to_owned(),
+                known: names().collect::<Vec<_>>().join(", "),
+                suggestion: suggest(algo, names()).map(str::to_owned),
+            }
+        })?;
+        Ok(Self {
+            settings: (entry.config)(),
+            algo: entry,
+            env_id: env_id.to_owned(),
+            make_env,
+            run: RunSettings::default(),
+        })
+    }
+    /// The configuration that [`RunConfig::to_toml`] wrote.
+    ///
+    /// # Errors
+    /// When it is wrong in any way.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, RunConfigError> {
+        let (algo, env) = (named(text, origin, "algo")?, named(text, origin, "env")?);
+        let mut config =
+            Self::new(algo.as_deref().unwrap_or("ppo"), env.as_deref().unwrap_or("CartPole-v1"))?;
+        config.apply_toml(text, origin)?;
+        Ok(config)
+    }
+    /// As [`RunConfig::from_toml`], for environments of the caller's own.
+    ///
+    /// # Errors
+    /// When it is wrong in any way.
+    pub fn custom_from_toml(text: &str, origin: &str, make_env: EnvMaker) -> Result<Self, RunConfigError> {
+        let (algo, env) = (named(text, origin, "algo")?, named(text, origin, "env")?);
+        let mut config =
+            Self::custom(algo.as_deref().unwrap_or("ppo"), env.as_deref().unwrap_or("custom"), make_env)?;
+        config.apply_toml(text, origin)?;
+        Ok(config)
+    }
+
+    /// Name of the algorithm.
+    #[must_use]
+    pub fn algo(&self) -> &'static str {
+        self.algo.name
+    }
+    /// Name of the environment.
+    #[must_use]
+    pub fn env_id(&self) -> &str {
+        &self.env_id
+    }
+    /// Makes a batch of environments.
+    #[must_use]
+    pub fn make_env(&self, n: usize) -> Box<dyn BatchEnv> {
+        (self.make_env)(n)
+    }
+    /// What the environment is.
+    #[must_use]
+    pub fn env_spec(&self) -> EnvSpec {
+        (self.make_env)(1).spec().clone()
+    }
+    /// All settings, the run's and the algorithm's.
+    #[must_use]
+    pub fn parts(&self) -> Vec<&dyn Settings> {
+        let mut parts: Vec<&dyn Settings> = vec![&self.run];
+        parts.extend(self.settings.parts());
+        parts
+    }
+    fn with_parts<T>(&mut self, f: impl FnOnce(&mut [&mut dyn Settings]) -> T) -> T {
+        let mut parts: Vec<&mut dyn Settings> = vec![&mut self.run];
+        parts.extend(self.settings.parts_mut());
+        f(&mut parts)
+    }
+    /// The value of a setting.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Value> {
+        self.parts().iter().find_map(|p| p.get(key))
+    }
+    /// Lays the settings of a TOML text over these. `algo` and `env` may be named if they agree.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, with line numbers; nothing has changed then.
+    pub fn apply_toml(&mut self, text: &str, origin: &str) -> Result<(), RunConfigError> {
+        let mut names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
+        let mut changed = self.clone();
+        changed.with_parts(|parts| {
+            let mut all: Vec<&mut dyn Settings> = vec![&mut names];
+            all.extend(parts.iter_mut().map(|p| &mut **p));
+            apply_toml(text, origin, &mut all)
+        })?;
+        for (key, theirs, ours) in [("algo", &names.algo, self.algo.name), ("env", &names.env, &self.env_id)]
+        {
+            if theirs != ours {
+                let (theirs, ours) = (theirs.clone(), ours.to_owned());
+                return Err(RunConfigError::Conflict { origin: origin.to_owned(), key, theirs, ours });
+            }
+        }
+        *self = changed;
+        Ok(())
+    }
+    /// Changes one setting, given as `key=value`.
+    ///
+    /// # Errors
+    /// When there is no such setting or it does not take this value; nothing has changed then.
+    pub fn apply_pair(&mut self, pair: &str, origin: &str) -> Result<(), RunConfigError> {
+        Ok(self.with_parts(|parts| apply_pair(pair, origin, parts))?)
+    }
+    /// The complete settings as TOML, with their meaning as comments on request.
+    #[must_use]
+    pub fn to_toml(&self, with_comments: bool) -> String {
+        let names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
+        let mut parts: Vec<&dyn Settings> = vec![&names];
+        parts.extend(self.parts());
+        to_toml(&parts, with_comments)
+    }
+    /// Digest of everything that the results depend on.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        blake3::hash(self.to_toml(false).as_bytes()).to_hex().to_string()
+    }
+    /// Checks that the settings fit together and to the environment.
+    ///
+    /// # Errors
+    /// The first contradiction.
+    pub fn check(&self) -> Result<(), RunConfigError> {
+        Ok(self.settings.check(&self.env_spec())?)
+    }
+    /// Builds the algorithm with its environments, not yet started.
+    ///
+    /// # Errors
+    /// As [`RunConfig::check`].
+    pub fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
+        let setup =
+            Setup { make_env: &*self.make_env, seed: self.run.seed, total_steps: self.run.steps, threads };
+        Ok(self.settings.build(&setup)?)
+    }
+}
+
+settings! {
+    /// What is trained on what.
+    pub struct Names {
+        /// The algorithm.
+        algo: String = "ppo".to_owned();
+        /// The environment.
+        env: String = "CartPole-v1".to_owned();
+    }
+}
+
+fn named(text: &str, origin: &str, key: &str) -> Result<Option<String>, RunConfigError> {
+    Ok(match read_key(text, origin, key)? {
+        Some(Value::Text(name)) => Some(name),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presets::PRESETS;
+    use pgrad_settings::check_declarations;
+
+    #[test]
+    fn every_algorithm_declares_its_settings_well() {
+        for entry in pgrad_algos::REGISTRY {
+            let config = RunConfig::new(entry.name, "CartPole-v1").unwrap();
+            assert_eq!(check_declarations(&config.parts()), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn every_preset_is_accepted_and_fits_its_environment() {
+        for preset in PRESETS {
+            RunConfig::new(preset.algo, preset.env).unwrap().check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_configuration_comes_back_from_its_toml() {
+        let mut config = RunConfig::new("ppo", "Pendulum-v1").unwrap();
+        config.apply_pair("gamma=0.123456789", "--set").unwrap();
+        for comments in [false, true] {
+            let again = RunConfig::from_toml(&config.to_toml(comments), "config.toml").unwrap();
+            assert_eq!(again.to_toml(false), config.to_toml(false));
+            assert_eq!(again.digest(), config.digest());
+        }
+        let mut other = config.clone();
+        other.apply_pair("gamma=0.5", "--set").unwrap();
+        assert_ne!(other.digest(), config.digest());
+    }
+
+    #[test]
+    fn wrong_names_are_refused_with_a_hint() {
+        let e = RunConfig::new("pop", "CartPole-v1").unwrap_err().to_string();
+        assert!(e.contains("`pop`") && e.contains("did you mean `ppo`"), "{e}");
+        let e = RunConfig::new("ppo", "CartPol-v1").unwrap_err().to_string();
+        assert!(e.contains("CartPole-v1"), "{e}");
+        let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        let before = config.to_toml(false);
+        let e = config.apply_toml("env = \"Pendulum-v1\"\ngamma = 0.5", "my.toml").unwrap_err().to_string();
+        assert!(e.contains("Pendulum-v1") && e.contains("CartPole-v1"), "{e}");
+        assert_eq!(config.to_toml(false), before, "nothing changes when anything is wrong");
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        config.apply_pair("minibatch_size=257", "--set").unwrap();
+        let e = config.check().unwrap_err().to_string();
+        assert!(e.contains("minibatch_size") && e.contains("256"), "{e}");
+    }
+}

@@ -1,0 +1,586 @@
+//! Learning curves as SVG and PNG.
+//!
+//! Runs with the same label are seeds of one experiment: their mean is drawn as a line, with a band around
+//! it. The picture needs no fonts or libraries of the system, so that it is the same everywhere.
+
+use crate::stats::{self, StatsError};
+use crate::storage::{FsStorage, StorageError, write_atomic};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use thiserror::Error;
+
+/// DejaVu Sans (Latin, Greek), see `assets/LICENSE-DejaVu.txt`.
+const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
+const FAMILY: &str = "sans-serif";
+
+/// Okabe and Ito's colours, which colour-blind readers can tell apart.
+const PALETTE: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(60, 60, 60),
+];
+const TEXT: RGBColor = RGBColor(40, 40, 40);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+const AXIS: RGBColor = RGBColor(120, 120, 120);
+
+/// Most points of a line; longer curves are thinned by averaging neighbours.
+const MAX_POINTS: usize = 400;
+/// Resamples of the band at each point of a line: it is drawn, not quoted.
+const BAND_RESAMPLES: usize = 1_000;
+
+/// The curve of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Name in the legend; runs with the same label are seeds of one experiment.
+    pub label: String,
+    /// Environment steps and values, steps never falling.
+    pub points: Vec<(u64, f64)>,
+}
+
+/// The band around the mean of several seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Band {
+    /// From the lowest to the highest seed.
+    MinMax,
+    /// 95 % percentile bootstrap interval of the mean.
+    Bootstrap95,
+}
+
+/// How a picture looks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlotOptions {
+    /// Above the picture; empty for none.
+    pub title: String,
+    /// Below the axis of steps.
+    pub x_label: String,
+    /// Beside the axis of values.
+    pub y_label: String,
+    /// A value with its name, drawn as a dashed line.
+    pub threshold: Option<(f64, String)>,
+    /// The band around the mean of several seeds.
+    pub band: Band,
+    /// Width and height in points.
+    pub size: (u32, u32),
+    /// Pixels a point in PNG files; 2 is crisp on fine screens.
+    pub pixel_ratio: u32,
+}
+
+impl Default for PlotOptions {
+    fn default() -> Self {
+        Self {
+            title: String::new(),
+            x_label: "environment steps".into(),
+            y_label: "episode return".into(),
+            threshold: None,
+            band: Band::MinMax,
+            size: (900, 560),
+            pixel_ratio: 2,
+        }
+    }
+}
+
+/// Why a picture was not made.
+#[derive(Debug, Error)]
+pub enum PlotError {
+    /// Nothing to draw.
+    #[error("no run was given: name one or more run folders")]
+    NoRuns,
+    /// A run without a single value.
+    #[error("run `{label}` has no finite value yet: let it train longer, or choose another metric")]
+    Empty {
+        /// Its label.
+        label: String,
+    },
+    /// Steps that go back.
+    #[error("run `{label}` has a point at step {step} after one at step {before}")]
+    Order {
+        /// Its label.
+        label: String,
+        /// The lower step.
+        step: u64,
+        /// The higher step before it.
+        before: u64,
+    },
+    /// A file name that does not say what to draw.
+    #[error("`{path}` does not end in `.svg` or `.png`: choose one of them", path = path.display())]
+    Extension {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A size that cannot be drawn.
+    #[error(
+        "a picture of {width} x {height} points with {pixel_ratio} pixels a point cannot be drawn; width and height are 200 to 4000, the ratio 1 to 4"
+    )]
+    Size {
+        /// Width in points.
+        width: u32,
+        /// Height in points.
+        height: u32,
+        /// Pixels a point.
+        pixel_ratio: u32,
+    },
+    /// The band could not be computed.
+    #[error(transparent)]
+    Stats(#[from] StatsError),
+    /// The file could not be written.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The drawing library failed.
+    #[error("drawing failed: {0}")]
+    Draw(String),
+}
+
+impl PlotError {
+    /// Exit code of a command that ends with this error: 64 bad usage, 65 bad input, 70 our bug, 74 output
+    /// failed.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoRuns | Self::Extension { .. } | Self::Size { .. } => 64,
+            Self::Empty { .. } | Self::Order { .. } | Self::Stats(_) => 65,
+            Self::Storage(_) => 74,
+            Self::Draw(_) => 70,
+        }
+    }
+}
+
+/// Draws the curves to `out`, whose name ends in `.svg` or `.png`. An earlier picture is replaced.
+///
+/// # Errors
+/// When there is nothing to draw, the name ends otherwise, or the file cannot be written.
+pub fn plot(curves: &[Curve], out: &Path, options: &PlotOptions) -> Result<(), PlotError> {
+    let extension = out.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    let bytes = match extension.as_deref() {
+        Some("svg") => render_svg(curves, options)?.into_bytes(),
+        Some("png") => render_png(curves, options)?,
+        _ => return Err(PlotError::Extension { path: out.to_owned() }),
+    };
+    Ok(write_atomic(&FsStorage, out, &bytes)?)
+}
+
+/// The curves as the text of an SVG file.
+///
+/// # Errors
+/// When there is nothing to draw.
+pub fn render_svg(curves: &[Curve], options: &PlotOptions) -> Result<String, PlotError> {
+    // The library writes whole numbers; at ten a point a line keeps its shape however much it is enlarged.
+    const UNITS: u32 = 10;
+    let groups = prepare(curves, options)?;
+    let (width, height) = options.size;
+    let mut text = String::new();
+    {
+        let backend = SVGBackend::with_string(&mut text, (width * UNITS, height * UNITS));
+        draw(&backend.into_drawing_area(), &groups, options, UNITS)?;
+    }
+    let fine = format!("width=\"{}\" height=\"{}\"", width * UNITS, height * UNITS);
+    Ok(text.replacen(&fine, &format!("width=\"{width}\" height=\"{height}\""), 1))
+}
+
+/// The curves as the bytes of a PNG file.
+///
+/// # Errors
+/// When there is nothing to draw.
+pub fn render_png(curves: &[Curve], options: &PlotOptions) -> Result<Vec<u8>, PlotError> {
+    // Drawn finer and averaged: lines without steps.
+    const FINER: u32 = 2;
+    let groups = prepare(curves, options)?;
+    let (width, height) = (options.size.0 * options.pixel_ratio, options.size.1 * options.pixel_ratio);
+    let fine = (width * FINER, height * FINER);
+    let mut buffer = vec![255; fine.0 as usize * fine.1 as usize * 3];
+    {
+        let backend = BitMapBackend::with_buffer(&mut buffer, fine);
+        draw(&backend.into_drawing_area(), &groups, options, options.pixel_ratio * FINER)?;
+    }
+    let pixels = shrink(&buffer, width as usize, height as usize, FINER as usize);
+    Ok(png::encode(&pixels, width, height))
+}
+
+/// Averages blocks of `factor x factor` RGB pixels.
+fn shrink(fine: &[u8], width: usize, height: usize, factor: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(width * height * 3);
+    let stride = width * factor * 3;
+    let count = factor * factor;
+    for y in 0..height {
+        for x in 0..width {
+            for channel in 0..3 {
+                let mut sum = 0;
+                for dy in 0..factor {
+                    for dx in 0..factor {
+                        sum +=
+                            usize::from(fine[(y * factor + dy) * stride + (x * factor + dx) * 3 + channel]);
+                    }
+                }
+                out.push(((sum + count / 2) / count) as u8);
+            }
+        }
+    }
+    out
+}
+
+/// The line and band of one label.
+struct Group {
+    label: String,
+    line: Vec<(f64, f64)>,
+    /// Steps with the lower and upper end; empty for a single run.
+    band: Vec<(f64, f64, f64)>,
+}
+
+fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotError> {
+    let (width, height) = options.size;
+    let pixel_ratio = options.pixel_ratio;
+    if !(200..=4000).contains(&width) || !(200..=4000).contains(&height) || !(1..=4).contains(&pixel_ratio) {
+        return Err(PlotError::Size { width, height, pixel_ratio });
+    }
+    if curves.is_empty() {
+        return Err(PlotError::NoRuns);
+    }
+    let mut by_label: BTreeMap<&str, Vec<Vec<(f64, f64)>>> = BTreeMap::new();
+    let mut order: Vec<&str> = Vec::new();
+    for curve in curves {
+        for pair in curve.points.windows(2) {
+            if pair[1].0 < pair[0].0 {
+                let label = curve.label.clone();
+                return Err(PlotError::Order { label, step: pair[1].0, before: pair[0].0 });
+            }
+        }
+        let finite = curve.points.iter().filter(|(_, v)| v.is_finite());
+        let points = thin(&finite.map(|(s, v)| (*s as f64, *v)).collect::<Vec<_>>());
+        if points.is_empty() {
+            return Err(PlotError::Empty { label: curve.label.clone() });
+        }
+        if !order.contains(&curve.label.as_str()) {
+            order.push(&curve.label);
+        }
+        by_label.entry(&curve.label).or_default().push(points);
+    }
+    order.iter().map(|label| group(label, &by_label[label], options.band)).collect()
+}
+
+/// At most [`MAX_POINTS`] points: the means of equal spans of steps.
+fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    if points.len() <= MAX_POINTS {
+        return points.to_vec();
+    }
+    let (first, last) = (points[0].0, points[points.len() - 1].0);
+    let span = ((last - first) / MAX_POINTS as f64).max(f64::MIN_POSITIVE);
+    let cell = |step: f64| (((step - first) / span) as usize).min(MAX_POINTS - 1);
+    points
+        .chunk_by(|a, b| cell(a.0) == cell(b.0))
+        .map(|same| {
+            let n = same.len() as f64;
+            (same.iter().map(|p| p.0).sum::<f64>() / n, same.iter().map(|p| p.1).sum::<f64>() / n)
+        })
+        .collect()
+}
+
+fn group(label: &str, runs: &[Vec<(f64, f64)>], band: Band) -> Result<Group, PlotError> {
+    // Control characters would make the SVG invalid.
+    let name: String = label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if let [run] = runs {
+        return Ok(Group { label: name, line: run.clone(), band: Vec::new() });
+    }
+    // Where all seeds have values: a mean over fewer of them would jump where one ends.
+    let first = runs.iter().map(|r| r[0].0).fold(f64::NEG_INFINITY, f64::max);
+    let last = runs.iter().map(|r| r[r.len() - 1].0).fold(f64::INFINITY, f64::min).max(first);
+    let longest = runs.iter().map(Vec::len).max().unwrap_or(1).clamp(2, MAX_POINTS);
+    let mut out = Group { label: format!("{name} ({} seeds)", runs.len()), line: vec![], band: vec![] };
+    for i in 0..longest {
+        let step = first + (last - first) * i as f64 / (longest - 1) as f64;
+        let values: Vec<f64> = runs.iter().map(|run| at(run, step)).collect();
+        let (low, high) = match band {
+            Band::MinMax => values
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(*v), high.max(*v))),
+            Band::Bootstrap95 => {
+                let interval = stats::bootstrap(&values, i as u64, BAND_RESAMPLES, stats::mean)?;
+                (interval.low, interval.high)
+            }
+        };
+        out.line.push((step, stats::mean(&values)));
+        out.band.push((step, low, high));
+    }
+    Ok(out)
+}
+
+/// The value of a curve at a step, by linear interpolation; its end values beyond its ends.
+fn at(points: &[(f64, f64)], step: f64) -> f64 {
+    let after = points.partition_point(|p| p.0 <= step);
+    match (after.checked_sub(1).map(|i| points[i]), points.get(after)) {
+        (Some(a), Some(b)) => a.1 + (step - a.0) / (b.0 - a.0) * (b.1 - a.1),
+        (Some(a), None) => a.1,
+        (None, Some(b)) => b.1,
+        (None, None) => f64::NAN,
+    }
+}
+
+/// `950`, `20k`, `1.5M`, `2G`.
+fn short_number(x: f64) -> String {
+    let (scaled, unit) = match x.abs() {
+        a if a >= 1e9 => (x / 1e9, "G"),
+        a if a >= 1e6 => (x / 1e6, "M"),
+        a if a >= 1e3 => (x / 1e3, "k"),
+        _ => (x, ""),
+    };
+    // Three decimals, without what says nothing, and a true minus sign.
+    let digits = format!("{scaled:.3}");
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    match digits {
+        "-0" => "0".into(),
+        d => format!("{}{unit}", d.replace('-', "\u{2212}")),
+    }
+}
+
+/// The lowest and highest value to show, with some room, never equal.
+fn value_range(groups: &[Group], threshold: Option<f64>) -> (f64, f64) {
+    let values = groups.iter().flat_map(|g| {
+        let band = g.band.iter().flat_map(|b| [b.1, b.2]);
+        g.line.iter().map(|p| p.1).chain(band)
+    });
+    let (low, high) = values
+        .chain(threshold.filter(|t| t.is_finite()))
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let room = match high - low {
+        span if span > 0.0 => 0.06 * span,
+        _ => (0.1 * high.abs()).max(1.0),
+    };
+    (low - room, high + room)
+}
+
+fn load_font() -> Result<(), PlotError> {
+    static LOADED: OnceLock<bool> = OnceLock::new();
+    let loaded = *LOADED.get_or_init(|| register_font(FAMILY, FontStyle::Normal, FONT).is_ok());
+    loaded.then_some(()).ok_or_else(|| PlotError::Draw("the embedded font is unreadable".into()))
+}
+
+/// Draws everything. `scale` is the number of the backend's units a point.
+fn draw<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    groups: &[Group],
+    options: &PlotOptions,
+    scale: u32,
+) -> Result<(), PlotError> {
+    load_font()?;
+    let failed = |e: DrawingAreaErrorKind<B::ErrorType>| PlotError::Draw(e.to_string());
+    let s = scale;
+    let font = |points: u32| (FAMILY, points * s).into_font().color(&TEXT);
+    area.fill(&WHITE).map_err(failed)?;
+
+    let steps = || groups.iter().flat_map(|g| g.line.iter().map(|p| p.0));
+    let last = steps().fold(f64::NEG_INFINITY, f64::max);
+    let first = steps().fold(f64::INFINITY, f64::min);
+    // Training begins at 0; a curve that begins far from there (a part of a run) does not.
+    let x_low = if first <= 0.25 * last { 0.0 } else { first };
+    let x_high = if last > x_low { last } else { x_low + 1.0 };
+    let (y_low, y_high) = value_range(groups, options.threshold.as_ref().map(|t| t.0));
+
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(14 * s).margin_right(26 * s).x_label_area_size(50 * s).y_label_area_size(72 * s);
+    if !options.title.is_empty() {
+        builder.caption(&options.title, font(22));
+    }
+    let mut chart = builder.build_cartesian_2d(x_low..x_high, y_low..y_high).map_err(failed)?;
+    chart
+        .configure_mesh()
+        .x_labels(8)
+        .y_labels(8)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID.stroke_width(s))
+        .axis_style(AXIS.stroke_width(s))
+        .x_label_formatter(&|x| short_number(*x))
+        .y_label_formatter(&|y| short_number(*y))
+        .label_style(font(15))
+        .axis_desc_style(font(16))
+        .x_desc(options.x_label.as_str())
+        .y_desc(options.y_label.as_str())
+        .set_all_tick_mark_size(5 * s)
+        .draw()
+        .map_err(failed)?;
+
+    // Bands first, so that no line is covered.
+    for (i, group) in groups.iter().enumerate() {
+        let colour = PALETTE[i % PALETTE.len()];
+        if !group.band.is_empty() {
+            let upper = group.band.iter().map(|b| (b.0, b.2));
+            let lower = group.band.iter().rev().map(|b| (b.0, b.1));
+            let outline: Vec<(f64, f64)> = upper.chain(lower).collect();
+            chart
+                .draw_series(std::iter::once(Polygon::new(outline, colour.mix(0.2).filled())))
+                .map_err(failed)?;
+        }
+    }
+    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| v.is_finite()) {
+        let dash =
+            DashedLineSeries::new([(x_low, *value), (x_high, *value)], 7 * s, 5 * s, AXIS.stroke_width(s));
+        chart.draw_series(dash).map_err(failed)?.label(format!("{name} {}", short_number(*value))).legend(
+            move |(x, y)| {
+                let dash = |from: i32| {
+                    let ends = [(from * s as i32, 0), ((from + 7) * s as i32, 0)];
+                    PathElement::new(ends, AXIS.stroke_width(s))
+                };
+                EmptyElement::at((x, y)) + dash(4) + dash(16)
+            },
+        );
+    }
+    for (i, group) in groups.iter().enumerate() {
+        let style = PALETTE[i % PALETTE.len()].stroke_width(2 * s);
+        let line = match group.line.as_slice() {
+            // A line needs two ends.
+            [only] => vec![*only, *only],
+            line => line.to_vec(),
+        };
+        chart
+            .draw_series(LineSeries::new(line, style))
+            .map_err(failed)?
+            .label(group.label.clone())
+            .legend(move |(x, y)| PathElement::new(swatch(x, y, s), style));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .margin(12 * s)
+        .legend_area_size(38 * s)
+        .background_style(WHITE.mix(0.85))
+        .border_style(GRID.stroke_width(s))
+        .label_font(font(15))
+        .draw()
+        .map_err(failed)?;
+    area.present().map_err(failed)
+}
+
+/// The line beside a name in the legend.
+fn swatch(x: i32, y: i32, scale: u32) -> [(i32, i32); 2] {
+    let s = scale as i32;
+    [(x + 4 * s, y), (x + 32 * s, y)]
+}
+
+mod png {
+    //! Just enough of PNG (RFC 2083, ISO 15948): one image of 8-bit RGB.
+
+    /// CRC-32 of the format: the one of ISO 3309, reflected.
+    fn crc32(parts: [&[u8]; 2]) -> u32 {
+        let mut crc = !0u32;
+        for byte in parts.into_iter().flatten() {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1));
+            }
+        }
+        !crc
+    }
+
+    fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
+        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
+        out.extend_from_slice(kind);
+        out.extend_from_slice(data);
+        out.extend_from_slice(&crc32([kind, data]).to_be_bytes());
+    }
+
+    /// The file with these pixels, three bytes each, row by row.
+    pub(super) fn encode(pixels: &[u8], width: u32, height: u32) -> Vec<u8> {
+        const LEVEL: u8 = 7;
+        const UP: u8 = 2;
+        let stride = width as usize * 3;
+        let mut filtered = Vec::with_capacity(pixels.len() + height as usize);
+        let mut above = vec![0; stride];
+        for row in pixels.chunks_exact(stride) {
+            // The difference to the row above: mostly zeros in a diagram.
+            filtered.push(UP);
+            filtered.extend(row.iter().zip(&above).map(|(x, a)| x.wrapping_sub(*a)));
+            above.copy_from_slice(row);
+        }
+        let mut header = Vec::with_capacity(13);
+        header.extend_from_slice(&width.to_be_bytes());
+        header.extend_from_slice(&height.to_be_bytes());
+        // 8 bits a channel, RGB, deflate, adaptive filters, not interlaced.
+        header.extend_from_slice(&[8, 2, 0, 0, 0]);
+        let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+        chunk(&mut out, b"IHDR", &header);
+        chunk(&mut out, b"IDAT", &miniz_oxide::deflate::compress_to_vec_zlib(&filtered, LEVEL));
+        chunk(&mut out, b"IEND", &[]);
+        out
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_end_chunk_is_the_one_of_every_png() {
+            let file = encode(&[0; 12], 2, 2);
+            assert_eq!(file[file.len() - 12..], *b"\0\0\0\0IEND\xae\x42\x60\x82");
+            assert_eq!(file[8..16], *b"\0\0\0\x0dIHDR");
+            // The check value of the CRC catalogue.
+            assert_eq!(crc32([b"12345", b"6789"]), 0xcbf4_3926);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        for (x, text) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (950.0, "950"),
+            (0.25, "0.25"),
+            (-200.0, "\u{2212}200"),
+            (20_000.0, "20k"),
+            (1_500_000.0, "1.5M"),
+            (1_000_000.0, "1M"),
+            (-1_250.0, "\u{2212}1.25k"),
+            (2e9, "2G"),
+        ] {
+            assert_eq!(short_number(x), text);
+        }
+    }
+
+    #[test]
+    fn interpolation_and_ends() {
+        let points = [(10.0, 1.0), (20.0, 3.0), (20.0, 5.0), (40.0, 9.0)];
+        for (step, value) in [(5.0, 1.0), (10.0, 1.0), (15.0, 2.0), (20.0, 5.0), (30.0, 7.0), (50.0, 9.0)] {
+            assert_eq!(at(&points, step), value, "{step}");
+        }
+    }
+
+    #[test]
+    fn mean_and_bands_by_hand() {
+        let runs = [vec![(0.0, 0.0), (10.0, 10.0)], vec![(0.0, 4.0), (10.0, 4.0), (20.0, 9.0)]];
+        let g = group("x", &runs, Band::MinMax).unwrap();
+        assert_eq!(g.line, [(0.0, 2.0), (5.0, 4.5), (10.0, 7.0)]);
+        assert_eq!(g.band, [(0.0, 0.0, 4.0), (5.0, 4.0, 5.0), (10.0, 4.0, 10.0)]);
+        assert_eq!(g.label, "x (2 seeds)");
+        // Of two seeds the bootstrap draws (a, a), (a, b), (b, a), (b, b): its ends are the seeds.
+        assert_eq!(group("x", &runs, Band::Bootstrap95).unwrap().band, g.band);
+        let single = group("x", &runs[..1], Band::MinMax).unwrap();
+        assert!(single.band.is_empty() && single.label == "x" && single.line == runs[0]);
+    }
+
+    #[test]
+    fn thinning_keeps_the_mean() {
+        let points: Vec<(f64, f64)> = (0..100_000).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        let thinned = thin(&points);
+        assert_eq!(thinned.len(), MAX_POINTS);
+        assert!(thinned.iter().all(|p| (p.1 - 0.5).abs() < 0.01));
+        assert!(thinned.windows(2).all(|w| w[0].0 < w[1].0));
+        assert_eq!(thin(&points[..10]), points[..10]);
+        // Many points at one step.
+        assert_eq!(thin(&vec![(5.0, 2.0); 1_000]), [(5.0, 2.0)]);
+    }
+
+    #[test]
+    fn shrinking_averages_blocks() {
+        let fine = [[0u8, 0, 0], [4, 8, 255], [8, 0, 0], [4, 8, 1]].concat();
+        assert_eq!(shrink(&fine, 1, 1, 2), [4, 4, 64]);
+    }
+}

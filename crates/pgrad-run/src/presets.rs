@@ -1,0 +1,37 @@
+//! Settings that are known to work, by environment and algorithm: data, compiled in.
+
+/// A preset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preset {
+    /// Environment.
+    pub env: &'static str,
+    /// Algorithm.
+    pub algo: &'static str,
+    /// The settings, as TOML.
+    pub toml: &'static str,
+}
+
+macro_rules! preset {
+    ($env:literal, $algo:literal) => {
+        Preset {
+            env: $env,
+            algo: $algo,
+            toml: include_str!(concat!("../../../presets/", $env, "/", $algo, ".toml")),
+        }
+    };
+}
+
+/// All presets.
+pub static PRESETS: &[Preset] = &[
+    preset!("CartPole-v1", "ppo"),
+    preset!("Acrobot-v1", "ppo"),
+    preset!("MountainCar-v0", "ppo"),
+    preset!("MountainCarContinuous-v0", "ppo"),
+    preset!("Pendulum-v1", "ppo"),
+];
+
+/// The preset of `algo` for `env`.
+#[must_use]
+pub fn find(algo: &str, env: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|p| p.algo == algo && p.env == env)
+}

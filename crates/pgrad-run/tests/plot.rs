@@ -1,0 +1,205 @@
+//! Pictures of learning curves.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use pgrad_num::Stream;
+use pgrad_run::plot::{Band, Curve, PlotError, PlotOptions, plot, render_png, render_svg};
+
+/// A curve that rises from 20 towards `top`, with noise.
+fn learning(label: &str, seed: u64, top: f64) -> Curve {
+    let mut random = Stream::new(seed, 9, 0);
+    let rate = random.uniform_in(6.0, 14.0);
+    let points = (1..=200u64)
+        .map(|i| {
+            let t = i as f64 / 200.0;
+            let noise = 12.0 * random.normal() * (1.0 - t);
+            (i * 512, (20.0 + (top - 20.0) * (1.0 - (-rate * t * t).exp()) + noise).min(500.0))
+        })
+        .collect();
+    Curve { label: label.into(), points }
+}
+
+fn curves() -> Vec<Curve> {
+    let mut all: Vec<Curve> = (0..5).map(|s| learning("ppo", s, 500.0)).collect();
+    all.extend((5..10).map(|s| learning("a2c", s, 420.0)));
+    all.push(learning("reinforce", 11, 250.0));
+    all
+}
+
+fn options() -> PlotOptions {
+    PlotOptions {
+        title: "CartPole-v1".into(),
+        threshold: Some((475.0, "solved at".into())),
+        ..PlotOptions::default()
+    }
+}
+
+/// Width, height and RGB pixels of a PNG file; checks the length and order of its chunks.
+fn decode(file: &[u8]) -> (usize, usize, Vec<u8>) {
+    let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n").unwrap();
+    let mut chunks = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let len = u32::from_be_bytes(*len) as usize;
+        chunks.push((&after[..4], &after[4..4 + len]));
+        rest = &after[4 + len + 4..];
+    }
+    assert_eq!(chunks.iter().map(|c| c.0).collect::<Vec<_>>(), [b"IHDR", b"IDAT", b"IEND"]);
+    let number = |i: usize| u32::from_be_bytes(chunks[0].1[i..i + 4].try_into().unwrap()) as usize;
+    let (width, height) = (number(0), number(4));
+    let data = miniz_oxide::inflate::decompress_to_vec_zlib(chunks[1].1).unwrap();
+    let mut pixels: Vec<u8> = Vec::new();
+    for (y, row) in data.chunks_exact(1 + width * 3).enumerate() {
+        assert_eq!(row[0], 2, "filter of the row");
+        for (x, v) in row[1..].iter().enumerate() {
+            let above = if y == 0 { 0 } else { pixels[(y - 1) * width * 3 + x] };
+            pixels.push(v.wrapping_add(above));
+        }
+    }
+    assert_eq!(pixels.len(), width * height * 3);
+    (width, height, pixels)
+}
+
+fn count(pixels: &[u8], colour: [u8; 3]) -> usize {
+    pixels.as_chunks::<3>().0.iter().filter(|p| **p == colour).count()
+}
+
+#[test]
+fn a_png_has_its_size_its_lines_and_its_text() {
+    let (width, height, pixels) = decode(&render_png(&curves(), &options()).unwrap());
+    assert_eq!((width, height), (1800, 1120));
+    // The three lines in their colours, the white ground, and dark text.
+    for colour in [[0, 114, 178], [213, 94, 0], [0, 158, 115]] {
+        let n = count(&pixels, colour);
+        assert!((1_500..60_000).contains(&n), "{colour:?}: {n}");
+    }
+    assert!(count(&pixels, [255, 255, 255]) > width * height / 2);
+    let dark = count(&pixels, [40, 40, 40]);
+    assert!((500..40_000).contains(&dark), "{dark} pixels of text");
+    // Corners are empty: nothing is cut off there.
+    for corner in [0, width - 1, (height - 1) * width, height * width - 1] {
+        assert_eq!(pixels[corner * 3..corner * 3 + 3], [255, 255, 255]);
+    }
+}
+
+#[test]
+fn the_band_of_the_seeds_is_drawn_around_their_mean() {
+    // Two seeds at 0 and 10: the band fills the picture between them, the mean runs through its middle.
+    let flat = |v: f64| Curve { label: "x".into(), points: vec![(0, v), (1_000, v)] };
+    let options = PlotOptions { pixel_ratio: 1, ..PlotOptions::default() };
+    let (width, height, both) = decode(&render_png(&[flat(0.0), flat(10.0)], &options).unwrap());
+    let colour_at = |pixels: &[u8], y: usize| pixels[(y * width + width / 2) * 3..][..3].to_vec();
+    let rows: Vec<usize> = (0..height).filter(|y| colour_at(&both, *y) == [0, 114, 178]).collect();
+    let band: Vec<usize> = (0..height).filter(|y| colour_at(&both, *y) == [204, 227, 240]).collect();
+    assert!(rows.len() >= 2 && band.len() > height / 2, "{} {}", rows.len(), band.len());
+    let middle = (band[0] + band[band.len() - 1]) / 2;
+    assert!(rows.iter().all(|y| y.abs_diff(middle) <= 3), "{rows:?} around {middle}");
+    let (_, _, single) = decode(&render_png(&[flat(0.0)], &options).unwrap());
+    assert_eq!(count(&single, [204, 227, 240]), 0);
+}
+
+#[test]
+fn pictures_are_the_same_every_time() {
+    for band in [Band::MinMax, Band::Bootstrap95] {
+        let options = PlotOptions { band, ..options() };
+        assert_eq!(render_png(&curves(), &options).unwrap(), render_png(&curves(), &options).unwrap());
+        assert_eq!(render_svg(&curves(), &options).unwrap(), render_svg(&curves(), &options).unwrap());
+    }
+    let bands = [Band::MinMax, Band::Bootstrap95]
+        .map(|band| render_svg(&curves(), &PlotOptions { band, ..options() }).unwrap());
+    assert_ne!(bands[0], bands[1]);
+}
+
+#[test]
+fn an_svg_says_what_it_shows() {
+    let svg = render_svg(&curves(), &options()).unwrap();
+    assert!(svg.starts_with("<svg width=\"900\" height=\"560\" viewBox=\"0 0 9000 5600\""), "{svg:.200}");
+    assert!(svg.trim_end().ends_with("</svg>"));
+    for text in [
+        "CartPole-v1",
+        "environment steps",
+        "episode return",
+        "ppo (5 seeds)",
+        "a2c (5 seeds)",
+        "\nreinforce\n",
+        "solved at 475",
+        "100k",
+    ] {
+        assert!(svg.contains(text), "no {text:?}");
+    }
+    assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    assert!(svg.len() < 200_000, "{} bytes", svg.len());
+}
+
+#[test]
+fn names_cannot_break_out_of_the_svg() {
+    let mut curve = learning("</text><script>alert(1)</script>\u{1b}\0", 1, 100.0);
+    let options = PlotOptions { title: "a < b & \"c\"".into(), ..PlotOptions::default() };
+    let svg = render_svg(std::slice::from_ref(&curve), &options).unwrap();
+    assert!(!svg.contains("<script") && svg.contains("&lt;script"));
+    assert!(svg.contains("a &lt; b &amp;"));
+    assert!(!svg.chars().any(|c| c.is_control() && c != '\n'));
+    curve.label.clear();
+    render_svg(&[curve], &options).unwrap();
+}
+
+#[test]
+fn odd_curves_are_drawn() {
+    let curve = |points: &[(u64, f64)]| Curve { label: "x".into(), points: points.to_vec() };
+    for runs in [
+        vec![curve(&[(0, 0.0)])],
+        vec![curve(&[(5, 1.0)]), curve(&[(5, 2.0)])],
+        vec![curve(&[(1, 3.0), (2, 3.0)])],
+        vec![curve(&[(0, 1.0), (10, 2.0)]), curve(&[(20, 1.0), (30, 2.0)])],
+        vec![curve(&[(1, f64::NAN), (2, 1.0), (3, f64::INFINITY), (4, 2.0)])],
+        vec![curve(&[(u64::MAX - 1, -1e300), (u64::MAX, 1e300)])],
+        vec![curve(&[(1, 1e-300), (2, 2e-300)])],
+        vec![curve(&[(1_000_000, 1.0), (1_000_000, 2.0), (1_000_001, 2.0)])],
+    ] {
+        let options = PlotOptions { pixel_ratio: 1, ..options() };
+        let svg = render_svg(&runs, &options).unwrap();
+        assert!(!svg.contains("NaN"), "{runs:?}");
+        decode(&render_png(&runs, &options).unwrap());
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_is_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = |name: &str| tmp.path().join(name);
+    let fine = [learning("x", 1, 10.0)];
+    let empty = [Curve { label: "young".into(), points: vec![(1, f64::NAN)] }];
+    let back = [Curve { label: "x".into(), points: vec![(2, 1.0), (1, 1.0)] }];
+    let e = plot(&[], &out("a.svg"), &options()).unwrap_err();
+    assert!(matches!(e, PlotError::NoRuns) && e.exit_code() == 64);
+    let e = plot(&empty, &out("a.svg"), &options()).unwrap_err();
+    assert!(e.to_string().contains("`young`") && e.exit_code() == 65);
+    assert!(matches!(
+        plot(&back, &out("a.svg"), &options()),
+        Err(PlotError::Order { step: 1, before: 2, .. })
+    ));
+    for name in ["a.jpg", "a", "svg"] {
+        let e = plot(&fine, &out(name), &options()).unwrap_err();
+        assert!(matches!(e, PlotError::Extension { .. }), "{e}");
+    }
+    for (size, pixel_ratio) in [((0, 560), 1), ((900, 100_000), 1), ((900, 560), 0), ((900, 560), 99)] {
+        let e = plot(&fine, &out("a.png"), &PlotOptions { size, pixel_ratio, ..options() }).unwrap_err();
+        assert!(matches!(e, PlotError::Size { .. }), "{e}");
+    }
+    let e = plot(&fine, &out("none/a.svg"), &options()).unwrap_err();
+    assert!(e.to_string().contains("none") && e.exit_code() == 74, "{e}");
+    assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn a_file_is_written_and_replaced_whole() {
+    let tmp = tempfile::tempdir().unwrap();
+    for name in ["curve.svg", "curve.PNG"] {
+        let out = tmp.path().join(name);
+        plot(&curves()[..1], &out, &options()).unwrap();
+        let first = std::fs::read(&out).unwrap();
+        plot(&curves(), &out, &options()).unwrap();
+        assert_ne!(std::fs::read(&out).unwrap(), first);
+    }
+    assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 2);
+    assert_eq!(std::fs::read(tmp.path().join("curve.PNG")).unwrap()[1..4], *b"PNG");
+}
