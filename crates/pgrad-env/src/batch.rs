@@ -41,6 +41,42 @@ pub trait BatchEnv: Send {
     fn load(&mut self, b: usize, state: &[f64]) -> bool;
 }
 
+impl<B: BatchEnv + ?Sized> BatchEnv for Box<B> {
+    fn spec(&self) -> &EnvSpec {
+        (**self).spec()
+    }
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+    fn reset(&mut self, b: usize, rng: &mut Stream) {
+        (**self).reset(b, rng);
+    }
+    fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
+        (**self).step(actions, rngs, rewards, ends);
+    }
+    fn observe(&self, obs: ColsMut<'_, f32>) {
+        (**self).observe(obs);
+    }
+    fn observe_one(&self, b: usize, obs: &mut [f32]) {
+        (**self).observe_one(b, obs);
+    }
+    fn action_mask(&self, b: usize, mask: &mut [bool]) {
+        (**self).action_mask(b, mask);
+    }
+    fn wrong_shape(&self, b: usize) -> Option<usize> {
+        (**self).wrong_shape(b)
+    }
+    fn any_wrong_shape(&self) -> bool {
+        (**self).any_wrong_shape()
+    }
+    fn save(&self, b: usize) -> Option<Vec<f64>> {
+        (**self).save(b)
+    }
+    fn load(&mut self, b: usize, state: &[f64]) -> bool {
+        (**self).load(b, state)
+    }
+}
+
 /// A [`BatchEnv`] of separate environments.
 #[derive(Debug)]
 pub struct Each<E> {

@@ -23,7 +23,7 @@ mod space;
 mod vec_env;
 
 pub use batch::{BatchEnv, Each};
-pub use check::{Finding, check_batch_env, check_env};
+pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::EnvError;
 pub use random::RandomActions;
