@@ -2,7 +2,7 @@
 
 use crate::init::orthogonal;
 use pgrad_num::gemm::{Mat, Write, matmul};
-use pgrad_num::{Cols, ColsMut, Real, Stream, kernels};
+use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 use std::ops::Range;
 use thiserror::Error;
 
@@ -308,7 +308,7 @@ impl Mlp {
         let (linear, free) = out.split_at_mut(self.linear_rows * n);
         matmul(linear, Write::Replace, w, Mat::new(input, self.last_width(), n));
         for (row, b) in linear.chunks_exact_mut(n).zip(bias) {
-            kernels::simd(|| row.iter_mut().for_each(|y| *y += *b));
+            simd!(|| row.iter_mut().for_each(|y| *y += *b));
         }
         for (row, b) in free.chunks_exact_mut(n).zip(&bias[self.linear_rows..]) {
             row.fill(*b);
@@ -444,14 +444,14 @@ impl Mlp {
 fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation: Activation) {
     // The activation is matched outside the loops, so that each compiles to straight vector code.
     match activation {
-        Activation::Tanh => kernels::simd(|| {
+        Activation::Tanh => simd!(|| {
             for (row, b) in h.chunks_exact_mut(n).zip(bias) {
                 for z in row {
                     *z = Activation::Tanh.apply(*z + *b);
                 }
             }
         }),
-        Activation::Relu => kernels::simd(|| {
+        Activation::Relu => simd!(|| {
             for (row, b) in h.chunks_exact_mut(n).zip(bias) {
                 for z in row {
                     *z = Activation::Relu.apply(*z + *b);
@@ -466,8 +466,8 @@ const LANES: usize = 16;
 /// `∂z = φ'(z) ∂h` in place, and the bias gradient `∂b += Σ_samples ∂z`, in one pass.
 fn through_activation<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, activation: Activation) {
     match activation {
-        Activation::Tanh => kernels::simd(|| through(d, h, d_bias, n, |h| Activation::Tanh.slope(h))),
-        Activation::Relu => kernels::simd(|| through(d, h, d_bias, n, |h| Activation::Relu.slope(h))),
+        Activation::Tanh => simd!(|| through(d, h, d_bias, n, |h| Activation::Tanh.slope(h))),
+        Activation::Relu => simd!(|| through(d, h, d_bias, n, |h| Activation::Relu.slope(h))),
     }
 }
 
@@ -494,7 +494,7 @@ fn through<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, slope: imp
 
 /// `Σ x` with a fixed number of lanes.
 fn row_sum<R: Real>(x: &[R]) -> R {
-    kernels::simd(|| {
+    simd!(|| {
         let mut acc = [R::ZERO; LANES];
         let chunks = x.chunks_exact(LANES);
         let mut tail = R::ZERO;

@@ -1,6 +1,6 @@
 //! Adam.
 
-use pgrad_num::{Real, Record, RecordError, kernels};
+use pgrad_num::{Real, Record, RecordError, kernels, simd};
 
 /// Adam's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +55,7 @@ impl<R: Real> Adam<R> {
         let (keep1, take1) = (R::of(beta1), R::of(1.0 - beta1));
         let (keep2, take2) = (R::of(beta2), R::of(1.0 - beta2));
         let (ms, vs) = (&mut self.m[..n], &mut self.v[..n]);
-        kernels::simd(|| {
+        simd!(|| {
             for i in 0..n {
                 let g = gradient[i];
                 let m = keep1.mul_add(ms[i], take1 * g);
