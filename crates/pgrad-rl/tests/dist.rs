@@ -346,6 +346,7 @@ fn forbidden_alternatives_get_nothing() {
 fn a_choice_without_alternatives_is_found_and_becomes_nan() {
     let dist = ActionDist::MultiCategorical { nvec: vec![2, 3] };
     let mut mask = vec![true; 5 * 4];
+    mask[1] = false; // choice 0 of sample 1 keeps an alternative
     assert_eq!(dist.first_empty_choice(Cols::new(&mask, 5, 4)), None);
     for r in 2..5 {
         mask[r * 4 + 3] = false;

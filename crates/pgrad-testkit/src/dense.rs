@@ -164,6 +164,9 @@ mod tests {
     fn random_spd_is_symmetric_with_positive_curvature() {
         let a = Dense::random_spd(6, 0.1, 9);
         assert!(a.max_difference(&a.transpose()) < 1e-15);
+        let shifted = Dense::random_spd(6, 5.1, 9);
+        let five = Dense::from_fn(6, 6, |i, j| a.at(i, j) + if i == j { 5.0 } else { 0.0 });
+        assert!(shifted.max_difference(&five) < 1e-14);
         for seed in 0..20 {
             let v = crate::random_vector(seed, 6);
             let (vv, vav): (f64, f64) =
