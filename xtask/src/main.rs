@@ -1,2 +1,58 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks: `cargo xtask TASK`.
+
+#![expect(clippy::print_stdout, reason = "a task talks to the terminal")]
+
+mod book;
+mod ci;
+mod command;
+mod floors;
+mod goldens;
+mod pages;
+mod reference;
+mod test;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  test [ARGS]          all tests, and what they need, from nothing; ARGS go to `cargo test`
+                       in place of --workspace (`cargo xtask test -p pgrad-num`)
+  ci                   what must hold before a change is accepted: format, lints, floors, documentation,
+                       generated pages, the book, tests
+  floors               each crate depends on strictly lower floors only, and on what belongs to it
+  reference [--check]  writes the book's page of settings; --check says whether it is up to date
+  book [--fix]         links, quoted lines of code and names of metrics in the documents are right;
+                       --fix moves line numbers to where the quoted lines are now
+  goldens              makes the goldens again and says whether they changed
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            println!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[&str]) -> Result<()> {
+    match args {
+        ["floors"] => floors::run(),
+        ["test", rest @ ..] => test::run(rest),
+        ["ci"] => ci::run(),
+        ["reference"] => reference::run(false),
+        ["reference", "--check"] => reference::run(true),
+        ["book"] => book::run(false),
+        ["book", "--fix"] => book::run(true),
+        ["goldens"] => goldens::run(),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => bail!("there is no task `{}`\n\n{HELP}", other.join(" ")),
+    }
+}

@@ -1,0 +1,173 @@
+//! The documents say what is true: links, quoted lines, names of metrics, lists of pages and dependencies.
+
+use crate::command::root;
+use crate::pages::{check, files};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Heading of the part of an algorithm's page that explains what it logs.
+const METRICS_HEADING: &str = "## Logged metrics";
+
+/// Checks all documents; with `fix`, moves line numbers to where the quoted lines are now.
+///
+/// # Errors
+/// When anything is wrong that was not mended.
+pub(crate) fn run(fix: bool) -> Result<()> {
+    let root = root();
+    let mut found = Vec::new();
+    let pages = documents(&root)?;
+    for page in &pages {
+        let text = std::fs::read_to_string(root.join(page))?;
+        let read = |path: &Path| match root.join(path) {
+            folder if folder.is_dir() => Some(String::new()),
+            file => std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        };
+        let checked = check(page, &text, &read);
+        found.extend(checked.problems);
+        if fix && !checked.stale.is_empty() {
+            std::fs::write(root.join(page), checked.mended)?;
+            println!("{}: {} line numbers mended", page.display(), checked.stale.len());
+        } else {
+            found.extend(checked.stale.into_iter().map(|s| format!("{s} (`cargo xtask book --fix`)")));
+        }
+    }
+    found.extend(algorithm_pages(&root)?);
+    found.extend(summary(&root, &pages)?);
+    found.extend(dependencies(&root)?);
+    for line in &found {
+        println!("{line}");
+    }
+    if !found.is_empty() {
+        bail!("{} things in the documents are wrong", found.len());
+    }
+    println!("book: {} documents are right", pages.len());
+    Ok(())
+}
+
+/// The documents, relative to the root.
+fn documents(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut all: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "md") {
+            all.push(path);
+        }
+    }
+    for folder in ["book/src", "benchmarks"] {
+        all.extend(files(&root.join(folder), "md")?);
+    }
+    let mut all: Vec<PathBuf> = all.iter().map(|p| p.strip_prefix(root).unwrap_or(p).to_owned()).collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Every algorithm has a page that explains exactly what it and the driver log.
+fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
+    let driver = read("crates/pgrad-run/src/driver.rs")?;
+    let mut found = Vec::new();
+    for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
+        let source = std::fs::read_to_string(&file)?;
+        let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };
+        let Some(name) = between(entry, "name: \"", "\"") else { continue };
+        let path = format!("book/src/algorithms/{name}.md");
+        let Ok(page) = read(&path) else {
+            found.push(format!("the algorithm `{name}` has no page {path}"));
+            continue;
+        };
+        let logged = logged(&source, ".with(\"").into_iter().chain(logged(&driver, "row.push(\""));
+        let logged: BTreeSet<String> = logged.chain(["step".to_owned()]).collect();
+        let explained = explained(&page);
+        for name in logged.difference(&explained) {
+            found.push(format!("{path}: `{name}` is logged but not explained under \"{METRICS_HEADING}\""));
+        }
+        for name in explained.difference(&logged) {
+            found.push(format!("{path}: `{name}` is explained but not logged"));
+        }
+    }
+    Ok(found)
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    text.split_once(before)?.1.split_once(after).map(|(inner, _)| inner)
+}
+
+/// The names that a source logs by calls that begin with `call`.
+fn logged(source: &str, call: &str) -> BTreeSet<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    code.split(call)
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"'))
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+/// The names in the first column of the table of metrics.
+fn explained(page: &str) -> BTreeSet<String> {
+    let section = page.split_once(METRICS_HEADING).map_or("", |(_, rest)| rest);
+    let section = section.split("\n## ").next().unwrap_or_default();
+    first_column(section)
+}
+
+/// The names in backticks in the first column of tables.
+fn first_column(text: &str) -> BTreeSet<String> {
+    text.lines().filter_map(|l| between(l.strip_prefix("| ")?, "`", "`")).map(str::to_owned).collect()
+}
+
+/// Every page of the book stands in its table of contents.
+fn summary(root: &Path, pages: &[PathBuf]) -> Result<Vec<String>> {
+    let contents = std::fs::read_to_string(root.join("book/src/SUMMARY.md"))?;
+    let ours = pages
+        .iter()
+        .filter_map(|p| p.strip_prefix("book/src").ok())
+        .filter(|p| *p != Path::new("SUMMARY.md"));
+    Ok(ours
+        .filter(|p| !contents.contains(&format!("({})", p.display())))
+        .map(|p| format!("book/src/SUMMARY.md: does not list {}", p.display()))
+        .collect())
+}
+
+/// Every direct dependency has its line in DEPENDENCIES.md, and nothing else has one.
+fn dependencies(root: &Path) -> Result<Vec<String>> {
+    let manifest = std::fs::read_to_string(root.join("Cargo.toml"))?;
+    let page = std::fs::read_to_string(root.join("DEPENDENCIES.md"))?;
+    let (used, explained) = (direct_dependencies(&manifest), first_column(&page));
+    let missing =
+        used.difference(&explained).map(|n| format!("DEPENDENCIES.md: `{n}` is used but not explained"));
+    let extra =
+        explained.difference(&used).map(|n| format!("DEPENDENCIES.md: `{n}` is explained but not used"));
+    Ok(missing.chain(extra).collect())
+}
+
+/// The names of `[workspace.dependencies]` that are not ours.
+fn direct_dependencies(manifest: &str) -> BTreeSet<String> {
+    let section = manifest.split_once("[workspace.dependencies]\n").map_or("", |(_, rest)| rest);
+    let section = section.split("\n[").next().unwrap_or_default();
+    let entries = section.lines().filter_map(|l| l.split_once(" = "));
+    entries.filter(|(_, value)| !value.contains("path = ")).map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    #[test]
+    fn logged_and_explained_names_are_found() {
+        let source = "r.with(\"learn/kl\", x)\n  .with(\"learn/clip\", y)\n#[cfg(test)] .with(\"no\", 1)";
+        assert_eq!(logged(source, ".with(\""), set(&["learn/kl", "learn/clip"]));
+        let page = "# P\n| `a` | before |\n## Logged metrics\n\n| name | meaning |\n|---|---|\n| `learn/kl` | `x` |\n| [`b`] | |\n## Next\n| `c` | |\n";
+        assert_eq!(explained(page), set(&["learn/kl", "b"]));
+        assert_eq!(explained("# no such heading"), set(&[]));
+    }
+
+    #[test]
+    fn direct_dependencies_are_found() {
+        let manifest = "[x]\nno = \"1\"\n[workspace.dependencies]\nours = { path = \"crates/ours\" }\n\nserde = { version = \"1\" }\n# tests only\ntempfile = \"3\"  # why\n\n[profile.release]\nlto = \"thin\"\n";
+        assert_eq!(direct_dependencies(manifest), set(&["serde", "tempfile"]));
+    }
+}

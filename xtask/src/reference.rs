@@ -1,0 +1,26 @@
+//! The book's page of settings, generated from their declarations.
+
+use crate::command::{cargo, output, root};
+use anyhow::{Context, Result, bail};
+
+const PAGE: &str = "book/src/reference.md";
+
+/// Writes the page, or checks that it is up to date.
+///
+/// # Errors
+/// When the generator does not run, or the page is stale.
+pub(crate) fn run(check: bool) -> Result<()> {
+    let args = ["run", "--quiet", "--locked", "-p", "xtask", "--features", "reference", "--bin", "reference"];
+    let fresh = output(&mut cargo(&args))?;
+    let path = root().join(PAGE);
+    let old = std::fs::read_to_string(&path).unwrap_or_default();
+    if old == fresh {
+        println!("{PAGE} is up to date");
+    } else if check {
+        bail!("{PAGE} is stale: `cargo xtask reference` writes it anew");
+    } else {
+        std::fs::write(&path, fresh).with_context(|| format!("cannot write {PAGE}"))?;
+        println!("{PAGE} was written");
+    }
+    Ok(())
+}
