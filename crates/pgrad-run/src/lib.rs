@@ -5,7 +5,7 @@
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
 //! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
-//! - [`eval`], [`stats`]: how good a policy is, and how sure that is;
+//! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is;
 //! - [`clock`]: time.
 //!
 //! **Must never know:** terminals.
@@ -16,8 +16,10 @@ pub mod config;
 pub mod driver;
 pub mod eval;
 pub mod metrics;
+pub mod plot;
 pub mod presets;
 pub mod run_dir;
 pub mod stats;
 pub mod storage;
+pub mod study;
 pub mod tensors;

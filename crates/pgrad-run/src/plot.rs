@@ -251,7 +251,7 @@ fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotEr
                 return Err(PlotError::Order { label, step: pair[1].0, before: pair[0].0 });
             }
         }
-        let finite = curve.points.iter().filter(|(_, v)| v.is_finite());
+        let finite = curve.points.iter().filter(|(_, v)| drawable(*v));
         let points = thin(&finite.map(|(s, v)| (*s as f64, *v)).collect::<Vec<_>>());
         if points.is_empty() {
             return Err(PlotError::Empty { label: curve.label.clone() });
@@ -262,6 +262,11 @@ fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotEr
         by_label.entry(&curve.label).or_default().push(points);
     }
     order.iter().map(|label| group(label, &by_label[label], options.band)).collect()
+}
+
+/// Whether a value has a place on an axis: finite, and so far from overflow that spans of it are finite too.
+fn drawable(value: f64) -> bool {
+    value.abs() <= 1e300
 }
 
 /// At most [`MAX_POINTS`] points: the means of equal spans of steps.
@@ -345,7 +350,7 @@ fn value_range(groups: &[Group], threshold: Option<f64>) -> (f64, f64) {
         g.line.iter().map(|p| p.1).chain(band)
     });
     let (low, high) = values
-        .chain(threshold.filter(|t| t.is_finite()))
+        .chain(threshold.filter(|t| drawable(*t)))
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     let room = match high - low {
         span if span > 0.0 => 0.06 * span,
@@ -416,10 +421,10 @@ fn draw<B: DrawingBackend>(
                 .map_err(failed)?;
         }
     }
-    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| v.is_finite()) {
+    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| drawable(*v)) {
         let dash =
             DashedLineSeries::new([(x_low, *value), (x_high, *value)], 7 * s, 5 * s, AXIS.stroke_width(s));
-        chart.draw_series(dash).map_err(failed)?.label(format!("{name} {}", short_number(*value))).legend(
+        chart.draw_series(dash).map_err(failed)?.label(threshold_label(*value, name)).legend(
             move |(x, y)| {
                 let dash = |from: i32| {
                     let ends = [(from * s as i32, 0), ((from + 7) * s as i32, 0)];
@@ -442,17 +447,58 @@ fn draw<B: DrawingBackend>(
             .label(group.label.clone())
             .legend(move |(x, y)| PathElement::new(swatch(x, y, s), style));
     }
+    let margin = 10 * s;
+    let swatch_width = 38 * s;
+    let label_font = font(15);
+    let mut text = MultiLineText::<_, String>::new((0, 0), label_font.clone());
+    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| drawable(*v)) {
+        text.push_line(threshold_label(*value, name));
+    }
+    groups.iter().for_each(|g| text.push_line(g.label.clone()));
+    let (w, h) = text.estimate_dimension().map_err(|e| PlotError::Draw(e.to_string()))?;
+    let legend = (w + (swatch_width + 2 * margin) as i32, h + 2 * margin as i32);
+    let plotting = chart.plotting_area();
+    let (columns, rows) = plotting.get_pixel_range();
+    let points = groups.iter().flat_map(|g| {
+        let band = g.band.iter().flat_map(|b| [(b.0, b.1), (b.0, b.2)]);
+        g.line.iter().copied().chain(band)
+    });
+    let points: Vec<(i32, i32)> = points
+        .map(|p| plotting.map_coordinate(&p))
+        .map(|(x, y)| (x - columns.start, y - rows.start))
+        .collect();
+    let (x, y) =
+        emptiest_corner(&points, (columns.end - columns.start, rows.end - rows.start), legend, 10 * s as i32);
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .margin(12 * s)
-        .legend_area_size(38 * s)
+        .position(SeriesLabelPosition::Coordinate(x, y))
+        .margin(margin)
+        .legend_area_size(swatch_width)
         .background_style(WHITE.mix(0.85))
         .border_style(GRID.stroke_width(s))
-        .label_font(font(15))
+        .label_font(label_font)
         .draw()
         .map_err(failed)?;
     area.present().map_err(failed)
+}
+
+fn threshold_label(value: f64, name: &str) -> String {
+    format!("{name} {}", short_number(value))
+}
+
+/// Where a box of size `inner` hides the fewest points: in one of the corners of `outer`, `gap` away from
+/// its edges. Of equals the lower right corner, then the upper left one.
+fn emptiest_corner(points: &[(i32, i32)], outer: (i32, i32), inner: (i32, i32), gap: i32) -> (i32, i32) {
+    let (left, top) = (gap, gap);
+    let (right, bottom) = (outer.0 - inner.0 - gap, outer.1 - inner.1 - gap);
+    let hidden = |(x, y): (i32, i32)| {
+        let inside = |p: &&(i32, i32)| (x..=x + inner.0).contains(&p.0) && (y..=y + inner.1).contains(&p.1);
+        points.iter().filter(inside).count()
+    };
+    [(right, bottom), (left, top), (left, bottom), (right, top)]
+        .into_iter()
+        .min_by_key(|corner| hidden(*corner))
+        .unwrap_or((right, bottom))
 }
 
 /// The line beside a name in the legend.
@@ -576,6 +622,16 @@ mod tests {
         assert_eq!(thin(&points[..10]), points[..10]);
         // Many points at one step.
         assert_eq!(thin(&vec![(5.0, 2.0); 1_000]), [(5.0, 2.0)]);
+    }
+
+    #[test]
+    fn the_legend_goes_where_nothing_is() {
+        let corner = |points: &[(i32, i32)]| emptiest_corner(points, (100, 100), (30, 20), 5);
+        assert_eq!(corner(&[]), (65, 75));
+        assert_eq!(corner(&[(70, 80)]), (5, 5));
+        assert_eq!(corner(&[(70, 80), (10, 10)]), (5, 75));
+        assert_eq!(corner(&[(70, 80), (10, 10), (10, 80)]), (65, 5));
+        assert_eq!(corner(&[(70, 80), (71, 80), (10, 10), (10, 80), (11, 80), (70, 10), (71, 10)]), (5, 5));
     }
 
     #[test]

@@ -88,13 +88,15 @@ fn the_band_of_the_seeds_is_drawn_around_their_mean() {
     let options = PlotOptions { pixel_ratio: 1, ..PlotOptions::default() };
     let (width, height, both) = decode(&render_png(&[flat(0.0), flat(10.0)], &options).unwrap());
     let colour_at = |pixels: &[u8], y: usize| pixels[(y * width + width / 2) * 3..][..3].to_vec();
+    // One part of the line's colour on four parts of white, whichever way it is rounded.
+    let is_band = |p: &[u8]| p.iter().zip([204, 227, 240]).all(|(got, want)| got.abs_diff(want) <= 1);
     let rows: Vec<usize> = (0..height).filter(|y| colour_at(&both, *y) == [0, 114, 178]).collect();
-    let band: Vec<usize> = (0..height).filter(|y| colour_at(&both, *y) == [204, 227, 240]).collect();
+    let band: Vec<usize> = (0..height).filter(|y| is_band(&colour_at(&both, *y))).collect();
     assert!(rows.len() >= 2 && band.len() > height / 2, "{} {}", rows.len(), band.len());
     let middle = (band[0] + band[band.len() - 1]) / 2;
     assert!(rows.iter().all(|y| y.abs_diff(middle) <= 3), "{rows:?} around {middle}");
     let (_, _, single) = decode(&render_png(&[flat(0.0)], &options).unwrap());
-    assert_eq!(count(&single, [204, 227, 240]), 0);
+    assert!(!single.as_chunks::<3>().0.iter().any(|p| is_band(p)));
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn an_svg_says_what_it_shows() {
     ] {
         assert!(svg.contains(text), "no {text:?}");
     }
-    assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    assert!(!svg.contains("NaN") && !svg.contains("\"inf"));
     assert!(svg.len() < 200_000, "{} bytes", svg.len());
 }
 
@@ -152,6 +154,7 @@ fn odd_curves_are_drawn() {
         vec![curve(&[(0, 1.0), (10, 2.0)]), curve(&[(20, 1.0), (30, 2.0)])],
         vec![curve(&[(1, f64::NAN), (2, 1.0), (3, f64::INFINITY), (4, 2.0)])],
         vec![curve(&[(u64::MAX - 1, -1e300), (u64::MAX, 1e300)])],
+        vec![curve(&[(1, f64::MIN), (2, 1.0), (3, f64::MAX)])],
         vec![curve(&[(1, 1e-300), (2, 2e-300)])],
         vec![curve(&[(1_000_000, 1.0), (1_000_000, 2.0), (1_000_001, 2.0)])],
     ] {
