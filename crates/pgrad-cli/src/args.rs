@@ -1,0 +1,245 @@
+//! What can be typed.
+
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use pgrad_settings::{ConfigErrors, apply_text, settings};
+use std::ffi::OsStr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+
+const EXAMPLES: &str = "\
+Examples:
+  pgrad train                           PPO on CartPole-v1 with its preset
+  pgrad train ppo Pendulum-v1 --seed 3  another task, another seed
+  pgrad train --set clip=0.1 --n-envs 16
+  pgrad eval runs/ppo-CartPole-v1       the trained policy over 100 episodes
+  pgrad show ppo > my.toml              all settings with their meaning; then
+  pgrad train --config my.toml
+
+Exit codes:
+  0 done, 64 bad usage or configuration, 65 bad input file or environment data, 70 a bug of pgrad,
+  74 input or output failed, 75 stopped on request (`pgrad resume` goes on), 130/143 stopped at once";
+
+/// Policy gradients: fast, exact, resumable.
+#[derive(Debug, Parser)]
+#[command(name = "pgrad", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train an agent.
+    Train(TrainArgs),
+    /// Go on with a run that was stopped, to its configured number of steps, bit for bit.
+    Resume(ResumeArgs),
+    /// Measure a trained policy over whole episodes.
+    Eval(EvalArgs),
+    /// List what there is.
+    List(ListArgs),
+    /// Print the effective settings as TOML, each with its meaning.
+    Show(ShowArgs),
+    /// Look for mistakes in an environment.
+    CheckEnv(CheckEnvArgs),
+    /// Print a completion script for a shell.
+    ///
+    /// For bash: `pgrad completions bash > ~/.local/share/bash-completion/completions/pgrad`.
+    Completions(CompletionsArgs),
+}
+
+/// Which algorithm on which environment.
+#[derive(Debug, Args)]
+pub(crate) struct Task {
+    /// Algorithm.
+    #[arg(value_name = "ALGO", value_parser = Names::algos(), hide_possible_values = true)]
+    pub(crate) algo: Option<String>,
+    /// Environment.
+    #[arg(value_name = "ENV", value_parser = Names::envs(), hide_possible_values = true)]
+    pub(crate) env: Option<String>,
+}
+
+/// Where settings come from, from the weakest to the strongest: defaults, preset, file, these options.
+#[derive(Debug, Args)]
+pub(crate) struct SettingArgs {
+    /// Environment steps of the whole run.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) steps: Option<String>,
+    /// Seed of everything random.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub(crate) seed: Option<String>,
+    /// Copies of the environment.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) n_envs: Option<String>,
+    /// TOML file of settings, laid over the preset.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Any setting; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl SettingArgs {
+    /// The options that are a setting of their own, with the setting's name.
+    pub(crate) fn options(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        [
+            ("steps", "--steps", &self.steps),
+            ("seed", "--seed", &self.seed),
+            ("n_envs", "--n-envs", &self.n_envs),
+        ]
+        .into_iter()
+        .filter_map(|(key, option, text)| Some((key, option, text.as_deref()?)))
+    }
+}
+
+/// How many threads work. No setting: it changes nothing but the time.
+#[derive(Debug, Args)]
+pub(crate) struct Threads {
+    /// Worker threads. The result is the same for every number. Default: one for each core.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    threads: Option<String>,
+}
+
+settings! {
+    /// Options of the machine
+    struct Machine {
+        /// Worker threads.
+        threads: usize = 1, range: 1..=1024, unit: "threads";
+    }
+}
+
+impl Threads {
+    /// The number of threads; one for each core when none was named.
+    ///
+    /// # Errors
+    /// When it is no number, or one that makes no sense.
+    pub(crate) fn count(&self) -> Result<usize, ConfigErrors> {
+        let mut machine = Machine { threads: available_parallelism().map_or(1, NonZero::get) };
+        if let Some(text) = &self.threads {
+            apply_text("threads", text, "--threads", &mut [&mut machine])?;
+        }
+        Ok(machine.threads)
+    }
+}
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Verbosity {
+    /// Print one JSON object as the last line of the standard output, and nothing else there.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    pub(crate) task: Task,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    /// Folder of the run; must not exist. Default: a new one below `runs/`.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) run_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// Folder of the run.
+    #[arg(value_name = "RUN", value_hint = ValueHint::DirPath)]
+    pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Folder of the run.
+    #[arg(value_name = "RUN", value_hint = ValueHint::DirPath)]
+    pub(crate) run: PathBuf,
+    /// Whole episodes to run. Default: 100.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) episodes: Option<String>,
+    /// Seed of the episodes. Default: 1000000, far from those of training.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub(crate) seed: Option<String>,
+    /// Draw actions from the policy instead of taking the most likely one.
+    #[arg(long)]
+    pub(crate) stochastic: bool,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Of what.
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: ListWhat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ListWhat {
+    /// Algorithms.
+    Algos,
+    /// Environments.
+    Envs,
+    /// Presets.
+    Presets,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) task: Task,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckEnvArgs {
+    /// Environment.
+    #[arg(value_name = "ENV", value_parser = Names::envs(), hide_possible_values = true)]
+    pub(crate) env: String,
+    /// Seed of the check.
+    #[arg(long, value_name = "S", allow_negative_numbers = true, default_value = "1")]
+    pub(crate) seed: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Shell.
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Names that completion scripts offer. What is typed is looked up by the commands, whose errors say more
+/// than clap's.
+#[derive(Clone)]
+struct Names(Vec<&'static str>);
+
+impl Names {
+    fn algos() -> Self {
+        Self(pgrad_algos::REGISTRY.iter().map(|a| a.name).collect())
+    }
+    fn envs() -> Self {
+        Self(pgrad_envs::REGISTRY.iter().map(|e| e.id).collect())
+    }
+}
+
+impl TypedValueParser for Names {
+    type Value = String;
+    fn parse_ref(&self, _: &clap::Command, _: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        Ok(value.to_string_lossy().into_owned())
+    }
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
+    }
+}

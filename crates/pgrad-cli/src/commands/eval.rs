@@ -1,0 +1,99 @@
+//! `pgrad eval`.
+
+use crate::args::EvalArgs;
+use crate::failure::{Code, Failure, Result};
+use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, quoted};
+use pgrad_agent::Policy;
+use pgrad_run::driver::read_config;
+use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate};
+use pgrad_run::run_dir::POLICY;
+use pgrad_run::storage::FsStorage;
+use pgrad_settings::{apply_text, settings};
+use serde_json::json;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+settings! {
+    /// Options of eval
+    struct Episodes {
+        /// Whole episodes to run.
+        episodes: usize = 100, range: 1..=10_000_000, unit: "episodes";
+        /// Seed of the environments and of a stochastic policy; far from those of training.
+        seed: u64 = 1_000_000, range: 0..=9_007_199_254_740_991;
+    }
+}
+
+pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
+    let mut episodes = Episodes::default();
+    for (key, text) in [("episodes", &args.episodes), ("seed", &args.seed)] {
+        if let Some(text) = text {
+            apply_text(key, text, &format!("--{key}"), &mut [&mut episodes])?;
+        }
+    }
+    let config = read_config(&FsStorage, &args.run, None)?;
+    let policy = read_policy(&args.run)?;
+    let options = EvalOptions {
+        episodes: episodes.episodes,
+        seed: episodes.seed,
+        stochastic: args.stochastic,
+        ..EvalOptions::default()
+    };
+    let found = evaluate(policy, |n| config.make_env(n), &options).map_err(|e| {
+        let code = if matches!(e, EvalError::NoEpisodes) { Code::Usage } else { Code::Data };
+        Failure::of(code, &e)
+    })?;
+    if args.verbosity.json {
+        terminal::out(&format!("{}\n", to_json(&found)))?;
+    } else if !args.verbosity.quiet {
+        let how = if args.stochastic { "stochastic" } else { "greedy" };
+        let threshold = config.env_spec().reward_threshold;
+        terminal::out(&report(&found, config.env_id(), how, threshold, Style::stdout()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_policy(run: &Path) -> Result<Policy> {
+    let path = run.join(POLICY);
+    let bytes = std::fs::read(&path).map_err(|e| {
+        if e.kind() == io::ErrorKind::NotFound {
+            return Failure::new(Code::Data, format!("`{}` has no trained policy yet", run.display()))
+                .hint(format!("`pgrad resume {}` trains on, and saves one", quoted(run)));
+        }
+        Failure::reading(&path, &e)
+    })?;
+    Policy::from_bytes(&bytes).map_err(|e| {
+        Failure::of(Code::Data, &e)
+            .at(&path.display().to_string())
+            .hint("the file is damaged or of another version; `pgrad resume` writes it anew")
+    })
+}
+
+fn to_json(found: &Evaluation) -> serde_json::Value {
+    json!({
+        "episodes": found.returns.len(),
+        "return_mean": found.return_mean(),
+        "return_std": found.return_std(),
+        "return_min": found.return_min(),
+        "return_max": found.return_max(),
+        "length_mean": found.length_mean(),
+    })
+}
+
+fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, style: Style) -> String {
+    let mean = found.return_mean();
+    let mut out = format!(
+        "{} over {} {how} episodes of {env}\n  std {:.2}, min {:.2}, max {:.2}, mean length {:.1}\n",
+        style.paint(BOLD, &format!("return {mean:.2}")),
+        found.returns.len(),
+        found.return_std(),
+        found.return_min(),
+        found.return_max(),
+        found.length_mean(),
+    );
+    if let Some(threshold) = threshold {
+        let (colour, word) = if mean >= threshold { (GREEN, "reached") } else { (YELLOW, "not reached") };
+        out.push_str(&format!("  threshold {threshold} {}\n", style.paint(colour, word)));
+    }
+    out
+}

@@ -1,0 +1,44 @@
+//! `pgrad list`.
+
+use crate::args::{ListArgs, ListWhat};
+use crate::failure::Result;
+use crate::terminal::{self, BOLD, Style};
+use pgrad_run::presets::PRESETS;
+use std::process::ExitCode;
+
+pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
+    let rows: Vec<[String; 3]> = match args.what {
+        ListWhat::Algos => pgrad_algos::REGISTRY
+            .iter()
+            .map(|a| [a.name.to_owned(), a.title.to_owned(), a.source.to_owned()])
+            .collect(),
+        ListWhat::Envs => pgrad_envs::REGISTRY
+            .iter()
+            .map(|e| {
+                let spec = (e.make)(1).spec().clone();
+                let threshold =
+                    spec.reward_threshold.map_or_else(String::new, |t| format!("solved at a return of {t}"));
+                [e.id.to_owned(), e.title.to_owned(), threshold]
+            })
+            .collect(),
+        ListWhat::Presets => PRESETS
+            .iter()
+            .map(|p| [p.env.to_owned(), p.algo.to_owned(), format!("pgrad train {} {}", p.algo, p.env)])
+            .collect(),
+    };
+    terminal::out(&table(&rows, Style::stdout()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Rows in columns; the first is bold.
+fn table(rows: &[[String; 3]], style: Style) -> String {
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let (first, second) = (width(0), width(1));
+    let mut out = String::new();
+    for [name, title, more] in rows {
+        let name = style.paint(BOLD, &format!("{name:first$}"));
+        out.push_str(format!("{name}  {title:second$}  {more}").trim_end());
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,8 @@
+//! One file for each command.
+
+pub(crate) mod check_env;
+pub(crate) mod completions;
+pub(crate) mod eval;
+pub(crate) mod list;
+pub(crate) mod show;
+pub(crate) mod train;

@@ -1,0 +1,93 @@
+//! The live line while training.
+
+use crate::terminal::{self, Style, YELLOW, duration, grouped};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pgrad_run::driver::Progress;
+use std::io::{self, IsTerminal};
+
+/// The line on the standard error; nothing at all when that is no terminal, or when it is not wanted.
+pub(crate) struct LiveLine {
+    bar: Option<ProgressBar>,
+}
+
+impl LiveLine {
+    pub(crate) fn new(wanted: bool) -> Self {
+        if !wanted || !io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar: Some(bar) }
+    }
+    pub(crate) fn show(&self, progress: &Progress) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total_steps);
+            bar.set_position(progress.steps.min(progress.total_steps));
+            bar.set_message(text(progress));
+        }
+    }
+    /// A line of its own above the live one.
+    pub(crate) fn note(&self, text: &str) {
+        let line = format!("{} {text}\n", Style::stderr().paint(YELLOW, "note:"));
+        match &self.bar {
+            Some(bar) => bar.suspend(|| terminal::to_stderr(&line)),
+            None => terminal::to_stderr(&line),
+        }
+    }
+}
+
+impl Drop for LiveLine {
+    /// What follows is a summary or an error.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Everything behind the bar.
+fn text(p: &Progress) -> String {
+    let mut parts = vec![
+        format!("{}/{} steps", grouped(p.steps), grouped(p.total_steps)),
+        format!("{} steps/s", grouped(p.steps_per_second.max(0.0) as u64)),
+    ];
+    if let Some(mean) = p.return_mean_100 {
+        parts.push(format!("return {mean:.1}"));
+    }
+    if let Some(kl) = p.report.get("kl") {
+        parts.push(format!("KL {kl:.4}"));
+    }
+    parts.push(format!("{} left", duration(p.seconds_left)));
+    parts.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgrad_algos::Report;
+
+    #[test]
+    fn the_line_says_what_is_known() {
+        let mut progress = Progress {
+            steps: 40_000,
+            total_steps: 100_000,
+            iterations: 1,
+            seconds: 2.0,
+            steps_per_second: 20_000.4,
+            seconds_left: 3.0,
+            episodes: 0,
+            return_mean_100: None,
+            length_mean_100: None,
+            report: Report::default(),
+        };
+        assert_eq!(text(&progress), "40 000/100 000 steps  20 000 steps/s  3.0 s left");
+        progress.return_mean_100 = Some(123.456);
+        progress.report = Report::default().with("kl", 0.01234);
+        assert_eq!(
+            text(&progress),
+            "40 000/100 000 steps  20 000 steps/s  return 123.5  KL 0.0123  3.0 s left"
+        );
+    }
+}

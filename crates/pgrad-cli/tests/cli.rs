@@ -1,0 +1,361 @@
+//! The command from outside: exit codes, messages, help, files.
+
+#![expect(clippy::unwrap_used, reason = "a test whose command cannot be started fails")]
+
+use std::path::Path;
+use tempfile::TempDir;
+
+/// What a command did.
+#[derive(Debug)]
+struct Outcome {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+    /// The command failed with this code and said, on the standard error alone, each of `parts`; the first
+    /// line is the error.
+    #[track_caller]
+    fn refused(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert!(self.stdout.is_empty(), "{self:?}");
+        assert!(self.stderr.starts_with("error: "), "{self:?}");
+        for part in parts {
+            assert_eq!(self.stderr.matches(part).count(), 1, "`{part}` once in {}", self.stderr);
+        }
+        assert!(!self.stderr.contains('\u{1b}'), "no colours into a pipe: {self:?}");
+    }
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+}
+
+/// Runs `pgrad` in `dir`.
+fn pgrad_in(dir: &Path, args: &[&str]) -> Outcome {
+    Outcome::of(&assert_cmd::cargo::cargo_bin_cmd!("pgrad").current_dir(dir).args(args).output().unwrap())
+}
+
+/// Runs `pgrad` in a folder of its own.
+fn pgrad(args: &[&str]) -> Outcome {
+    let dir = TempDir::new().unwrap();
+    let outcome = pgrad_in(dir.path(), args);
+    if outcome.code == 64 {
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "bad usage leaves nothing behind");
+    }
+    outcome
+}
+
+#[test]
+fn bad_usage_is_64() {
+    pgrad(&["trian"]).refused(64, &["trian", "'train'"]);
+    pgrad(&["train", "--sed", "1"]).refused(64, &["--sed", "'--seed'"]);
+    pgrad(&["eval"]).refused(64, &["required arguments were not provided"]);
+    pgrad(&["list", "foo"]).refused(64, &["foo", "presets"]);
+    pgrad(&["completions", "bsh"]).refused(64, &["'bsh'", "'bash'"]);
+    assert_eq!(pgrad(&[]).code, 64);
+}
+
+#[test]
+fn unknown_names_are_64_with_what_was_meant() {
+    pgrad(&["train", "pppo"]).refused(64, &["there is no algorithm `pppo`", "hint: did you mean `ppo`?"]);
+    pgrad(&["show", "dreamer"]).refused(64, &["there is no algorithm `dreamer`", "hint: `pgrad list algos`"]);
+    pgrad(&["train", "ppo", "CartPole"])
+        .refused(64, &["there is no environment `CartPole`", "hint: did you mean `CartPole-v1`?"]);
+    pgrad(&["train", "CartPole-v1"])
+        .refused(64, &["hint: the algorithm comes first: `pgrad train ppo CartPole-v1`"]);
+    pgrad(&["check-env", "Humanoid-v5"])
+        .refused(64, &["there is no environment `Humanoid-v5`", "hint: `pgrad list envs`"]);
+}
+
+#[test]
+fn completions_for_every_shell() {
+    for (shell, part) in [
+        ("bash", "complete -F _pgrad"),
+        ("zsh", "#compdef pgrad"),
+        ("fish", "complete -c pgrad"),
+        ("elvish", "pgrad"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let script = pgrad(&["completions", shell]).done();
+        assert!(script.contains(part) && script.contains("check-env"), "{shell}: {script}");
+    }
+    let script = pgrad(&["completions", "bash"]).done();
+    assert!(script.contains("ppo") && script.contains("CartPole-v1"), "names are offered");
+}
+
+#[test]
+fn what_there_is_is_listed() {
+    let algos = pgrad(&["list", "algos"]).done();
+    assert!(
+        pgrad_algos::REGISTRY.iter().all(|a| algos.contains(a.name) && algos.contains(a.title)),
+        "{algos}"
+    );
+    let envs = pgrad(&["list", "envs"]).done();
+    assert!(pgrad_envs::REGISTRY.iter().all(|e| envs.contains(e.id) && envs.contains(e.title)), "{envs}");
+}
+
+#[test]
+fn a_full_disk_is_74_and_a_reader_that_left_is_silent() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
+    let output = command.args(["list", "envs"]).stdout(full).output().unwrap();
+    Outcome::of(&output).refused(74, &["cannot write to the standard output"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
+    let output = command.args(["list", "envs"]).stdout(writer).output().unwrap();
+    assert_eq!(Outcome::of(&output).stderr, "");
+}
+
+#[test]
+fn every_setting_is_in_the_long_help_and_none_in_the_short() {
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for algo in pgrad_algos::REGISTRY {
+        let help = pgrad(&["train", algo.name, "--help"]).done();
+        let short = pgrad(&["train", algo.name, "-h"]).done();
+        let config = (algo.config)();
+        for setting in config.parts().iter().flat_map(|p| p.declarations()) {
+            let entry = help.split_once(&format!("\n  {}\n", setting.key));
+            let entry = words(entry.unwrap_or_else(|| panic!("{} of {}", setting.key, algo.name)).1);
+            assert!(entry.starts_with(&setting.help), "{}: {entry}", setting.key);
+            assert!(entry.contains(&words(&format!("[{}]", setting.facts()))), "{}: {entry}", setting.key);
+            assert!(!short.contains(&setting.facts()), "{}", setting.key);
+        }
+        assert!(help.lines().all(|l| l.chars().count() <= 100), "lines fit");
+    }
+}
+
+/// A tiny run in `dir`; returns what it printed with `--json`.
+fn small_run(dir: &Path, more: &[&str]) -> serde_json::Value {
+    let tiny = ["train", "--threads", "1", "--run-dir", "run", "--json"];
+    let printed = pgrad_in(dir, &[&tiny[..], more].concat()).done();
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    serde_json::from_str(&printed).unwrap()
+}
+
+#[test]
+fn settings_are_refused_before_anything_is_made() {
+    pgrad(&["train", "--set", "n_step=3"])
+        .refused(64, &["error: --set: there is no setting `n_step`", "hint: did you mean `n_steps`?"]);
+    pgrad(&["train", "--seed", "-1"])
+        .refused(64, &["error: --seed: `seed` takes a whole number", "got the whole number -1"]);
+    pgrad(&["train", "--steps", "many"]).refused(64, &["error: --steps: `steps` takes", "the text `many`"]);
+    pgrad(&["train", "--threads", "0"])
+        .refused(64, &["error: --threads: `threads` takes a whole number, 1 to 1024"]);
+    pgrad(&["train", "--set", "gamma"]).refused(64, &["expected `key=value`, but got `gamma`", "hint: "]);
+    pgrad(&["train", "--set", "clip=nan"]).refused(64, &["`clip` takes", "NaN"]);
+    pgrad(&["train", "--set", "minibatch_size=1000000"])
+        .refused(64, &["`minibatch_size` = 1000000 does not fit", "hint: "]);
+    pgrad(&["eval", "x", "--episodes", "0"]).refused(64, &["--episodes: `episodes` takes a whole number"]);
+    let both = pgrad(&["train", "--set", "gama=1", "--n-envs", "0"]);
+    both.refused(64, &["error: --set: there is no setting `gama`", "error: --n-envs: `n_envs` takes"]);
+}
+
+#[test]
+fn configuration_files_are_refused_with_their_line() {
+    let dir = TempDir::new().unwrap();
+    let refused = |text: &str, args: &[&str], parts: &[&str]| {
+        std::fs::write(dir.path().join("my.toml"), text).unwrap();
+        pgrad_in(dir.path(), &[&["train", "--config", "my.toml"], args].concat()).refused(64, parts);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was made");
+    };
+    refused(
+        "gamma = 0.9\ngama = 1\n",
+        &[],
+        &["error: my.toml:2: there is no setting `gama`", "did you mean `gamma`?"],
+    );
+    refused("gamma = \n", &[], &["error: my.toml:1: "]);
+    refused("gamma = \"x\"\nclip = -1\n", &[], &["error: my.toml:1: `gamma`", "error: my.toml:2: `clip`"]);
+    refused(
+        "algo = \"pppo\"\n",
+        &[],
+        &["error: my.toml: there is no algorithm `pppo`", "did you mean `ppo`?"],
+    );
+    refused(
+        "env = \"CartPole\"\n",
+        &[],
+        &["error: my.toml: there is no environment `CartPole`", "`CartPole-v1`?"],
+    );
+    refused(
+        "env = \"CartPole-v1\"\n",
+        &["ppo", "Pendulum-v1"],
+        &["my.toml is for env `CartPole-v1`", "hint: "],
+    );
+    std::fs::remove_file(dir.path().join("my.toml")).unwrap();
+    pgrad_in(dir.path(), &["train", "--config", "my.toml"]).refused(64, &["cannot read `my.toml`", "hint: "]);
+    std::fs::write(dir.path().join("my.toml"), [0xff, 0xfe, 0x00]).unwrap();
+    pgrad_in(dir.path(), &["train", "--config", "my.toml"])
+        .refused(65, &["cannot read `my.toml`", "hint: the file must be UTF-8 text"]);
+}
+
+#[test]
+fn what_show_prints_is_a_configuration() {
+    let dir = TempDir::new().unwrap();
+    for preset in pgrad_run::presets::PRESETS {
+        let args = ["show", preset.algo, preset.env, "--seed", "9", "--set", "gamma=0.875"];
+        let shown = pgrad_in(dir.path(), &args).done();
+        std::fs::write(dir.path().join("my.toml"), &shown).unwrap();
+        // The file alone says everything, algorithm and environment included.
+        assert_eq!(pgrad_in(dir.path(), &["show", "--config", "my.toml"]).done(), shown);
+        for line in ["seed = 9", "gamma = 0.875", &format!("env = \"{}\"", preset.env)] {
+            assert!(shown.lines().any(|l| l == line), "{line} in {shown}");
+        }
+        let config = (pgrad_algos::find(preset.algo).unwrap().config)();
+        for setting in config.parts().iter().flat_map(|p| p.declarations()) {
+            assert!(shown.contains(&format!("\n{} = ", setting.key)), "{}", setting.key);
+        }
+    }
+    let shown = pgrad_in(dir.path(), &["show", "ppo", "CartPole-v1", "--steps", "1e3", "--seed", "5"]).done();
+    std::fs::write(dir.path().join("my.toml"), shown).unwrap();
+    let json = small_run(dir.path(), &["--config", "my.toml", "--seed", "6"]);
+    assert_eq!(json["steps"], 1024, "whole iterations of 256: {json}");
+    assert_eq!(json["seed"], 6, "an option wins over the file: {json}");
+}
+
+#[test]
+fn a_run_from_training_to_evaluation() {
+    let dir = TempDir::new().unwrap();
+    let json = small_run(dir.path(), &["--steps", "1024", "--seed", "5"]);
+    assert_eq!(
+        (&json["run_dir"], &json["algo"], &json["env"]),
+        (&"run".into(), &"ppo".into(), &"CartPole-v1".into())
+    );
+    assert_eq!((&json["seed"], &json["steps"], &json["stopped"]), (&5.into(), &1024.into(), &false.into()));
+    assert!(json["steps_per_second"].as_f64().unwrap() > 0.0 && json["seconds"].as_f64().unwrap() > 0.0);
+    assert!(json["train_return_mean_100"].as_f64().unwrap() >= 1.0);
+
+    let eval = |more: &[&str]| -> serde_json::Value {
+        let printed = pgrad_in(dir.path(), &[&["eval", "run", "--json"], more].concat()).done();
+        serde_json::from_str(&printed).unwrap()
+    };
+    let greedy = eval(&["--episodes", "10"]);
+    assert_eq!(greedy["episodes"], 10);
+    let [mean, min, max, length] =
+        ["return_mean", "return_min", "return_max", "length_mean"].map(|k| greedy[k].as_f64().unwrap());
+    assert!(min <= mean && mean <= max && min >= 1.0 && greedy["return_std"].as_f64().unwrap() >= 0.0);
+    assert_eq!(mean, length, "CartPole pays one a step");
+    assert_eq!(eval(&["--episodes", "10"]), greedy, "the same seed gives the same episodes");
+    assert_ne!(eval(&["--episodes", "10", "--seed", "3"]), greedy);
+    assert_ne!(eval(&["--episodes", "10", "--stochastic"]), greedy);
+
+    let words = pgrad_in(dir.path(), &["eval", "run", "--episodes", "3"]).done();
+    assert!(
+        words.starts_with("return ") && words.contains("over 3 greedy episodes of CartPole-v1"),
+        "{words}"
+    );
+    assert_eq!(pgrad_in(dir.path(), &["eval", "run", "--quiet"]).done(), "");
+    let words = pgrad_in(dir.path(), &["resume", "run"]).done();
+    assert!(words.contains("nothing was left to do") && words.contains("pgrad eval run"), "{words}");
+
+    // The same folder again, and folders that are no runs.
+    let again = pgrad_in(dir.path(), &["train", "--run-dir", "run"]);
+    again.refused(64, &["`run` exists and is not empty", "hint: to continue that run: `pgrad resume run`"]);
+    for command in ["resume", "eval"] {
+        pgrad_in(dir.path(), &[command, "nothing"]).refused(65, &["`nothing` is not the folder of a run"]);
+    }
+    let policy = dir.path().join("run/policy.safetensors");
+    let mut bytes = std::fs::read(&policy).unwrap();
+    bytes.truncate(bytes.len() - 3);
+    std::fs::write(&policy, bytes).unwrap();
+    pgrad_in(dir.path(), &["eval", "run"])
+        .refused(65, &["error: run/policy.safetensors: ", "hint: the file is damaged"]);
+    std::fs::remove_file(&policy).unwrap();
+    pgrad_in(dir.path(), &["eval", "run"]).refused(65, &["`run` has no trained policy yet", "hint: "]);
+}
+
+#[test]
+fn the_summary_names_the_next_commands() {
+    let dir = TempDir::new().unwrap();
+    let words = pgrad_in(dir.path(), &["train", "--steps", "512", "--threads", "1"]).done();
+    assert!(words.starts_with("Trained ppo on CartPole-v1, seed 1: 512 steps in "), "{words}");
+    assert!(words.contains("below the task's threshold of 475"), "{words}");
+    let run = words.lines().find_map(|l| l.trim().strip_prefix("run folder ")).unwrap();
+    assert!(run.starts_with("runs/CartPole-v1-ppo-s1-"), "{run}");
+    assert!(dir.path().join(run).join("policy.safetensors").is_file());
+    assert!(
+        words.contains(&format!("pgrad eval {run} ")) && words.contains(&format!("pgrad plot {run} ")),
+        "{words}"
+    );
+    let quiet = pgrad_in(dir.path(), &["train", "--steps", "512", "--threads", "1", "--quiet"]);
+    assert_eq!(quiet.stderr, "");
+    assert_eq!(quiet.done(), "");
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_74() {
+    let dir = TempDir::new().unwrap();
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    let args = ["train", "--steps", "512", "--run-dir", "file/run"];
+    pgrad_in(dir.path(), &args).refused(74, &["file/run"]);
+    pgrad_in(dir.path(), &["train", "--run-dir", "file"]).refused(64, &["`file` is not a folder", "hint: "]);
+}
+
+/// Sends `signal` to the process.
+fn send(child: &std::process::Child, signal: &str) {
+    let id = child.id().to_string();
+    let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// A run that would take very long, begun and at work.
+fn long_run(dir: &Path) -> std::process::Child {
+    let args = ["train", "--steps", "1e11", "--threads", "1", "--run-dir", "run", "--json"];
+    let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
+    let piped = std::process::Stdio::piped;
+    let mut child = command.current_dir(dir).args(args).stdout(piped()).stderr(piped()).spawn().unwrap();
+    let metrics = dir.join("run/metrics.jsonl");
+    for _ in 0..600 {
+        if std::fs::read(&metrics).is_ok_and(|bytes| bytes.contains(&b'\n')) {
+            return child;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    panic!("no row of metrics within 30 s: {:?}", child.wait_with_output());
+}
+
+#[test]
+fn a_signal_stops_the_run_so_that_it_can_be_resumed() {
+    for signal in ["-INT", "-TERM"] {
+        let dir = TempDir::new().unwrap();
+        let child = long_run(dir.path());
+        send(&child, signal);
+        let outcome = Outcome::of(&child.wait_with_output().unwrap());
+        assert_eq!(outcome.code, 75, "{outcome:?}");
+        let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(json["stopped"], true);
+        let checkpoint = format!("run/checkpoints/step-{}", json["steps"]);
+        assert!(dir.path().join(checkpoint).join("manifest.json").is_file(), "{outcome:?}");
+        // It goes on from there, and can be stopped again.
+        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
+        let piped = std::process::Stdio::piped;
+        let again = command.current_dir(dir.path()).args(["resume", "run", "--json", "--threads", "1"]);
+        let child = again.stdout(piped()).stderr(piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        send(&child, signal);
+        let outcome = Outcome::of(&child.wait_with_output().unwrap());
+        assert_eq!(outcome.code, 75, "{outcome:?}");
+        let later: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert!(later["steps"].as_u64() > json["steps"].as_u64(), "{json} then {later}");
+    }
+}
+
+#[test]
+fn two_processes_cannot_write_to_one_run() {
+    let dir = TempDir::new().unwrap();
+    let child = long_run(dir.path());
+    pgrad_in(dir.path(), &["resume", "run"])
+        .refused(75, &["`run` is in use by another process", "hint: wait"]);
+    send(&child, "-TERM");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(75));
+}
