@@ -2,7 +2,7 @@
 
 use crate::presets;
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
-use pgrad_env::{BatchEnv, EnvSpec};
+use pgrad_env::{BatchEnv, Each, Env, EnvSpec};
 use pgrad_settings::{
     ConfigErrors, Settings, Value, apply_pair, apply_toml, choice, read_key, settings, suggest, to_toml,
 };
@@ -83,6 +83,11 @@ fn hint(suggestion: Option<&str>) -> String {
 
 /// Makes a batch of `n` environments.
 pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
+
+/// An [`EnvMaker`] for an [`Env`] of the caller's own: `make` makes one copy.
+pub fn env_maker<E: Env + 'static>(make: impl Fn() -> E + Send + Sync + 'static) -> EnvMaker {
+    Arc::new(move |n| Box::new(Each::new(n, &make)))
+}
 
 /// What to train, on what, with which settings.
 #[derive(Clone)]
