@@ -189,6 +189,11 @@ impl ActorCritic {
         let out = part.net.forward(&self.theta[part.params.clone()], x, tape).into_data();
         &mut out[..cols]
     }
+    /// Floating-point operations of `V(s)` for one sample.
+    #[must_use]
+    pub fn value_flops(&self) -> usize {
+        self.critic().net.forward_flops()
+    }
     /// Floating-point operations of one sample's forward and backward pass through all networks.
     #[must_use]
     pub fn update_flops(&self) -> usize {

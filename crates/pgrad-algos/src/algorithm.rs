@@ -74,6 +74,20 @@ impl Clone for Box<dyn AlgoConfig> {
     }
 }
 
+/// A phase of an iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The policy acts in the environments.
+    Collect,
+    /// Values, advantages, gradients, steps.
+    Learn,
+    /// The iteration is over.
+    Done,
+}
+
+/// Is told when a phase begins. The runner reads its clock there; algorithms have none.
+pub type PhaseObserver = Box<dyn FnMut(Phase) + Send>;
+
 /// An algorithm at work.
 pub trait Algorithm: Send {
     /// Starts the environments.
@@ -86,6 +100,10 @@ pub trait Algorithm: Send {
     /// # Errors
     /// When something is not finite or an environment breaks its contract: see [`AgentError`].
     fn iterate(&mut self, team: &Team) -> Result<Report, AgentError>;
+    /// Tells `observer` of the phases of every later iteration.
+    fn observe_phases(&mut self, observer: PhaseObserver);
+    /// Floating-point operations in matrix products of one iteration's learning, when no stop cuts it short.
+    fn learn_flops(&self) -> f64;
     /// Environment steps done so far.
     fn steps(&self) -> u64;
     /// Environment steps of one iteration.

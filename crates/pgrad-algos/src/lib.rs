@@ -9,7 +9,7 @@ mod algorithm;
 mod common;
 pub mod ppo;
 
-pub use algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup};
+pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 pub use common::{ModelSettings, NormalizeSettings, RolloutSettings};
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
 

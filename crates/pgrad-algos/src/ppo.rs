@@ -6,7 +6,7 @@
 //! `L(θ) = E_t[ min(r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t) − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t) ]`
 //! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule};
 use pgrad_agent::{
     ActorCritic, AgentError, Learner, LossSums, Minibatches, PolicyChunk, Rollout, ValueChunk,
@@ -75,7 +75,6 @@ pub struct PpoConfig {
 }
 
 /// PPO at work.
-#[derive(Debug)]
 pub struct Ppo {
     config: PpoSettings,
     gamma: f64,
@@ -89,17 +88,29 @@ pub struct Ppo {
     minibatches: Minibatches,
     adam: Adam<f32>,
     gradient: Vec<f32>,
+    observer: PhaseObserver,
+}
+
+impl std::fmt::Debug for Ppo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ppo")
+            .field("config", &self.config)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Algorithm for Ppo {
     fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { config: c, model, rollout, learner, minibatches, adam, gradient, .. } = self;
+        let Self { config: c, model, rollout, learner, minibatches, adam, gradient, observer, .. } = self;
         let alpha =
             c.learning_rate * Factor::from(c.learning_rate_schedule).factor(self.steps, self.total_steps);
         let epsilon = c.clip * Factor::from(c.clip_schedule).factor(self.steps, self.total_steps);
         let (gamma, lambda) = (self.gamma as f32, c.lambda as f32);
 
+        observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θold in N environments for T steps
+        observer(Phase::Learn);
         let mut total = Totals::default();
         'epochs: for epoch in 0..c.epochs {
             if epoch == 0 || c.recompute_advantage {
@@ -141,11 +152,20 @@ impl Algorithm for Ppo {
             }
         }
         self.steps += rollout.len() as u64;
+        observer(Phase::Done);
         Ok(total.report(c, rollout, alpha * self.step_scale, epsilon))
     }
 
     fn start(&mut self) -> Result<(), AgentError> {
         self.rollout.start()
+    }
+    fn observe_phases(&mut self, observer: PhaseObserver) {
+        self.observer = observer;
+    }
+    fn learn_flops(&self) -> f64 {
+        let evaluations = if self.config.recompute_advantage { self.config.epochs } else { 1 };
+        let sample = self.model.value_flops() * evaluations + self.model.update_flops() * self.config.epochs;
+        sample as f64 * self.rollout.len() as f64
     }
     fn steps(&self) -> u64 {
         self.steps
@@ -321,6 +341,7 @@ impl Ppo {
             adam: Adam::new(n_params, adam),
             gradient: vec![0.0; n_params],
             config: config.ppo.clone(),
+            observer: Box::new(drop),
             model,
             rollout,
             minibatches,

@@ -6,10 +6,12 @@
 //!   survives crashes;
 //! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
 //! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is;
-//! - [`clock`]: time.
+//! - [`bench`]: how fast it is;
+//! - [`clock`]: the passing of time.
 //!
 //! **Must never know:** terminals.
 
+pub mod bench;
 pub mod checkpoint;
 pub mod clock;
 pub mod config;

@@ -43,6 +43,15 @@ pub fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
 }
 
+/// The middle value: for an even count the mean of the two in the middle. NaN for nothing.
+#[must_use]
+pub fn median(x: &[f64]) -> f64 {
+    let mut sorted = x.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len();
+    if n == 0 { f64::NAN } else { 0.5 * (sorted[(n - 1) / 2] + sorted[n / 2]) }
+}
+
 /// Sample standard deviation, `sqrt(sum (x - mean)^2 / (n - 1))`; NaN below two numbers.
 #[must_use]
 pub fn std(x: &[f64]) -> f64 {
@@ -215,6 +224,13 @@ pub fn verdict(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
     fn close(a: f64, b: f64, tolerance: f64) {
         assert!((a - b).abs() <= tolerance, "{a} against {b}");
     }
@@ -278,6 +294,8 @@ mod tests {
         // Mean 100, standard error sqrt(200 / 3 / 4) = 4.0825; 5 with an anchor's 2.887.
         assert_eq!(verdict(&x, 80.0, 0.0, 1), Ok(Verdict::Beaten));
         assert_eq!(verdict(&x, 100.0, 0.0, 1), Ok(Verdict::Reproduced));
+        // A mean above the anchor is not enough: the interval reaches below it.
+        assert_eq!(verdict(&x, 99.0, 0.0, 1), Ok(Verdict::Reproduced));
         assert_eq!(verdict(&x, 104.08, 0.0, 1), Ok(Verdict::Reproduced));
         assert_eq!(verdict(&x, 104.09, 0.0, 1), Ok(Verdict::Short));
         assert_eq!(verdict(&x, 104.99, 2.887, 1), Ok(Verdict::Reproduced));
