@@ -613,6 +613,25 @@ mod tests {
     }
 
     #[test]
+    fn the_axis_of_values_has_room_and_never_vanishes() {
+        let line = |values: &[f64]| {
+            let line = values.iter().map(|v| (0.0, *v)).collect();
+            vec![Group { label: String::new(), line, band: vec![(0.0, 20.0, 60.0)] }]
+        };
+        let close = |got: (f64, f64), low: f64, high: f64| {
+            assert!((got.0 - low).abs() < 1e-9 && (got.1 - high).abs() < 1e-9, "{got:?}");
+        };
+        close(value_range(&line(&[0.0, 100.0]), None), -6.0, 106.0);
+        close(value_range(&line(&[30.0]), None), 17.6, 62.4);
+        close(value_range(&line(&[0.0]), Some(200.0)), -12.0, 212.0);
+        close(value_range(&line(&[0.0, 100.0]), Some(f64::INFINITY)), -6.0, 106.0);
+        let flat =
+            |v: f64| value_range(&[Group { label: String::new(), line: vec![(0.0, v)], band: vec![] }], None);
+        close(flat(500.0), 450.0, 550.0);
+        close(flat(0.0), -1.0, 1.0);
+    }
+
+    #[test]
     fn thinning_keeps_the_mean() {
         let points: Vec<(f64, f64)> = (0..100_000).map(|i| (f64::from(i), f64::from(i % 2))).collect();
         let thinned = thin(&points);

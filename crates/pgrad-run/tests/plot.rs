@@ -158,10 +158,12 @@ fn odd_curves_are_drawn() {
         vec![curve(&[(1, 1e-300), (2, 2e-300)])],
         vec![curve(&[(1_000_000, 1.0), (1_000_000, 2.0), (1_000_001, 2.0)])],
     ] {
-        let options = PlotOptions { pixel_ratio: 1, ..options() };
-        let svg = render_svg(&runs, &options).unwrap();
-        assert!(!svg.contains("NaN"), "{runs:?}");
-        decode(&render_png(&runs, &options).unwrap());
+        for threshold in [None, Some((475.0, "solved at".into()))] {
+            let options = PlotOptions { pixel_ratio: 1, threshold, ..options() };
+            let svg = render_svg(&runs, &options).unwrap();
+            assert!(!svg.contains("NaN"), "{runs:?}");
+            decode(&render_png(&runs, &options).unwrap());
+        }
     }
 }
 
