@@ -1,5 +1,7 @@
 //! The shard of environments: time limits, resets, statistics, errors, masks, saved state.
 
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
 use pgrad_env::{
     Action, Actions, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, RandomActions, Space, Step, VecEnv,
 };

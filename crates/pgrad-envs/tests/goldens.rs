@@ -1,6 +1,8 @@
 //! The native environments against trajectories recorded from the real Gymnasium
 //! (`goldens/gymnasium/make.py`).
 
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
 use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! What every registered environment must do.
 
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
 use pgrad_env::{BatchEnv, RandomActions, VecEnv, check_batch_env};
 use pgrad_envs::REGISTRY;
 use pgrad_num::ColsMut;
@@ -115,8 +117,9 @@ fn impossible_states_are_refused() {
 
 #[test]
 fn first_states_are_spread_over_their_range() {
-    // Observation number, lowest and highest value of the uniform distribution of the first state.
-    let ranges: [(&str, &[(usize, f32, f32)]); 5] = [
+    /// A number of the observation, and its lowest and highest value in the first state.
+    type Range = (usize, f32, f32);
+    let ranges: [(&str, &[Range]); 5] = [
         ("CartPole-v1", &[(0, -0.05, 0.05), (1, -0.05, 0.05), (2, -0.05, 0.05), (3, -0.05, 0.05)]),
         (
             "Acrobot-v1",
