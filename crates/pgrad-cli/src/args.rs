@@ -37,6 +37,12 @@ pub(crate) enum Command {
     Resume(ResumeArgs),
     /// Measure a trained policy over whole episodes.
     Eval(EvalArgs),
+    /// Run an experiment: algorithms x environments x seeds, with a table of scores and intervals.
+    Study(StudyArgs),
+    /// Measure the speed of training.
+    Bench(BenchArgs),
+    /// Draw the learning curves of runs.
+    Plot(PlotArgs),
     /// List what there is.
     List(ListArgs),
     /// Print the effective settings as TOML, each with its meaning.
@@ -63,9 +69,6 @@ pub(crate) struct Task {
 /// Where settings come from, from the weakest to the strongest: defaults, preset, file, these options.
 #[derive(Debug, Args)]
 pub(crate) struct SettingArgs {
-    /// Environment steps of the whole run.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(crate) steps: Option<String>,
     /// Seed of everything random.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub(crate) seed: Option<String>,
@@ -83,13 +86,9 @@ pub(crate) struct SettingArgs {
 impl SettingArgs {
     /// The options that are a setting of their own, with the setting's name.
     pub(crate) fn options(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
-        [
-            ("steps", "--steps", &self.steps),
-            ("seed", "--seed", &self.seed),
-            ("n_envs", "--n-envs", &self.n_envs),
-        ]
-        .into_iter()
-        .filter_map(|(key, option, text)| Some((key, option, text.as_deref()?)))
+        [("seed", "--seed", &self.seed), ("n_envs", "--n-envs", &self.n_envs)]
+            .into_iter()
+            .filter_map(|(key, option, text)| Some((key, option, text.as_deref()?)))
     }
 }
 
@@ -134,12 +133,22 @@ pub(crate) struct Verbosity {
     pub(crate) quiet: bool,
 }
 
+impl Verbosity {
+    /// Whether people are talked to.
+    pub(crate) fn loud(self) -> bool {
+        !self.json && !self.quiet
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) task: Task,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
+    /// Environment steps of the whole run.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) steps: Option<String>,
     #[command(flatten)]
     pub(crate) threads: Threads,
     /// Folder of the run; must not exist. Default: a new one below `runs/`.
@@ -179,6 +188,61 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    /// File of the study, or the name of one that comes with pgrad (`pgrad list studies`).
+    #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
+    pub(crate) study: String,
+    /// Folder of the results; an existing one is continued. Default: one below `studies-out/`.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) out: Option<PathBuf>,
+    /// Only the first N seeds.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) seeds: Option<String>,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    #[command(flatten)]
+    pub(crate) verbosity: Verbosity,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) task: Task,
+    #[command(flatten)]
+    pub(crate) settings: SettingArgs,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    /// How long to measure. Default: 5.
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub(crate) seconds: Option<String>,
+    /// Measure the environments alone, with random actions.
+    #[arg(long)]
+    pub(crate) env_only: bool,
+    /// Print one JSON object, and nothing else.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlotArgs {
+    /// Folders of the runs.
+    #[arg(value_name = "RUN", required = true, value_hint = ValueHint::DirPath)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Picture to write; the name ends in `.svg` or `.png`.
+    #[arg(long, short, value_name = "FILE", default_value = "learning-curve.svg", value_hint = ValueHint::FilePath)]
+    pub(crate) out: PathBuf,
+    /// What to draw, a name of the metrics file. Default: `train/return_mean_100`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) metric: Option<String>,
+    /// Width of the picture in points. Default: 900.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) width: Option<String>,
+    /// Height of the picture in points. Default: 560.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) height: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Of what.
     #[arg(value_name = "WHAT")]
@@ -193,6 +257,8 @@ pub(crate) enum ListWhat {
     Envs,
     /// Presets.
     Presets,
+    /// Studies.
+    Studies,
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +267,9 @@ pub(crate) struct ShowArgs {
     pub(crate) task: Task,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
+    /// Environment steps of the whole run.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) steps: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -51,11 +51,12 @@ pub(crate) fn settings_help(algo: &AlgoEntry) -> String {
     )
 }
 
-/// The configuration that was asked for: defaults, then the preset, then the file, then the options.
+/// The configuration that was asked for: defaults, then the preset, then the file, then the options; `steps`
+/// is what `--steps` said.
 ///
 /// # Errors
 /// When a name or a setting is wrong, or the settings do not fit together.
-pub(crate) fn config(task: &Task, args: &SettingArgs) -> Result<RunConfig> {
+pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Result<RunConfig> {
     let file = match &args.config {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| Failure::reading(path, &e))?;
@@ -91,7 +92,10 @@ pub(crate) fn config(task: &Task, args: &SettingArgs) -> Result<RunConfig> {
     }
     // All that is wrong with the options is said at once.
     let mut problems = Vec::new();
-    let typed = args.options().map(|(key, option, text)| (format!("{key}={text}"), option));
+    let typed = args
+        .options()
+        .chain(steps.map(|text| ("steps", "--steps", text)))
+        .map(|(key, option, text)| (format!("{key}={text}"), option));
     for (pair, option) in args.set.iter().map(|pair| (pair.clone(), "--set")).chain(typed) {
         if let Err(error) = config.apply_pair(&pair, option) {
             problems.extend(Failure::from(error).problems);

@@ -67,7 +67,7 @@ fn with_settings_help(command: clap::Command, args: &[OsString]) -> clap::Comman
     let mut typed = args.iter().skip(2).filter_map(|a| a.to_str());
     let algo = typed.find_map(pgrad_algos::find).or_else(|| pgrad_algos::find(catalog::DEFAULT_ALGO));
     let help = algo.map(catalog::settings_help).unwrap_or_default();
-    ["train", "show"]
+    ["train", "bench", "show"]
         .into_iter()
         .fold(command, |c, name| c.mut_subcommand(name, |sub| sub.after_long_help(help.clone())))
 }
@@ -81,6 +81,9 @@ fn run(parsed: Parsed) -> Result<ExitCode> {
         Command::Train(args) => commands::train::train(&args),
         Command::Resume(args) => commands::train::resume(&args),
         Command::Eval(args) => commands::eval::run(&args),
+        Command::Study(args) => commands::study::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
+        Command::Plot(args) => commands::plot::run(&args),
         Command::List(args) => commands::list::run(&args),
         Command::Show(args) => commands::show::run(&args),
         Command::CheckEnv(args) => commands::check_env::run(&args),

@@ -1,9 +1,12 @@
-//! The live line while training.
+//! The live line while something takes long.
 
 use crate::terminal::{self, Style, YELLOW, duration, grouped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgrad_run::driver::Progress;
 use std::io::{self, IsTerminal};
+
+/// Name of the KL in an algorithm's report.
+const KL: &str = "learn/kl";
 
 /// The line on the standard error; nothing at all when that is no terminal, or when it is not wanted.
 pub(crate) struct LiveLine {
@@ -21,16 +24,21 @@ impl LiveLine {
         }
         Self { bar: Some(bar) }
     }
-    pub(crate) fn show(&self, progress: &Progress) {
+    /// `done` of `all`, and what `text` says of it.
+    pub(crate) fn show(&self, done: u64, all: u64, text: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
-            bar.set_length(progress.total_steps);
-            bar.set_position(progress.steps.min(progress.total_steps));
-            bar.set_message(text(progress));
+            bar.set_length(all);
+            bar.set_position(done.min(all));
+            bar.set_message(text());
         }
     }
-    /// A line of its own above the live one.
+    /// A line of its own that is worth attention, above the live one.
     pub(crate) fn note(&self, text: &str) {
-        let line = format!("{} {text}\n", Style::stderr().paint(YELLOW, "note:"));
+        self.say(&format!("{} {text}", Style::stderr().paint(YELLOW, "note:")));
+    }
+    /// A line of its own above the live one.
+    pub(crate) fn say(&self, text: &str) {
+        let line = format!("{text}\n");
         match &self.bar {
             Some(bar) => bar.suspend(|| terminal::to_stderr(&line)),
             None => terminal::to_stderr(&line),
@@ -47,8 +55,8 @@ impl Drop for LiveLine {
     }
 }
 
-/// Everything behind the bar.
-fn text(p: &Progress) -> String {
+/// Everything behind the bar while training.
+pub(crate) fn training_text(p: &Progress) -> String {
     let mut parts = vec![
         format!("{}/{} steps", grouped(p.steps), grouped(p.total_steps)),
         format!("{} steps/s", grouped(p.steps_per_second.max(0.0) as u64)),
@@ -56,7 +64,7 @@ fn text(p: &Progress) -> String {
     if let Some(mean) = p.return_mean_100 {
         parts.push(format!("return {mean:.1}"));
     }
-    if let Some(kl) = p.report.get("kl") {
+    if let Some(kl) = p.report.get(KL) {
         parts.push(format!("KL {kl:.4}"));
     }
     parts.push(format!("{} left", duration(p.seconds_left)));
@@ -67,6 +75,18 @@ fn text(p: &Progress) -> String {
 mod tests {
     use super::*;
     use pgrad_algos::Report;
+    use pgrad_num::Team;
+    use pgrad_run::config::RunConfig;
+
+    #[test]
+    fn ppo_reports_its_kl_under_the_name_that_is_shown() {
+        let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        config.apply_pair("epochs=1", "test").unwrap();
+        let mut ppo = config.build(1).unwrap();
+        ppo.start().unwrap();
+        let report = ppo.iterate(&Team::new(1).unwrap()).unwrap();
+        assert!(report.get(KL).is_some());
+    }
 
     #[test]
     fn the_line_says_what_is_known() {
@@ -82,11 +102,11 @@ mod tests {
             length_mean_100: None,
             report: Report::default(),
         };
-        assert_eq!(text(&progress), "40 000/100 000 steps  20 000 steps/s  3.0 s left");
+        assert_eq!(training_text(&progress), "40 000/100 000 steps  20 000 steps/s  3.0 s left");
         progress.return_mean_100 = Some(123.456);
-        progress.report = Report::default().with("kl", 0.01234);
+        progress.report = Report::default().with(KL, 0.01234);
         assert_eq!(
-            text(&progress),
+            training_text(&progress),
             "40 000/100 000 steps  20 000 steps/s  return 123.5  KL 0.0123  3.0 s left"
         );
     }

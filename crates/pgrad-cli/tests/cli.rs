@@ -59,8 +59,8 @@ fn pgrad(args: &[&str]) -> Outcome {
 fn bad_usage_is_64() {
     pgrad(&["trian"]).refused(64, &["trian", "'train'"]);
     pgrad(&["train", "--sed", "1"]).refused(64, &["--sed", "'--seed'"]);
-    pgrad(&["eval"]).refused(64, &["required arguments were not provided"]);
-    pgrad(&["list", "foo"]).refused(64, &["foo", "presets"]);
+    pgrad(&["plot"]).refused(64, &["required arguments were not provided"]);
+    pgrad(&["list", "foo"]).refused(64, &["foo", "studies"]);
     pgrad(&["completions", "bsh"]).refused(64, &["'bsh'", "'bash'"]);
     assert_eq!(pgrad(&[]).code, 64);
 }
@@ -70,11 +70,20 @@ fn unknown_names_are_64_with_what_was_meant() {
     pgrad(&["train", "pppo"]).refused(64, &["there is no algorithm `pppo`", "hint: did you mean `ppo`?"]);
     pgrad(&["show", "dreamer"]).refused(64, &["there is no algorithm `dreamer`", "hint: `pgrad list algos`"]);
     pgrad(&["train", "ppo", "CartPole"])
-        .refused(64, &["there is no environment `CartPole`", "hint: did you mean `CartPole-v1`?"]);
+        .refused(64, &["there is no environment `CartPole`", "did you mean `CartPole-v1`?"]);
     pgrad(&["train", "CartPole-v1"])
         .refused(64, &["hint: the algorithm comes first: `pgrad train ppo CartPole-v1`"]);
     pgrad(&["check-env", "Humanoid-v5"])
         .refused(64, &["there is no environment `Humanoid-v5`", "hint: `pgrad list envs`"]);
+}
+
+#[test]
+fn environments_are_checked() {
+    for env in pgrad_envs::REGISTRY {
+        assert_eq!(pgrad(&["check-env", env.id]).done(), format!("{}: nothing wrong found\n", env.id));
+    }
+    pgrad(&["check-env", "CartPole-v1", "--seed", "-3"])
+        .refused(64, &["--seed: `seed` takes a whole number"]);
 }
 
 #[test]
@@ -271,6 +280,104 @@ fn a_run_from_training_to_evaluation() {
         .refused(65, &["error: run/policy.safetensors: ", "hint: the file is damaged"]);
     std::fs::remove_file(&policy).unwrap();
     pgrad_in(dir.path(), &["eval", "run"]).refused(65, &["`run` has no trained policy yet", "hint: "]);
+}
+
+#[test]
+fn runs_are_drawn() {
+    let dir = TempDir::new().unwrap();
+    for (name, clip) in [("a", "0.1"), ("b", "0.1"), ("c", "0.3")] {
+        let clip = format!("clip={clip}");
+        let args = ["train", "--steps", "4096", "--threads", "1", "--quiet", "--run-dir", name, "--seed"];
+        let seed = if name == "a" { "1" } else { "2" };
+        pgrad_in(dir.path(), &[&args[..], &[seed, "--set", &clip]].concat()).done();
+    }
+    assert_eq!(pgrad_in(dir.path(), &["plot", "a", "b", "c"]).done(), "learning-curve.svg\n");
+    let svg = std::fs::read_to_string(dir.path().join("learning-curve.svg")).unwrap();
+    for text in ["CartPole-v1", "ppo clip=0.1", "ppo clip=0.3"] {
+        assert!(svg.contains(text), "{text}");
+    }
+    pgrad_in(dir.path(), &["plot", "a", "--out", "a.png", "--metric", "learn/kl", "--width", "400"]).done();
+    assert!(std::fs::read(dir.path().join("a.png")).unwrap().starts_with(b"\x89PNG"));
+
+    let refused = |args: &[&str], code, parts: &[&str]| {
+        pgrad_in(dir.path(), &[&["plot"], args].concat()).refused(code, parts);
+    };
+    refused(
+        &["a", "--metric", "learn/k1"],
+        64,
+        &["has no metric `learn/k1`", "hint: did you mean `learn/kl`?"],
+    );
+    refused(&["a", "--out", "a.jpeg"], 64, &["`a.jpeg` does not end in `.svg` or `.png`"]);
+    refused(&["a", "--out", "none/a.svg"], 74, &["none"]);
+    refused(&["a", "--height", "7"], 64, &["--height: `height` takes a whole number, 200 to 4000"]);
+    refused(&["a", "nothing"], 65, &["`nothing` is not the folder of a run"]);
+    std::fs::write(dir.path().join("b/metrics.jsonl"), "{\n{}\n").unwrap();
+    refused(&["a", "b"], 65, &["b/metrics.jsonl"]);
+}
+
+#[test]
+fn speed_is_measured() {
+    let small = ["--seconds", "0.2", "--threads", "1", "--set", "epochs=1", "--json"];
+    let bench = |args: &[&str]| -> serde_json::Value {
+        let printed = pgrad(&[&["bench"], args, &small].concat()).done();
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        serde_json::from_str(&printed).unwrap()
+    };
+    let train = bench(&["ppo", "CartPole-v1"]);
+    for key in [
+        "steps_per_second",
+        "rollout_seconds",
+        "update_seconds",
+        "update_gflops",
+        "gemm_peak_gflops",
+        "peak_rss_mib",
+    ] {
+        assert!(train[key].as_f64().unwrap() > 0.0, "{key}: {train}");
+    }
+    let env = bench(&["--env-only", "--n-envs", "16"]);
+    assert!(env["env_steps_per_second"].as_f64().unwrap() > 0.0 && env["n_envs"] == 16, "{env}");
+    let words = pgrad(&["bench", "--seconds", "0.1", "--threads", "1"]).done();
+    assert!(words.contains("steps/s ppo on CartPole-v1, 1 threads") && words.contains("GFLOP/s"), "{words}");
+    pgrad(&["bench", "--seconds", "0"]).refused(64, &["--seconds: `seconds` takes a number in (0, 3600]"]);
+    pgrad(&["bench", "--steps", "5"]).refused(64, &["unexpected argument '--steps'"]);
+}
+
+#[test]
+fn a_study_from_its_file_to_its_table() {
+    let dir = TempDir::new().unwrap();
+    let text = "title = \"Two seeds\"\nepisodes = 3\n[[entry]]\nenv = \"CartPole-v1\"\nsteps = 512\n\
+                seeds = { first = 1, count = 2 }\n";
+    let write = |text: &str| std::fs::write(dir.path().join("mine.toml"), text).unwrap();
+    let study =
+        |args: &[&str]| pgrad_in(dir.path(), &[&["study", "mine.toml", "--threads", "1"], args].concat());
+    write(text);
+    let words = study(&["--seeds", "1"]).done();
+    assert!(
+        words.starts_with("# Two seeds\n") && words.contains("| ppo CartPole-v1 512 | 512 | 1 | E |"),
+        "{words}"
+    );
+    assert!(words.contains("studies-out/mine/summary.md"), "{words}");
+    let outcome = study(&["--json"]);
+    assert_eq!(outcome.stderr, "");
+    let json: serde_json::Value = serde_json::from_str(&outcome.done()).unwrap();
+    assert_eq!(json["command"], "pgrad study mine.toml");
+    let results = std::fs::read_to_string(dir.path().join("studies-out/mine/results.csv")).unwrap();
+    assert_eq!(results.lines().count(), 3, "a heading and two runs, the first not run again: {results}");
+
+    study(&["--seeds", "0"]).refused(64, &["--seeds: `seeds` takes a whole number, 1 to 1000000"]);
+    write(&text.replace("512", "0"));
+    study(&[]).refused(64, &["mine.toml:5: `steps` takes a whole number", "hint: "]);
+    write(&text.replace("CartPole-v1", "CartPole"));
+    study(&[]).refused(64, &["there is no environment `CartPole`", "did you mean `CartPole-v1`?"]);
+    pgrad_in(dir.path(), &["study", "ppo-classik"])
+        .refused(64, &["there is no study `ppo-classik`", "`ppo-classic`?"]);
+    let list = pgrad(&["list", "studies"]).done();
+    assert!(pgrad_run::study::STUDIES.iter().all(|s| list.contains(s.name)), "{list}");
+    let list = pgrad(&["list", "presets"]).done();
+    assert!(
+        pgrad_run::presets::PRESETS.iter().all(|p| list.contains(p.env) && list.contains(p.algo)),
+        "{list}"
+    );
 }
 
 #[test]

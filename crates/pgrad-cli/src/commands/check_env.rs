@@ -2,32 +2,70 @@
 
 use crate::args::CheckEnvArgs;
 use crate::failure::{Code, Failure, Result};
-use crate::terminal::{self, GREEN, Style};
-use pgrad_env::check_batch_env;
+use crate::terminal::{self, GREEN, Style, YELLOW};
+use pgrad_env::{Finding, Severity, check_batch_env};
 use pgrad_settings::{apply_text, settings};
 use std::process::ExitCode;
 
 settings! {
     /// Options of check-env
-    struct CheckOptions {
+    struct Check {
         /// Seed of the check.
-        seed: u64 = 1;
+        seed: u64 = 1, range: 0..=9_007_199_254_740_991;
     }
 }
 
 pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
-    let mut options = CheckOptions::default();
+    let mut options = Check::default();
     apply_text("seed", &args.seed, "--seed", &mut [&mut options])?;
     let entry = crate::catalog::env(&args.env)?;
+    // A panic of the environment is a finding here, not a bug of ours.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
     let findings = check_batch_env(entry.make, options.seed);
-    if findings.is_empty() {
-        let verdict = Style::stdout().paint(GREEN, "nothing wrong");
-        terminal::out(&format!("{}: {verdict} found\n", entry.id))?;
-        return Ok(ExitCode::SUCCESS);
+    std::panic::set_hook(hook);
+    terminal::out(&verdict(entry.id, &findings, Style::stdout())?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of an environment that can be trained on.
+///
+/// # Errors
+/// When it cannot: all that is wrong.
+fn verdict(id: &str, findings: &[Finding], style: Style) -> Result<String> {
+    let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.severity() == Severity::Error);
+    if errors.is_empty() {
+        let verdict =
+            style.paint(GREEN, if warnings.is_empty() { "nothing wrong found" } else { "fit for training" });
+        let mut out = format!("{id}: {verdict}\n");
+        for warning in warnings {
+            out.push_str(&format!("  {} {warning}\n", style.paint(YELLOW, "warning:")));
+        }
+        return Ok(out);
     }
+    let all = errors.into_iter().chain(warnings);
     Err(Failure {
         code: Code::Data,
-        problems: findings.iter().map(|f| (format!("{}: {f}", entry.id), None)).collect(),
+        problems: all.map(|f| (format!("{id}: {f}"), None)).collect(),
         silent: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_65_and_warnings_are_not() {
+        let endless = Finding::NeverEnds { steps: 10_000 };
+        let nameless = Finding::NoName;
+        let plain = Style::plain();
+        assert_eq!(verdict("E", &[], plain).unwrap(), "E: nothing wrong found\n");
+        let text = verdict("E", std::slice::from_ref(&endless), plain).unwrap();
+        assert_eq!(text, format!("E: fit for training\n  warning: {endless}\n"));
+        let failure = verdict("E", &[endless.clone(), nameless.clone()], plain).unwrap_err();
+        assert_eq!(failure.code as u8, 65);
+        let messages: Vec<_> = failure.problems.iter().map(|(m, _)| m.as_str()).collect();
+        assert_eq!(messages, [format!("E: {nameless}"), format!("E: {endless}")], "the worst first");
+    }
 }

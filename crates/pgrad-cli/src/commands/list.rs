@@ -1,9 +1,10 @@
 //! `pgrad list`.
 
 use crate::args::{ListArgs, ListWhat};
-use crate::failure::Result;
+use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, Style};
 use pgrad_run::presets::PRESETS;
+use pgrad_run::study::{STUDIES, Study};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
@@ -25,6 +26,14 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
             .iter()
             .map(|p| [p.env.to_owned(), p.algo.to_owned(), format!("pgrad train {} {}", p.algo, p.env)])
             .collect(),
+        ListWhat::Studies => STUDIES
+            .iter()
+            .map(|s| {
+                let study = Study::load(s.name).map_err(|e| Failure::of(Code::Bug, &e))?;
+                let runs: u64 = study.entries.iter().map(|e| e.seeds).sum();
+                Ok([s.name.to_owned(), study.title, format!("{} entries, {runs} runs", study.entries.len())])
+            })
+            .collect::<Result<_>>()?,
     };
     terminal::out(&table(&rows, Style::stdout()))?;
     Ok(ExitCode::SUCCESS)

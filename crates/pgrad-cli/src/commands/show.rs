@@ -7,7 +7,7 @@ use crate::terminal;
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ShowArgs) -> Result<ExitCode> {
-    let config = catalog::config(&args.task, &args.settings)?;
+    let config = catalog::config(&args.task, &args.settings, args.steps.as_deref())?;
     terminal::out(&config.to_toml(true))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,22 +2,20 @@
 
 use crate::args::{ResumeArgs, TrainArgs, Verbosity};
 use crate::catalog;
-use crate::failure::{self, Code, Failure, Result};
-use crate::progress::LiveLine;
+use crate::commands::signals::stop_on_signals;
+use crate::failure::{self, Code, Result};
+use crate::progress::{LiveLine, training_text};
 use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, duration, grouped, quoted};
 use pgrad_run::clock::{Clock, SystemClock};
 use pgrad_run::driver::{self, Event, Options, RunError, Summary};
 use pgrad_run::run_dir::{RUNS, RunLabel};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
-    let config = catalog::config(&args.task, &args.settings)?;
+    let config = catalog::config(&args.task, &args.settings, args.steps.as_deref())?;
     let threads = args.threads.count()?;
     // The name is chosen here, so that it can be told before the run ends.
     let run_dir = args.run_dir.clone().unwrap_or_else(|| {
@@ -44,7 +42,7 @@ fn drive(
     run: impl FnOnce(Options<'_>) -> std::result::Result<Summary, RunError>,
 ) -> Result<ExitCode> {
     let stop = stop_on_signals()?;
-    let loud = !verbosity.quiet && !verbosity.json;
+    let loud = verbosity.loud();
     let line = LiveLine::new(loud);
     let worked = Cell::new(false);
     let mut listen = |event: Event<'_>| match event {
@@ -52,7 +50,7 @@ fn drive(
             if !worked.replace(true) {
                 failure::remember_run(run_dir);
             }
-            line.show(progress);
+            line.show(progress.steps, progress.total_steps, || training_text(progress));
         }
         // A skipped checkpoint or a divergence is worth a line even with --quiet and --json.
         Event::Notice(text) => line.note(text),
@@ -68,18 +66,6 @@ fn drive(
         terminal::out(&closing(&summary, worked.get(), Style::stdout()))?;
     }
     Ok(if summary.stopped { Code::Stopped.into() } else { ExitCode::SUCCESS })
-}
-
-/// A flag that the first SIGINT or SIGTERM sets; the second one ends the process with 128 + its number.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the first signal must not find the flag set by itself.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(|e| Failure::new(Code::Io, format!("cannot listen to signal {signal}: {e}")))?;
-    }
-    Ok(stop)
 }
 
 fn to_json(s: &Summary) -> serde_json::Value {
