@@ -312,14 +312,14 @@ fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<(), S
 
 /// Returns and lengths of the last episodes.
 #[derive(Debug, Default)]
-struct Recent {
+pub(crate) struct Recent {
     returns: Vec<f64>,
     lengths: Vec<u64>,
     episodes: u64,
 }
 
 impl Recent {
-    fn add(&mut self, episode_return: f64, length: u64) {
+    pub(crate) fn add(&mut self, episode_return: f64, length: u64) {
         let at = (self.episodes % RECENT as u64) as usize;
         if at == self.returns.len() {
             self.returns.push(episode_return);
@@ -330,7 +330,7 @@ impl Recent {
         }
         self.episodes += 1;
     }
-    fn means(&self) -> Option<(f64, f64)> {
+    pub(crate) fn means(&self) -> Option<(f64, f64)> {
         let n = self.returns.len() as f64;
         (!self.returns.is_empty())
             .then(|| (self.returns.iter().sum::<f64>() / n, self.lengths.iter().sum::<u64>() as f64 / n))

@@ -215,7 +215,8 @@ pub fn check(root: &Path) -> Result<(), RunDirError> {
     }
 }
 
-fn lock(root: &Path, new: bool) -> Result<File, RunDirError> {
+/// Takes the lock of a folder; closing the file gives it back.
+pub(crate) fn lock(root: &Path, new: bool) -> Result<File, RunDirError> {
     let path = root.join(LOCK);
     let failed = |cause| StorageError::new(Operation::Lock, &path, cause);
     let mut file =

@@ -1,0 +1,228 @@
+//! The tables of a study.
+
+use super::{Anchor, Entry, Measure, RunRow, StudyResult};
+use crate::stats::{self, Summary, Verdict};
+use serde_json::{Value, json};
+
+/// Seed of the resampling: intervals are the same whenever they are computed.
+const BOOTSTRAP_SEED: u64 = 1;
+
+/// A published score with the verdict on ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JudgedAnchor {
+    /// What was published.
+    pub anchor: Anchor,
+    /// The verdict; none when runs are missing, failed or are fewer than two.
+    pub verdict: Option<Verdict>,
+}
+
+/// One measure of an entry over its seeds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// Which.
+    pub measure: Measure,
+    /// One score a seed, in the order of the seeds.
+    pub values: Vec<f64>,
+    /// Their summary; none below two.
+    pub summary: Option<Summary>,
+    /// Published scores of this measure.
+    pub anchors: Vec<JudgedAnchor>,
+}
+
+/// What came of an entry.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryResult {
+    /// Label.
+    pub label: String,
+    /// Environment.
+    pub env: String,
+    /// Algorithm.
+    pub algo: String,
+    /// Environment steps that were asked for.
+    pub steps: u64,
+    /// Final policy, most probable actions.
+    pub e: Score,
+    /// Last 100 training episodes.
+    pub t: Score,
+}
+
+impl EntryResult {
+    /// The result of an entry from its lines; `runs` is how many there should be.
+    pub(super) fn new(entry: &Entry, rows: &[RunRow], runs: u64) -> Self {
+        let complete = rows.len() as u64 == runs;
+        let score = |measure, values: Vec<f64>| {
+            let complete = complete && values.len() == rows.len();
+            let judge = |a: &Anchor| JudgedAnchor {
+                verdict: complete
+                    .then(|| stats::verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED).ok())
+                    .flatten(),
+                anchor: a.clone(),
+            };
+            let anchors = entry.anchors.iter().filter(|a| a.measure == measure).map(judge).collect();
+            Score { measure, anchors, summary: Summary::of(&values, BOOTSTRAP_SEED).ok(), values }
+        };
+        Self {
+            label: entry.label.clone(),
+            env: entry.config.env_id().to_owned(),
+            algo: entry.config.algo().to_owned(),
+            steps: entry.config.run.steps,
+            e: score(Measure::E, rows.iter().map(|r| r.e).collect()),
+            t: score(Measure::T, rows.iter().filter_map(|r| r.t).collect()),
+        }
+    }
+    /// The scores.
+    #[must_use]
+    pub fn scores(&self) -> [&Score; 2] {
+        [&self.e, &self.t]
+    }
+}
+
+impl StudyResult {
+    /// The tables as Markdown.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        let mut out = format!("# {}\n\n", self.title);
+        let mut line = |text: String| {
+            out.push_str(&text);
+            out.push('\n');
+        };
+        if !self.note.is_empty() {
+            line(format!("{}\n", self.note));
+        }
+        line(format!(
+            "E: mean return of the final policy over {} episodes, most probable actions, normaliser frozen. \
+             T: mean return of the last 100 training episodes, actions drawn. Both per seed; the table is over \
+             seeds.\n",
+            self.episodes
+        ));
+        line("| entry | steps | seeds | measure | mean | std | 95 % interval of the mean | IQM | 95 % interval of the IQM | min | anchor | verdict |".into());
+        line("|---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|---|".into());
+        for (entry, score) in self.entries.iter().flat_map(|e| e.scores().map(|s| (e, s))) {
+            line(format!(
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                entry.label,
+                entry.steps,
+                score.values.len(),
+                score.measure,
+                numbers(score),
+                cells(&score.anchors, |a| number(a.anchor.value)),
+                cells(&score.anchors, |a| {
+                    a.verdict.map_or_else(|| "not judged".to_owned(), |v| v.to_string())
+                }),
+            ));
+        }
+        line(
+            "\nBeaten: the lower end of the 95 % bootstrap interval of our mean is above the anchor. \
+             Reproduced: our mean is no worse than the anchor by more than one combined standard error. \
+             Intervals: percentile bootstrap over seeds, 10 000 resamples.\n"
+                .into(),
+        );
+        for failure in &self.failures {
+            line(format!("- **failed**: {}, seed {}: {}", failure.entry, failure.seed, failure.reason));
+        }
+        if self.entries.iter().any(|e| e.scores().iter().any(|s| !s.anchors.is_empty())) {
+            line("Anchors:\n".into());
+        }
+        for (entry, score) in self.entries.iter().flat_map(|e| e.scores().map(|s| (e, s))) {
+            for JudgedAnchor { anchor, .. } in &score.anchors {
+                let error = match anchor.standard_error {
+                    0.0 => "standard error not published".to_owned(),
+                    se => format!("standard error {se}"),
+                };
+                line(format!(
+                    "- {}, {} {}: {} ({error})",
+                    entry.label, anchor.measure, anchor.value, anchor.source
+                ));
+            }
+        }
+        let (runs, seconds) = (self.rows.len(), self.rows.iter().map(|r| r.seconds).sum::<f64>());
+        line(format!(
+            "\nMade by `{}`, pgrad {}: {runs} runs, {seconds:.0} s of training on one thread each.",
+            self.command, self.version
+        ));
+        out
+    }
+
+    /// The same for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let entries: Vec<Value> = self
+            .entries
+            .iter()
+            .map(|e| {
+                json!({
+                    "entry": e.label, "env": e.env, "algo": e.algo, "steps": e.steps,
+                    "E": score_json(&e.e), "T": score_json(&e.t),
+                })
+            })
+            .collect();
+        let failures: Vec<Value> = self
+            .failures
+            .iter()
+            .map(|f| json!({ "entry": f.entry, "seed": f.seed, "reason": f.reason }))
+            .collect();
+        json!({
+            "study": self.name, "title": self.title, "command": self.command, "version": self.version,
+            "episodes": self.episodes, "runs": self.rows.len(),
+            "seconds": self.rows.iter().map(|r| r.seconds).sum::<f64>(),
+            "entries": entries, "failures": failures,
+        })
+    }
+}
+
+fn score_json(score: &Score) -> Value {
+    let summary = score.summary.map(|s| {
+        json!({
+            "mean": s.mean, "std": s.std, "standard_error": s.standard_error,
+            "mean_interval": [s.mean_interval.low, s.mean_interval.high],
+            "iqm": s.iqm, "iqm_interval": [s.iqm_interval.low, s.iqm_interval.high],
+            "min": s.min, "max": s.max,
+        })
+    });
+    let anchors: Vec<Value> = score
+        .anchors
+        .iter()
+        .map(|a| {
+            json!({
+                "value": a.anchor.value, "standard_error": a.anchor.standard_error,
+                "source": a.anchor.source, "verdict": a.verdict.map(|v| v.to_string()),
+            })
+        })
+        .collect();
+    json!({ "values": score.values, "summary": summary, "anchors": anchors })
+}
+
+fn number(x: f64) -> String {
+    format!("{x:.2}")
+}
+
+fn cells(anchors: &[JudgedAnchor], cell: impl Fn(&JudgedAnchor) -> String) -> String {
+    if anchors.is_empty() {
+        "–".to_owned()
+    } else {
+        anchors.iter().map(cell).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// The numbers of a line of the table, from the mean to the minimum.
+fn numbers(score: &Score) -> String {
+    let cells: [String; 6] = match &score.summary {
+        Some(s) => {
+            let interval = |i: stats::Interval| format!("[{:.2}, {:.2}]", i.low, i.high);
+            [
+                number(s.mean),
+                number(s.std),
+                interval(s.mean_interval),
+                number(s.iqm),
+                interval(s.iqm_interval),
+                number(s.min),
+            ]
+        }
+        None => {
+            let mean = score.values.first().map_or_else(|| "–".to_owned(), |v| number(*v));
+            let dash = || "–".to_owned();
+            [mean, dash(), dash(), dash(), dash(), dash()]
+        }
+    };
+    cells.join(" | ")
+}

@@ -1,0 +1,162 @@
+//! The files that a study grows: a line for every run, and the learning curves.
+
+use super::{CURVES, RESULTS, StudyError};
+use crate::storage::{Storage, StorageError, write_atomic};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings";
+const CURVES_HEADER: &str = "entry,seed,settings,steps,return_mean_100";
+/// Largest file that is read.
+const MAX_LEN: u64 = 1 << 28;
+
+/// What came of one run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// Label of the entry.
+    pub entry: String,
+    /// Environment.
+    pub env: String,
+    /// Algorithm.
+    pub algo: String,
+    /// Environment steps done: those asked for, and what was left of the last iteration.
+    pub steps: u64,
+    /// Seed.
+    pub seed: u64,
+    /// Mean return of the final policy.
+    pub e: f64,
+    /// Mean return of the last 100 training episodes; none when none was finished.
+    pub t: Option<f64>,
+    /// Seconds of training on one thread, evaluation not counted, to the millisecond.
+    pub seconds: f64,
+    /// Digest of everything that the scores depend on, the seed and the version included.
+    pub settings: String,
+}
+
+impl RunRow {
+    fn to_line(&self) -> String {
+        let Self { entry, env, algo, steps, seed, e, t, seconds, settings } = self;
+        let t = t.map_or_else(String::new, |t| t.to_string());
+        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings}\n")
+    }
+    fn from_line(line: &str) -> Result<Self, String> {
+        let cells: Vec<&str> = line.split(',').collect();
+        let [entry, env, algo, steps, seed, e, t, seconds, settings] = cells[..] else {
+            return Err(format!("a line has the 9 cells {HEADER}, but this one has {}", cells.len()));
+        };
+        let number = |name: &str, cell: &str| {
+            let value = cell.parse::<f64>().ok().filter(|v| v.is_finite());
+            value.ok_or_else(|| format!("`{name}` is a finite number, but got `{cell}`"))
+        };
+        let whole = |name: &str, cell: &str| {
+            cell.parse::<u64>().map_err(|_| format!("`{name}` is a whole number, but got `{cell}`"))
+        };
+        Ok(Self {
+            entry: entry.to_owned(),
+            env: env.to_owned(),
+            algo: algo.to_owned(),
+            steps: whole("steps", steps)?,
+            seed: whole("seed", seed)?,
+            e: number("E", e)?,
+            t: if t.is_empty() { None } else { Some(number("T", t)?) },
+            seconds: number("seconds", seconds)?,
+            settings: settings.to_owned(),
+        })
+    }
+}
+
+/// A point of a learning curve: environment steps, and the mean return of the last 100 episodes there.
+pub(super) type Point = (u64, f64);
+
+/// The folder of a study's results.
+pub(super) struct Folder<'a> {
+    pub(super) storage: &'a dyn Storage,
+    pub(super) root: &'a Path,
+}
+
+impl Folder<'_> {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+    /// Adds a finished run: first its curve, then its line, so that a line means that all is there.
+    pub(super) fn add(&self, row: &RunRow, curve: &[Point]) -> Result<(), StudyError> {
+        let mut text = String::new();
+        for (steps, value) in curve {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{},{},{},{steps},{value}", row.entry, row.seed, row.settings);
+        }
+        self.append(CURVES, CURVES_HEADER, &text)?;
+        self.append(RESULTS, HEADER, &row.to_line())
+    }
+    fn append(&self, name: &str, header: &str, text: &str) -> Result<(), StudyError> {
+        let path = self.path(name);
+        if self.storage.kind(&path)?.is_none() {
+            write_atomic(self.storage, &path, format!("{header}\n").as_bytes())?;
+        }
+        self.storage.append(&path, text.as_bytes())?;
+        Ok(self.storage.sync_file(&path)?)
+    }
+    /// The lines of all runs that are there.
+    pub(super) fn rows(&self) -> Result<Vec<RunRow>, StudyError> {
+        self.lines(RESULTS, HEADER)?
+            .into_iter()
+            .map(|(line, text)| RunRow::from_line(&text).map_err(|reason| self.wrong(RESULTS, line, reason)))
+            .collect()
+    }
+    /// The learning curves of the runs with these digests, in this order.
+    pub(super) fn curves(&self, settings: &[&str]) -> Result<Vec<Vec<Point>>, StudyError> {
+        let mut curves = vec![Vec::new(); settings.len()];
+        for (line, text) in self.lines(CURVES, CURVES_HEADER)? {
+            let cells: Vec<&str> = text.split(',').collect();
+            let point = match cells[..] {
+                [_, _, digest, steps, value] => {
+                    steps.parse::<u64>().ok().zip(value.parse::<f64>().ok()).map(|p| (digest, p))
+                }
+                _ => None,
+            };
+            let Some((digest, point)) = point else {
+                return Err(self.wrong(CURVES, line, format!("a line has the 5 cells {CURVES_HEADER}")));
+            };
+            for (curve, _) in curves.iter_mut().zip(settings).filter(|(_, s)| **s == digest) {
+                curve.push(point);
+            }
+        }
+        for curve in &mut curves {
+            // A crash between the curve and the line of a run leaves the same points twice.
+            curve.sort_by_key(|(steps, _)| *steps);
+            curve.dedup_by_key(|(steps, _)| *steps);
+        }
+        Ok(curves)
+    }
+    /// The lines of a file below its header, with their numbers. What a crash left of a last line is cut off.
+    fn lines(&self, name: &str, header: &str) -> Result<Vec<(usize, String)>, StudyError> {
+        let path = self.path(name);
+        if self.storage.kind(&path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let bytes = self.storage.read(&path, MAX_LEN)?;
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        if whole < bytes.len() {
+            self.storage.truncate(&path, whole as u64)?;
+            self.storage.sync_file(&path)?;
+        }
+        let text = String::from_utf8_lossy(&bytes[..whole]);
+        let mut lines = text.lines();
+        if lines.next() != Some(header) {
+            return Err(self.wrong(name, 1, format!("the first line is `{header}`")));
+        }
+        Ok(lines.enumerate().map(|(i, line)| (i + 2, line.to_owned())).collect())
+    }
+    fn wrong(&self, name: &str, line: usize, reason: String) -> StudyError {
+        StudyError::Rows { path: self.path(name), line, reason }
+    }
+    /// Writes the lines anew: these, in this order.
+    pub(super) fn rewrite<'r>(&self, rows: impl Iterator<Item = &'r RunRow>) -> Result<(), StorageError> {
+        let text: String = rows.map(RunRow::to_line).collect();
+        self.write(RESULTS, &format!("{HEADER}\n{text}"))
+    }
+    /// Puts a small file in place.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<(), StorageError> {
+        write_atomic(self.storage, &self.path(name), text.as_bytes())
+    }
+}

@@ -1,0 +1,345 @@
+//! Running a study.
+
+use super::rows::{Folder, Point};
+use super::{
+    Entry, EntryError, EntryResult, RunFailure, RunRow, SEED_LIMIT, SUMMARY_JSON, SUMMARY_MD, Study,
+    StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult, eval_seed,
+};
+use crate::clock::Clock;
+use crate::config::{OnDivergence, RunConfig, RunConfigError};
+use crate::driver::Recent;
+use crate::eval::{EvalError, EvalOptions, evaluate};
+use crate::plot::{Band, Curve, PlotOptions, render_svg};
+use crate::run_dir;
+use crate::storage::parent_of;
+use pgrad_agent::AgentError;
+use pgrad_num::Team;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+use thiserror::Error;
+
+/// Version of pgrad, and part of the digest: results of different versions are not mixed.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Points of a learning curve.
+const CURVE_POINTS: u64 = 100;
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(200);
+/// Bytes of the digest that are kept: enough that no two runs have the same.
+const DIGEST_BYTES: usize = 12;
+
+impl Entry {
+    /// Checks that it can be run.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check(&self) -> Result<(), EntryError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || " ._-+()".contains(c);
+        if !(1..=80).contains(&self.label.len()) || !self.label.chars().all(plain) {
+            return Err(EntryError::Characters);
+        }
+        if self.seeds == 0 || self.first_seed.checked_add(self.seeds).is_none_or(|end| end > SEED_LIMIT) {
+            return Err(EntryError::Seeds);
+        }
+        let comparable = |v: f64, se: f64| v.is_finite() && se.is_finite() && se >= 0.0;
+        if !self.anchors.iter().all(|a| comparable(a.value, a.standard_error)) {
+            return Err(EntryError::Anchor);
+        }
+        if self.config.run.on_divergence != OnDivergence::Stop {
+            return Err(EntryError::Divergence);
+        }
+        Ok(self.config.check()?)
+    }
+}
+
+/// One run to do.
+struct Job<'s> {
+    entry: &'s Entry,
+    config: RunConfig,
+    settings: String,
+}
+
+impl<'s> Job<'s> {
+    fn new(entry: &'s Entry, seed: u64, episodes: usize) -> Self {
+        let mut config = entry.config.clone();
+        config.run.seed = seed;
+        let all = format!("pgrad {VERSION}\nepisodes = {episodes}\n{}", config.to_toml(false));
+        let digest = blake3::hash(all.as_bytes()).to_hex();
+        Self { entry, config, settings: digest[..2 * DIGEST_BYTES].to_owned() }
+    }
+    fn is_done_by(&self, row: &RunRow) -> bool {
+        row.entry == self.entry.label && row.seed == self.config.run.seed && row.settings == self.settings
+    }
+}
+
+/// Why a run has no scores.
+#[derive(Debug, Error)]
+enum RunStop {
+    /// It was asked to stop.
+    #[error("stopped")]
+    Stopped,
+    #[error(transparent)]
+    Config(#[from] RunConfigError),
+    #[error("{cause} (after {steps} steps)")]
+    Agent { cause: AgentError, steps: u64 },
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    #[error("a thread could not be started: {0}")]
+    Team(std::io::Error),
+}
+
+/// What the workers share.
+struct Shared<'a> {
+    stop: &'a AtomicBool,
+    /// Set when the study cannot go on: its results cannot be written.
+    abort: &'a AtomicBool,
+    steps: &'a AtomicU64,
+    clock: &'a dyn Clock,
+    episodes: usize,
+}
+
+/// Trains and evaluates one run, on the thread that calls.
+fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunStop> {
+    let total = job.config.run.steps;
+    let began = shared.clock.now();
+    let team = Team::new(1).map_err(RunStop::Team)?;
+    let mut algo = job.config.build(1)?;
+    let at = |steps| move |cause| RunStop::Agent { cause, steps };
+    algo.start().map_err(at(0))?;
+    let (mut recent, mut curve) = (Recent::default(), Vec::new());
+    while algo.steps() < total {
+        if shared.stop.load(Ordering::Relaxed) || shared.abort.load(Ordering::Relaxed) {
+            return Err(RunStop::Stopped);
+        }
+        let before = algo.steps();
+        algo.iterate(&team).map_err(at(before))?;
+        let steps = algo.steps();
+        shared.steps.fetch_add(steps - before, Ordering::Relaxed);
+        for episode in algo.rollout().episodes() {
+            recent.add(episode.episode_return, u64::from(episode.length));
+        }
+        let mark = |steps: u64| u128::from(steps) * u128::from(CURVE_POINTS) / u128::from(total);
+        if let Some((mean, _)) = recent.means().filter(|_| mark(steps) > mark(before)) {
+            curve.push((steps, mean));
+        }
+    }
+    // To the millisecond, as it is written: a line that is read again is the same.
+    let seconds = shared.clock.now().saturating_sub(began).as_millis() as f64 / 1000.0;
+    let seed = job.config.run.seed;
+    let options = EvalOptions { episodes: shared.episodes, seed: eval_seed(seed), ..EvalOptions::default() };
+    let found = evaluate(algo.policy(1), |n| job.config.make_env(n), &options)?;
+    let row = RunRow {
+        entry: job.entry.label.clone(),
+        env: job.config.env_id().to_owned(),
+        algo: job.config.algo().to_owned(),
+        steps: algo.steps(),
+        seed,
+        e: found.return_mean(),
+        t: recent.means().map(|m| m.0),
+        seconds,
+        settings: job.settings.clone(),
+    };
+    Ok((row, curve))
+}
+
+/// Runs a study, or what is missing of it, and writes its tables.
+///
+/// A run that fails does not stop the others: it is in [`StudyResult::failures`], and its entry is not judged.
+///
+/// # Errors
+/// When an entry cannot be run: nothing has been written then. When the folder is in use, cannot be written,
+/// or holds something else: the lines that were written before are good.
+pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult, StudyError> {
+    let jobs = jobs(study, options.seeds)?;
+    let StudyOptions { threads, out, command, stop, listen, clock, storage, .. } = options;
+    let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
+    storage.create_dir_all(&out)?;
+    storage.sync_dir(parent_of(&out))?;
+    let _lock = run_dir::lock(&out, false)?;
+    let folder = Folder { storage: &*storage, root: &out };
+    let mut rows = folder.rows()?;
+    let todo: Vec<&Job<'_>> = jobs.iter().filter(|j| !rows.iter().any(|r| j.is_done_by(r))).collect();
+    let reused = jobs.len() - todo.len();
+    let others = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r))).count();
+    if others > 0 {
+        let text = format!(
+            "`{}` has {others} lines of other runs (other settings, seeds or versions); they stay and do not count",
+            out.display()
+        );
+        listen(StudyEvent::Notice(&text));
+    }
+
+    let (abort, steps) = (AtomicBool::new(false), AtomicU64::new(0));
+    let shared =
+        Shared { stop: &stop, abort: &abort, steps: &steps, clock: &*clock, episodes: study.episodes };
+    let mut failures = Vec::new();
+    work(&todo, threads, &shared, listen, &mut |done, listen| match done {
+        Ok((row, curve)) => {
+            folder.add(&row, &curve)?;
+            listen(StudyEvent::Run(&row));
+            rows.push(row);
+            Ok(())
+        }
+        Err(failure) => {
+            listen(StudyEvent::Failed(&failure));
+            failures.push(failure);
+            Ok(())
+        }
+    })?;
+
+    let missing = jobs.iter().filter(|j| !rows.iter().any(|r| j.is_done_by(r))).count();
+    let stopped = missing > failures.len();
+    failures
+        .sort_by_key(|f| jobs.iter().position(|j| j.entry.label == f.entry && j.config.run.seed == f.seed));
+    let ours: Vec<RunRow> =
+        jobs.iter().filter_map(|j| rows.iter().find(|r| j.is_done_by(r)).cloned()).collect();
+    let other = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r)));
+    folder.rewrite(ours.iter().chain(other))?;
+    let result = StudyResult {
+        name: study.name.clone(),
+        title: study.title.clone(),
+        note: study.note.clone(),
+        episodes: study.episodes,
+        command,
+        version: VERSION,
+        entries: entries(study, &jobs, &ours),
+        stopped,
+        rows: ours,
+        reused,
+        failures,
+        out: out.clone(),
+    };
+    if !stopped {
+        pictures(study, &result, &folder)?;
+        folder.write(SUMMARY_MD, &result.to_markdown())?;
+        folder.write(SUMMARY_JSON, &format!("{:#}\n", result.to_json()))?;
+    }
+    Ok(result)
+}
+
+fn jobs(study: &Study, seeds: Option<u64>) -> Result<Vec<Job<'_>>, StudyError> {
+    if seeds == Some(0) || study.entries.is_empty() {
+        return Err(StudyError::NoSeeds);
+    }
+    let mut jobs = Vec::new();
+    for (i, entry) in study.entries.iter().enumerate() {
+        let wrong = |cause| StudyError::Entry { entry: entry.label.clone(), cause };
+        entry.check().map_err(wrong)?;
+        if study.entries[..i].iter().any(|e| e.label == entry.label) {
+            return Err(wrong(EntryError::Label));
+        }
+        let count = entry.seeds.min(seeds.unwrap_or(u64::MAX));
+        jobs.extend((0..count).map(|k| Job::new(entry, entry.first_seed + k, study.episodes)));
+    }
+    Ok(jobs)
+}
+
+type Done = Result<(RunRow, Vec<Point>), RunFailure>;
+type Listen<'a> = dyn FnMut(StudyEvent<'_>) + 'a;
+
+/// Does the jobs on `threads` threads; what is done comes to `finish`, on this thread.
+fn work(
+    todo: &[&Job<'_>],
+    threads: usize,
+    shared: &Shared<'_>,
+    listen: &mut Listen<'_>,
+    finish: &mut dyn FnMut(Done, &mut Listen<'_>) -> Result<(), StudyError>,
+) -> Result<(), StudyError> {
+    let began = shared.clock.now();
+    let total_steps = todo.iter().map(|j| j.config.run.steps).sum();
+    let progress = |runs| {
+        StudyEvent::Progress(StudyProgress {
+            runs,
+            total_runs: todo.len(),
+            steps: shared.steps.load(Ordering::Relaxed),
+            total_steps,
+            seconds: shared.clock.now().saturating_sub(began).as_secs_f64(),
+        })
+    };
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (sender, receiver) = channel();
+        let mut failed = None;
+        for i in 0..threads.clamp(1, todo.len().max(1)) {
+            let (sender, next) = (sender.clone(), &next);
+            let worker = move || worker(todo, next, shared, &sender);
+            if let Err(e) = thread::Builder::new().name(format!("study-{i}")).spawn_scoped(scope, worker) {
+                shared.abort.store(true, Ordering::Relaxed);
+                failed = Some(StudyError::Threads(e));
+            }
+        }
+        drop(sender);
+        let mut runs = 0;
+        loop {
+            match receiver.recv_timeout(TICK) {
+                Ok(done) if failed.is_none() => {
+                    runs += 1;
+                    if let Err(e) = finish(done, listen) {
+                        shared.abort.store(true, Ordering::Relaxed);
+                        failed = Some(e);
+                    }
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            listen(progress(runs));
+        }
+        failed.map_or(Ok(()), Err)
+    })
+}
+
+/// Takes one job after the other until none is left.
+fn worker(todo: &[&Job<'_>], next: &AtomicUsize, shared: &Shared<'_>, sender: &Sender<Done>) {
+    while let Some(job) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let done = match run(job, shared) {
+            Ok(done) => Ok(done),
+            Err(RunStop::Stopped) => return,
+            Err(why) => Err(RunFailure {
+                entry: job.entry.label.clone(),
+                seed: job.config.run.seed,
+                reason: why.to_string(),
+            }),
+        };
+        if sender.send(done).is_err() {
+            return;
+        }
+    }
+}
+
+fn entries(study: &Study, jobs: &[Job<'_>], rows: &[RunRow]) -> Vec<EntryResult> {
+    let of = |entry: &Entry| {
+        let rows: Vec<RunRow> = rows.iter().filter(|r| r.entry == entry.label).cloned().collect();
+        let runs = jobs.iter().filter(|j| j.entry.label == entry.label).count();
+        EntryResult::new(entry, &rows, runs as u64)
+    };
+    study.entries.iter().map(of).collect()
+}
+
+/// One picture for each environment, with a curve for each entry.
+fn pictures(study: &Study, result: &StudyResult, folder: &Folder<'_>) -> Result<(), StudyError> {
+    let digests: Vec<&str> = result.rows.iter().map(|r| r.settings.as_str()).collect();
+    let mut by_env: BTreeMap<&str, Vec<Curve>> = BTreeMap::new();
+    for (row, points) in result.rows.iter().zip(folder.curves(&digests)?) {
+        if !points.is_empty() {
+            by_env.entry(&row.env).or_default().push(Curve { label: row.entry.clone(), points });
+        }
+    }
+    for (env, curves) in by_env {
+        let spec = study.entries.iter().find(|e| e.config.env_id() == env).map(|e| e.config.env_spec());
+        let options = PlotOptions {
+            title: env.to_owned(),
+            y_label: "return, mean of the last 100 episodes".to_owned(),
+            threshold: spec.and_then(|s| s.reward_threshold).map(|t| (t, "solved at".to_owned())),
+            band: Band::Bootstrap95,
+            ..PlotOptions::default()
+        };
+        let name: String = env
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+            .collect();
+        folder.write(&format!("{}.svg", name.trim_start_matches('.')), &render_svg(&curves, &options)?)?;
+    }
+    Ok(())
+}

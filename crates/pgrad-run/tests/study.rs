@@ -1,0 +1,441 @@
+//! Studies: what is read, what is measured, what is on the disk afterwards.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use pgrad_env::{Actions, BatchEnv, End, EnvSpec, VecEnv};
+use pgrad_num::{ColsMut, Stream};
+use pgrad_run::config::RunConfig;
+use pgrad_run::driver;
+use pgrad_run::eval::{EvalOptions, evaluate};
+use pgrad_run::stats::Verdict;
+use pgrad_run::study::{
+    CURVES, EntryError, Measure, RESULTS, RunRow, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study, StudyError,
+    StudyEvent, StudyOptions, StudyResult, eval_seed, run_study,
+};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const TINY: &str = r#"
+title = "Tiny"
+note = "Two tasks."
+episodes = 7
+
+[[entry]]
+label = "pole"
+env = "CartPole-v1"
+steps = 1000
+seeds = { first = 3, count = 3 }
+settings = { n_envs = 4, n_steps = 64, epochs = 2, minibatch_size = 64 }
+[[entry.anchor]]
+measure = "E"
+value = 1.0
+source = "below every score"
+[[entry.anchor]]
+measure = "T"
+value = 501.0
+source = "above every score"
+
+[[entry]]
+env = "Pendulum-v1"
+algo = "ppo"
+steps = 900
+preset = false
+seeds = { first = 5, count = 2 }
+settings = { n_envs = 2, n_steps = 225, minibatch_size = 50 }
+"#;
+
+fn tiny() -> Study {
+    Study::parse(TINY, "tiny.toml", "tiny").unwrap()
+}
+
+/// Runs a study; how many runs it did, and what it noticed.
+fn run(study: &Study, out: &Path, threads: usize, seeds: Option<u64>) -> (StudyResult, usize, Vec<String>) {
+    let (mut runs, mut notices) = (0, Vec::new());
+    let mut listen = |event: StudyEvent<'_>| match event {
+        StudyEvent::Run(_) => runs += 1,
+        StudyEvent::Notice(text) => notices.push(text.to_owned()),
+        StudyEvent::Failed(f) => notices.push(f.reason.clone()),
+        StudyEvent::Progress(p) => assert!(p.runs <= p.total_runs && p.total_steps >= 900),
+    };
+    let options = StudyOptions { threads, seeds, ..StudyOptions::new(out, &mut listen) };
+    let result = run_study(study, options).unwrap();
+    (result, runs, notices)
+}
+
+/// A line without what differs from time to time.
+fn timeless(row: &RunRow) -> RunRow {
+    RunRow { seconds: 0.0, ..row.clone() }
+}
+
+fn timeless_all(result: &StudyResult) -> Vec<RunRow> {
+    result.rows.iter().map(timeless).collect()
+}
+
+fn read(out: &Path, name: &str) -> String {
+    fs::read_to_string(out.join(name)).unwrap()
+}
+
+#[test]
+fn a_file_is_read() {
+    let study = tiny();
+    assert_eq!((study.title.as_str(), study.note.as_str(), study.episodes), ("Tiny", "Two tasks.", 7));
+    let [pole, pendulum] = &study.entries[..] else { panic!("two entries") };
+    assert_eq!((pole.label.as_str(), pole.first_seed, pole.seeds), ("pole", 3, 3));
+    assert_eq!(
+        (pole.config.algo(), pole.config.env_id(), pole.config.run.steps),
+        ("ppo", "CartPole-v1", 1000)
+    );
+    // Its own settings over the preset's, and those over the defaults.
+    assert_eq!(pole.config.get("epochs"), Some(2u32.into()));
+    assert_eq!(pole.config.get("lambda"), RunConfig::new("ppo", "CartPole-v1").unwrap().get("lambda"));
+    assert_ne!(pole.config.get("lambda"), Some(0.95.into()));
+    assert_eq!(pole.anchors[1].measure, Measure::T);
+    assert_eq!((pole.anchors[1].value, pole.anchors[1].standard_error), (501.0, 0.0));
+    // Without the preset: the defaults.
+    assert_eq!(pendulum.label, "ppo Pendulum-v1 900");
+    assert_eq!(pendulum.config.get("gamma"), Some(0.99.into()));
+    assert!(pendulum.anchors.is_empty());
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said_with_its_line() {
+    let cases = [
+        ("episodes = 7", "episode = 7", "tiny.toml:4: unknown field `episode`"),
+        ("episodes = 7", "episodes = 0", "tiny.toml:4: `episodes` is at least 1"),
+        ("episodes = 7", "episodes = -7", "tiny.toml:4: "),
+        ("title = \"Tiny\"", "title = Tiny", "tiny.toml:2: "),
+        ("env = \"CartPole-v1\"", "env = \"CartPol-v1\"", "tiny.toml:6: "),
+        ("algo = \"ppo\"", "algo = \"pop\"", "did you mean `ppo`"),
+        ("env = \"Pendulum-v1\"\n", "", "tiny.toml:21: missing field `env`"),
+        ("steps = 900", "steps = 0", "tiny.toml:24: `steps` takes"),
+        ("steps = 900", "steps = \"many\"", "tiny.toml:24: `steps` takes"),
+        ("preset = false", "presets = false", "tiny.toml:25: unknown field `presets`"),
+        ("count = 3 }", "count = 0 }", "tiny.toml:6: "),
+        ("first = 3", "first = 1000000000000", "tiny.toml:6: seeds are below 1000000000000"),
+        ("first = 3, count", "last = 3, count", "tiny.toml:10: unknown field `last`"),
+        ("epochs = 2", "epoch = 2", "tiny.toml:11: there is no setting `epoch`"),
+        ("epochs = 2", "epoch = 2", "did you mean `epochs`?"),
+        ("epochs = 2", "epochs = 0", "tiny.toml:11: `epochs` takes"),
+        ("epochs = 2", "seed = 2", "tiny.toml:11: `seed` is given by the entry"),
+        ("epochs = 2", "on_divergence = \"rollback\"", "`on_divergence` is \"stop\" in a study"),
+        ("minibatch_size = 50", "minibatch_size = 451", "tiny.toml:21: `minibatch_size` = 451"),
+        ("measure = \"T\"", "measure = \"X\"", "tiny.toml:17: unknown variant `X`"),
+        ("value = 501.0", "value = nan", "an anchor is a finite number"),
+        ("value = 501.0", "value = 501.0\nstandard_error = -1.0", "its standard error is finite and not"),
+        ("source = \"above every score\"", "", "missing field `source`"),
+        ("label = \"pole\"", "label = \"a,b\"", "tiny.toml:6: a label has 1 to 80"),
+        ("label = \"pole\"", "label = \"ppo Pendulum-v1 900\"", "tiny.toml:21: entry `ppo Pendulum-v1 900`"),
+    ];
+    for (right, wrong, expected) in cases {
+        assert!(TINY.contains(right), "{right}");
+        let e = Study::parse(&TINY.replacen(right, wrong, 1), "tiny.toml", "tiny").unwrap_err();
+        assert!(e.to_string().contains(expected), "{wrong}: expected `{expected}` in\n{e}");
+        assert_eq!(e.exit_code(), 64, "{e}");
+    }
+    let e = Study::parse("title = \"x\"\nentry = []", "x.toml", "x").unwrap_err().to_string();
+    assert!(e.contains("x.toml:2: ") && e.contains("[[entry]]"), "{e}");
+}
+
+#[test]
+fn studies_that_come_with_pgrad_are_right_and_keep_to_the_reporting_seeds() {
+    for embedded in STUDIES {
+        let study = Study::load(embedded.name).unwrap();
+        for entry in &study.entries {
+            entry.check().unwrap();
+            assert_eq!((entry.first_seed, entry.seeds), (1, 20), "{}", entry.label);
+            assert!(!entry.anchors.is_empty(), "{}", entry.label);
+        }
+    }
+    let e = Study::load("ppo-clasic").unwrap_err();
+    assert!(e.to_string().contains("did you mean `ppo-classic`?"), "{e}");
+    assert_eq!(e.exit_code(), 64);
+}
+
+#[test]
+fn a_study_can_be_a_file() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("mine.toml");
+    fs::write(&path, TINY).unwrap();
+    assert_eq!(Study::load(path.to_str().unwrap()).unwrap().entries.len(), 2);
+    fs::write(&path, TINY.replace("episodes", "episode")).unwrap();
+    let e = Study::load(path.to_str().unwrap()).unwrap_err().to_string();
+    assert!(e.contains("mine.toml:4: "), "{e}");
+}
+
+#[test]
+fn the_scores_are_those_of_train_and_eval() {
+    let tmp = tempfile::tempdir().unwrap();
+    let study = tiny();
+    let (result, ..) = run(&study, &tmp.path().join("out"), 1, None);
+    assert_eq!(result.rows.len(), 5);
+    for (row, entry, seed) in
+        [(&result.rows[1], &study.entries[0], 4), (&result.rows[4], &study.entries[1], 6)]
+    {
+        let mut config = entry.config.clone();
+        config.run.seed = seed;
+        let mut listen = |_: driver::Event<'_>| {};
+        let run_dir = tmp.path().join(format!("{}-{seed}", config.env_id()));
+        let options = driver::Options { run_dir: Some(run_dir.clone()), ..driver::Options::new(&mut listen) };
+        let summary = driver::train(config.clone(), options).unwrap();
+        let policy =
+            pgrad_agent::Policy::from_bytes(&fs::read(run_dir.join("policy.safetensors")).unwrap()).unwrap();
+        let options = EvalOptions { episodes: 7, seed: eval_seed(seed), ..EvalOptions::default() };
+        let found = evaluate(policy, |n| config.make_env(n), &options).unwrap();
+        assert_eq!((row.seed, row.steps), (seed, summary.progress.steps));
+        assert_eq!(row.e, found.return_mean(), "{}", row.entry);
+        assert_eq!(row.t, summary.progress.return_mean_100, "{}", row.entry);
+    }
+    assert_ne!(result.rows[0].e, result.rows[1].e, "other seeds, other runs");
+    // 256 steps an iteration: 1000 are asked for, 1024 done; 450 an iteration: exact.
+    assert_eq!((result.rows[0].steps, result.rows[3].steps), (1024, 900));
+}
+
+#[test]
+fn the_folder_has_tables_curves_and_pictures() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("a/b");
+    let (result, runs, notices) = run(&tiny(), &out, 2, None);
+    assert_eq!((runs, result.reused, result.stopped), (5, 0, false));
+    assert_eq!(notices, Vec::<String>::new());
+
+    let [pole, pendulum] = &result.entries[..] else { panic!("two entries") };
+    assert_eq!(pole.e.values, result.rows[..3].iter().map(|r| r.e).collect::<Vec<_>>());
+    assert_eq!(pole.t.values, result.rows[..3].iter().filter_map(|r| r.t).collect::<Vec<_>>());
+    assert_eq!(pole.e.summary.unwrap().mean, pole.e.values.iter().sum::<f64>() / 3.0);
+    assert_eq!(pole.e.anchors[0].verdict, Some(Verdict::Beaten));
+    assert_eq!(pole.t.anchors[0].verdict, Some(Verdict::Short));
+    assert!(pendulum.e.anchors.is_empty() && pendulum.e.values.iter().all(|e| *e < 0.0));
+
+    let csv = read(&out, RESULTS);
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings");
+    assert_eq!(lines.len(), 6);
+    for (line, row) in lines[1..].iter().zip(&result.rows) {
+        let RunRow { entry, env, steps, seed, e, .. } = row;
+        assert!(line.starts_with(&format!("{entry},{env},ppo,{steps},{seed},{e},")), "{line}");
+    }
+    let markdown = read(&out, SUMMARY_MD);
+    assert_eq!(markdown, result.to_markdown());
+    for part in
+        ["# Tiny", "| pole | 1000 | 3 | E |", "beaten", "short", "above every score", "pgrad study tiny"]
+    {
+        assert!(markdown.contains(part), "{part} in\n{markdown}");
+    }
+    assert_eq!(read(&out, SUMMARY_JSON), format!("{:#}\n", result.to_json()));
+    let json: serde_json::Value = serde_json::from_str(&read(&out, SUMMARY_JSON)).unwrap();
+    // The reader rounds the last digit.
+    let near = |value: &serde_json::Value, x: f64| (value.as_f64().unwrap() / x - 1.0).abs() < 1e-14;
+    assert!(near(&json["entries"][0]["E"]["summary"]["mean"], pole.e.summary.unwrap().mean));
+    assert_eq!(json["entries"][0]["T"]["anchors"][0]["verdict"], "short");
+    assert!(near(&json["entries"][1]["E"]["values"][1], result.rows[4].e));
+
+    for env in ["CartPole-v1", "Pendulum-v1"] {
+        assert!(read(&out, &format!("{env}.svg")).contains("</svg>"), "{env}");
+    }
+    // Each curve ends where the run ended, with its T.
+    for row in &result.rows {
+        let last = format!("{},{},{},{},{}", row.entry, row.seed, row.settings, row.steps, row.t.unwrap());
+        assert!(read(&out, CURVES).lines().any(|l| l == last), "{last}");
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (one, ..) = run(&tiny(), &tmp.path().join("one"), 1, None);
+    let (four, ..) = run(&tiny(), &tmp.path().join("four"), 4, None);
+    assert_eq!(timeless_all(&one), timeless_all(&four));
+    assert_eq!(one.entries, four.entries);
+    for picture in ["CartPole-v1.svg", "Pendulum-v1.svg"] {
+        assert_eq!(read(&one.out, picture), read(&four.out, picture));
+    }
+}
+
+#[test]
+fn what_is_there_is_not_run_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    let whole = run(&tiny(), &tmp.path().join("whole"), 1, None).0;
+    let out = tmp.path().join("parts");
+    let (first, runs, _) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((first.rows.len(), runs), (2, 2));
+    assert_eq!(first.entries[0].e.anchors[0].verdict, None, "one seed says nothing");
+    let (second, runs, _) = run(&tiny(), &out, 1, None);
+    assert_eq!((second.reused, runs), (2, 3));
+    assert_eq!(timeless_all(&second), timeless_all(&whole));
+    assert_eq!(read(&out, "CartPole-v1.svg"), read(&whole.out, "CartPole-v1.svg"));
+    let before = read(&out, RESULTS);
+    let (third, runs, _) = run(&tiny(), &out, 1, None);
+    assert_eq!((third.reused, runs), (5, 0));
+    assert_eq!(third.rows, second.rows, "the seconds, too, are those of the first time");
+    assert_eq!(read(&out, RESULTS), before);
+
+    // Other settings are other runs; the lines of the old ones stay.
+    let other = Study::parse(&TINY.replace("epochs = 2", "epochs = 3"), "tiny.toml", "tiny").unwrap();
+    let (fourth, runs, notices) = run(&other, &out, 1, None);
+    assert_eq!((fourth.reused, runs), (2, 3));
+    assert!(notices[0].contains("3 lines of other runs"), "{notices:?}");
+    assert_ne!(fourth.rows[0].t, third.rows[0].t);
+    assert_eq!(fourth.entries[0].e.values.len(), 3, "lines of other runs do not count");
+    assert_eq!(run(&tiny(), &out, 1, None).0.rows, second.rows, "nothing was lost");
+    // So do other lengths of the evaluation.
+    let other = Study::parse(&TINY.replace("episodes = 7", "episodes = 8"), "tiny.toml", "tiny").unwrap();
+    assert_eq!(run(&other, &out, 1, Some(1)).1, 2);
+}
+
+#[test]
+fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let (whole, ..) = run(&tiny(), &out, 1, None);
+    let path = out.join(RESULTS);
+    let text = read(&out, RESULTS);
+    fs::write(&path, &text[..text.len() - 9]).unwrap();
+    let (again, runs, _) = run(&tiny(), &out, 1, None);
+    assert_eq!((again.reused, runs), (4, 1));
+    assert_eq!(timeless_all(&again), timeless_all(&whole));
+
+    for (wrong, line) in [
+        (text.replacen("Pendulum-v1,ppo,900", "Pendulum-v1,ppo,many", 1), 5),
+        (text.replacen(",ppo,1024", ",1024", 1), 2),
+        (text.replacen("entry,env", "entry;env", 1), 1),
+        (text.replacen(&whole.rows[1].e.to_string(), "NaN", 1), 3),
+    ] {
+        assert_ne!(wrong, text);
+        fs::write(&path, &wrong).unwrap();
+        let mut listen = |_: StudyEvent<'_>| {};
+        let e = run_study(&tiny(), StudyOptions::new(&out, &mut listen)).unwrap_err();
+        assert!(matches!(&e, StudyError::Rows { line: l, .. } if *l == line), "{e}");
+        assert_eq!(e.exit_code(), 65);
+        assert_eq!(read(&out, RESULTS), wrong, "left as it was");
+    }
+}
+
+#[test]
+fn a_study_that_is_stopped_goes_on_later() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let mut listen = |event: StudyEvent<'_>| {
+        if matches!(event, StudyEvent::Run(_)) {
+            flag.store(true, Ordering::Relaxed);
+        }
+    };
+    // Long enough that the first worker is not through with everything before it hears of it.
+    let study = Study::parse(&TINY.replace("steps = 900", "steps = 90_000"), "tiny.toml", "tiny").unwrap();
+    let options = StudyOptions { stop, ..StudyOptions::new(&out, &mut listen) };
+    let result = run_study(&study, options).unwrap();
+    assert!(result.stopped);
+    assert!((1..5).contains(&result.rows.len()), "{}", result.rows.len());
+    assert!(!out.join(SUMMARY_MD).exists());
+    let (again, runs, _) = run(&study, &out, 2, Some(1));
+    assert!(!again.stopped && out.join(SUMMARY_MD).exists());
+    assert_eq!(runs + again.reused, 2);
+    assert!(again.reused >= 1);
+}
+
+#[test]
+fn two_at_once_in_one_folder_are_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let mut inner = None;
+    let mut listen = |event: StudyEvent<'_>| {
+        if matches!(event, StudyEvent::Run(_)) && inner.is_none() {
+            let mut listen = |_: StudyEvent<'_>| {};
+            inner = Some(run_study(&tiny(), StudyOptions::new(&out, &mut listen)).map(|r| r.rows.len()));
+        }
+    };
+    let options = StudyOptions { seeds: Some(1), ..StudyOptions::new(&out, &mut listen) };
+    run_study(&tiny(), options).unwrap();
+    let e = inner.unwrap().unwrap_err();
+    assert_eq!(e.exit_code(), 75, "{e}");
+}
+
+/// Environments of which the one that starts at `start` has a reward that is not a number.
+struct Broken {
+    inner: Box<dyn BatchEnv>,
+    start: f32,
+    broken: bool,
+}
+
+impl BatchEnv for Broken {
+    fn spec(&self) -> &EnvSpec {
+        self.inner.spec()
+    }
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+    fn reset(&mut self, b: usize, rng: &mut Stream) {
+        self.inner.reset(b, rng);
+        let mut obs = vec![0.0; 4];
+        self.inner.observe_one(b, &mut obs);
+        self.broken |= obs[0] == self.start;
+    }
+    fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
+        self.inner.step(actions, rngs, rewards, ends);
+        if self.broken {
+            rewards[0] = f64::NAN;
+        }
+    }
+    fn observe(&self, obs: ColsMut<'_, f32>) {
+        self.inner.observe(obs);
+    }
+    fn observe_one(&self, b: usize, obs: &mut [f32]) {
+        self.inner.observe_one(b, obs);
+    }
+    fn save(&self, b: usize) -> Option<Vec<f64>> {
+        self.inner.save(b)
+    }
+    fn load(&mut self, b: usize, state: &[f64]) -> bool {
+        self.inner.load(b, state)
+    }
+}
+
+#[test]
+fn a_run_that_fails_is_named_and_its_entry_not_judged() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut study = tiny();
+    study.entries.truncate(1);
+    let make = pgrad_envs::find("CartPole-v1").unwrap().make;
+    let mut env = VecEnv::new(make(1), 4, 0);
+    env.start().unwrap();
+    let start = env.obs().row(0)[0];
+    let broken = move |n| Box::new(Broken { inner: make(n), start, broken: false }) as Box<dyn BatchEnv>;
+    let mut config = RunConfig::custom("ppo", "CartPole-v1", Arc::new(broken)).unwrap();
+    config.apply_toml("n_envs = 4\nn_steps = 64\nminibatch_size = 64\nsteps = 1000", "test").unwrap();
+    study.entries[0].config = config;
+    let (result, runs, notices) = run(&study, &tmp.path().join("out"), 2, None);
+    assert_eq!((runs, result.stopped), (2, false));
+    assert_eq!(result.rows.iter().map(|r| r.seed).collect::<Vec<_>>(), [3, 5]);
+    assert_eq!(result.failures.len(), 1);
+    let failure = &result.failures[0];
+    assert_eq!((failure.entry.as_str(), failure.seed), ("pole", 4));
+    assert!(failure.reason.contains("reward is NaN"), "{}", failure.reason);
+    assert_eq!(notices, std::slice::from_ref(&failure.reason));
+    assert!(result.entries[0].e.anchors.iter().all(|a| a.verdict.is_none()));
+    let markdown = read(&result.out, SUMMARY_MD);
+    assert!(markdown.contains("not judged") && markdown.contains("**failed**: pole, seed 4"), "{markdown}");
+    // It is tried again.
+    assert_eq!(run(&study, &result.out, 1, None).0.failures, result.failures);
+}
+
+#[test]
+fn entries_made_by_hand_are_checked_before_anything_is_written() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let refused = |study: &Study, seeds| {
+        let mut listen = |_: StudyEvent<'_>| {};
+        let e = run_study(study, StudyOptions { seeds, ..StudyOptions::new(&out, &mut listen) }).unwrap_err();
+        assert!(!out.exists());
+        e
+    };
+    let mut twice = tiny();
+    twice.entries[1].label = "pole".into();
+    assert!(matches!(refused(&twice, None), StudyError::Entry { cause: EntryError::Label, .. }));
+    let mut unfit = tiny();
+    unfit.entries[1].config.apply_pair("minibatch_size=451", "--set").unwrap();
+    assert!(matches!(refused(&unfit, None), StudyError::Entry { cause: EntryError::Config(_), .. }));
+    assert!(matches!(refused(&tiny(), Some(0)), StudyError::NoSeeds));
+}
