@@ -209,9 +209,10 @@ fn find(source: &str, quote: &str, near: usize) -> Result<usize, String> {
     }
 }
 
-/// The first line from `from` on that contains `quote`.
+/// The first line from `from` on that contains `quote`, or is `quote` when that is only a closing bracket.
 fn find_after(source: &str, quote: &str, from: usize) -> Result<usize, String> {
-    let found = source.lines().enumerate().skip(from - 1).find(|(_, l)| l.contains(quote));
+    let fits = |line: &str| if quote.trim() == "}" { line == quote } else { line.contains(quote) };
+    let found = source.lines().enumerate().skip(from - 1).find(|(_, l)| fits(l));
     found.map(|(i, _)| i + 1).ok_or_else(|| format!("no line after {from} has `{quote}` in"))
 }
 
@@ -250,7 +251,7 @@ fn normal(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    const SOURCE: &str = "fn a() {\n    one();\n    two();\n    one();\n}\n";
+    const SOURCE: &str = "fn a() {\n    one();\n    two();\n    one(|| {});\n}\n";
 
     fn checked(text: &str) -> Checked {
         check(Path::new("book/src/page.md"), text, &|path| match path.to_str() {
