@@ -26,6 +26,20 @@ pub enum AgentError {
         /// Its value.
         value: f32,
     },
+    /// A number of an action that the policy drew is not finite: its standard deviation is too large.
+    #[error("environment {env}, episode {episode}, step {step}: number {index} of the action drawn is {value}")]
+    Action {
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// Which number of the action.
+        index: usize,
+        /// Its value.
+        value: f32,
+    },
     /// The value of a stored observation is not finite.
     #[error("rollout step {step}, environment {env}: the critic's value is {value}")]
     Value {

@@ -114,7 +114,8 @@ impl RewardNormalizer {
             for i in 0..b {
                 let ret = &mut self.returns[first + i];
                 *ret = self.gamma * *ret + f64::from(row[i]);
-                self.seen.push(*ret as f32);
+                // Finite rewards may sum to more than single precision holds: infinity would spoil the moments.
+                self.seen.push(ret.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32);
                 if ends[i] != End::Running {
                     *ret = 0.0;
                 }

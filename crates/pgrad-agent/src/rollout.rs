@@ -498,6 +498,11 @@ impl Shard {
             let mut actions = ActionsMut::Real(ColsMut::new(&mut work.real_actions, action_rows, b));
             dist.sample(params, rngs, actions.reborrow());
             dist.logp(params, actions.as_actions(), &mut data.logp[rows]);
+            if let Some(i) = kernels::first_non_finite(&work.real_actions) {
+                let (episode, step) = env.position(i % b);
+                let (env, value) = (data.first + i % b, work.real_actions[i]);
+                return Err(AgentError::Action { env, episode, step, index: i / b, value });
+            }
             transpose(&work.real_actions, &mut data.real_actions[at], b);
         }
         Ok(())

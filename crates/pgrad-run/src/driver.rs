@@ -485,10 +485,15 @@ impl<'a> Run<'a> {
             || "no checkpoint was saved yet".to_owned(),
             |s| format!("the checkpoint of step {s} is good"),
         );
-        let help = if cause.is_divergence() {
-            "a smaller learning_rate, normalize_obs = true or on_divergence = \"rollback\" may help"
-        } else {
-            "`pgrad check-env` looks for such defects"
+        let help = match (cause.is_divergence(), self.config.run.on_divergence) {
+            (false, _) => "`pgrad check-env` looks for such defects".to_owned(),
+            (true, OnDivergence::Stop) => {
+                "a smaller learning_rate, normalize_obs = true or on_divergence = \"rollback\" may help".to_owned()
+            }
+            (true, OnDivergence::Rollback) => format!(
+                "the run went back {MAX_ROLLBACKS} times, each time to a smaller step; normalize_obs = true, \
+                 normalize_reward = true or a smaller network may help"
+            ),
         };
         RunError::Agent {
             run: self.dir.root().to_owned(),
