@@ -1,0 +1,104 @@
+//! The same seed gives the same bits, for any number of threads; evaluating changes nothing.
+
+mod driver_common;
+
+use driver_common::{Runner, config, result};
+use pgrad_agent::Policy;
+use pgrad_run::eval::{EvalError, EvalOptions, evaluate};
+use std::path::Path;
+use tempfile::tempdir;
+
+const CONTINUOUS: &[&str] =
+    &["normalize_obs=true", "normalize_reward=true", "steps=960", "log_std_init=0", "target_kl=none"];
+const DISCRETE: &[&str] = &["steps=960", "learning_rate_schedule=linear", "clip_schedule=linear"];
+
+fn train(dir: &Path, env: &str, pairs: &[&str], threads: usize) -> u64 {
+    let mut runner = Runner { threads, ..Runner::default() };
+    let summary = runner.train(dir, config(env, pairs)).unwrap();
+    assert!(!summary.stopped);
+    runner.progress.iter().map(|p| p.report.get("learn/updates").unwrap() as u64).sum()
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    for (env, pairs) in [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)] {
+        for trunk in ["trunk=separate", "trunk=shared"] {
+            let dir = tempdir().unwrap();
+            let pairs = [pairs, &[trunk]].concat();
+            let at = |threads: usize| dir.path().join(format!("{threads}"));
+            for threads in [1, 2, 4] {
+                let updates = train(&at(threads), env, &pairs, threads);
+                assert!(updates >= 20, "{updates} updates");
+                assert!(result(&at(threads)) == result(&at(1)), "{env} {trunk}: {threads} threads differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_another_run() {
+    let dir = tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    train(&at("a"), "CartPole-v1", &[DISCRETE, &["seed=1"]].concat(), 1);
+    train(&at("b"), "CartPole-v1", &[DISCRETE, &["seed=2"]].concat(), 1);
+    assert_ne!(result(&at("a")).0, result(&at("b")).0);
+}
+
+/// Every file of a folder with its content.
+fn snapshot(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut entries: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            files.extend(snapshot(&path));
+        } else {
+            files.push((path.clone(), std::fs::read(&path).unwrap()));
+        }
+    }
+    files
+}
+
+#[test]
+fn an_evaluation_is_reproducible_and_changes_nothing() {
+    for (env, pairs) in [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)] {
+        let dir = tempdir().unwrap();
+        let run = dir.path().join("run");
+        train(&run, env, pairs, 1);
+        let before = snapshot(&run);
+        let make = pgrad_envs::find(env).unwrap().make;
+        let bytes = std::fs::read(run.join("policy.safetensors")).unwrap();
+        let eval =
+            |options: EvalOptions| evaluate(Policy::from_bytes(&bytes).unwrap(), make, &options).unwrap();
+        for stochastic in [false, true] {
+            let options = EvalOptions { episodes: 30, seed: 7, stochastic, ..EvalOptions::default() };
+            let found = eval(options);
+            assert_eq!((found.returns.len(), found.lengths.len()), (30, 30));
+            assert_eq!(eval(options), found);
+            assert_ne!(eval(EvalOptions { seed: 8, ..options }), found);
+            // Episode i is the same whatever is evaluated beside it, batches included.
+            let more = eval(EvalOptions { episodes: 300, ..options });
+            assert_eq!(more.returns[..30], found.returns);
+            assert_ne!(more.returns[256..286], found.returns, "the second batch is not the first again");
+            let few = eval(EvalOptions { episodes: 3, ..options });
+            assert_eq!(few.returns, found.returns[..3]);
+        }
+        assert!(snapshot(&run) == before, "the folder of the run is as it was");
+    }
+}
+
+#[test]
+fn a_policy_is_not_evaluated_on_another_task() {
+    let dir = tempdir().unwrap();
+    train(&dir.path().join("run"), "CartPole-v1", DISCRETE, 1);
+    let policy =
+        || Policy::from_bytes(&std::fs::read(dir.path().join("run/policy.safetensors")).unwrap()).unwrap();
+    let make = pgrad_envs::find("Pendulum-v1").unwrap().make;
+    let error = evaluate(policy(), make, &EvalOptions::default()).unwrap_err();
+    assert!(matches!(error, EvalError::Mismatch { policy_obs: 4, env_obs: 3, .. }), "{error}");
+    let make = pgrad_envs::find("CartPole-v1").unwrap().make;
+    let none = EvalOptions { episodes: 0, ..EvalOptions::default() };
+    assert!(matches!(evaluate(policy(), make, &none), Err(EvalError::NoEpisodes)));
+    let short = EvalOptions { max_steps: 3, ..EvalOptions::default() };
+    assert!(matches!(evaluate(policy(), make, &short), Err(EvalError::Endless { steps: 3, .. })));
+}
