@@ -19,7 +19,7 @@ impl LiveLine {
             return Self { bar: None };
         }
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{bar:12} {wide_msg}") {
             bar.set_style(style);
         }
         Self { bar: Some(bar) }
@@ -27,9 +27,9 @@ impl LiveLine {
     /// `done` of `all`, and what `text` says of it.
     pub(crate) fn show(&self, done: u64, all: u64, text: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
+            bar.set_message(text());
             bar.set_length(all);
             bar.set_position(done.min(all));
-            bar.set_message(text());
         }
     }
     /// A line of its own that is worth attention, above the live one.
@@ -58,7 +58,7 @@ impl Drop for LiveLine {
 /// Everything behind the bar while training.
 pub(crate) fn training_text(p: &Progress) -> String {
     let mut parts = vec![
-        format!("{}/{} steps", grouped(p.steps), grouped(p.total_steps)),
+        format!("{}/{}", grouped(p.steps), grouped(p.total_steps)),
         format!("{} steps/s", grouped(p.steps_per_second.max(0.0) as u64)),
     ];
     if let Some(mean) = p.return_mean_100 {
@@ -102,12 +102,12 @@ mod tests {
             length_mean_100: None,
             report: Report::default(),
         };
-        assert_eq!(training_text(&progress), "40 000/100 000 steps  20 000 steps/s  3.0 s left");
+        assert_eq!(training_text(&progress), "40 000/100 000  20 000 steps/s  3.0 s left");
         progress.return_mean_100 = Some(123.456);
         progress.report = Report::default().with(KL, 0.01234);
         assert_eq!(
             training_text(&progress),
-            "40 000/100 000 steps  20 000 steps/s  return 123.5  KL 0.0123  3.0 s left"
+            "40 000/100 000  20 000 steps/s  return 123.5  KL 0.0123  3.0 s left"
         );
     }
 }
