@@ -27,7 +27,9 @@ pub enum AgentError {
         value: f32,
     },
     /// A number of an action that the policy drew is not finite: its standard deviation is too large.
-    #[error("environment {env}, episode {episode}, step {step}: number {index} of the action drawn is {value}")]
+    #[error(
+        "environment {env}, episode {episode}, step {step}: number {index} of the action drawn is {value}"
+    )]
     Action {
         /// Environment.
         env: usize,

@@ -367,8 +367,8 @@ impl Card {
         let widths: Vec<usize> =
             std::iter::once(self.obs_dim).chain(self.hidden.iter().copied()).chain([outputs]).collect();
         let needed = widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
-        if !needed.is_some_and(|n| n <= stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored)))
-        {
+        let most = stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored));
+        if needed.is_none_or(|n| n > most) {
             return Err(PolicyError::Card(format!(
                 "the description needs more parameters than the {stored} numbers of the file"
             )));

@@ -21,14 +21,13 @@ fn config(pairs: &[&str]) -> PpoConfig {
     let mut c = PpoConfig::default();
     c.rollout.n_envs = N_ENVS;
     c.rollout.n_steps = N_STEPS;
-    c.rollout.envs_per_shard = 2;
     c.rollout.gamma = 0.9;
     c.ppo.lambda = 0.8;
     c.ppo.minibatch_size = N_ENVS * N_STEPS;
     c.ppo.learning_rate = 0.05;
     c.ppo.max_grad_norm = None;
     c.model.hidden = vec![5];
-    for pair in pairs {
+    for pair in ["envs_per_shard=2"].iter().chain(pairs) {
         let PpoConfig { rollout, ppo, model, normalize } = &mut c;
         apply_pair(pair, "test", &mut [rollout, ppo, model, normalize]).unwrap();
     }

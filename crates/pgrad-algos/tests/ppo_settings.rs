@@ -202,14 +202,23 @@ settings_that_are_tested! {
         }
     }
     envs_per_shard => {
-        for (size, shards) in [(4, vec![4, 4, 2]), (10, vec![10]), (32, vec![10]), (1, vec![1; 10])] {
+        // Without a number it is half of them, at least 4 and at most 32.
+        for (n_envs, size, shards) in [
+            (10, "4", vec![4, 4, 2]),
+            (10, "10", vec![10]),
+            (10, "32", vec![10]),
+            (10, "1", vec![1; 10]),
+            (10, "none", vec![5, 5]),
+            (6, "none", vec![4, 2]),
+            (100, "none", vec![32, 32, 32, 4]),
+        ] {
             let made = Arc::new(Mutex::new(Vec::new()));
             let seen = Arc::clone(&made);
             let make = move |n| -> Box<dyn BatchEnv> {
                 seen.lock().unwrap().push(n);
                 Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete)))
             };
-            first(&make, &["n_envs=10", &format!("envs_per_shard={size}")]);
+            first(&make, &[&format!("n_envs={n_envs}"), &format!("envs_per_shard={size}")]);
             // The first one is asked what it is.
             assert_eq!(made.lock().unwrap()[1..], shards);
         }
