@@ -86,9 +86,10 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
         (None, Some(id)) => env(&id).map_err(from_file)?,
         (None, None) => env(DEFAULT_ENV)?,
     };
+    let all = format!("`pgrad show {} {}` prints all settings", algo.name, env.id);
     let mut config = RunConfig::new(algo.name, env.id)?;
     if let Some((text, origin)) = &file {
-        config.apply_toml(text, origin)?;
+        config.apply_toml(text, origin).map_err(|e| Failure::from(e).hint_where_none(&all))?;
     }
     // All that is wrong with the options is said at once.
     let mut problems = Vec::new();
@@ -102,7 +103,7 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
         }
     }
     if !problems.is_empty() {
-        return Err(Failure { code: Code::Usage, problems, silent: false });
+        return Err(Failure { code: Code::Usage, problems, silent: false }.hint_where_none(&all));
     }
     config.check()?;
     Ok(config)

@@ -78,6 +78,13 @@ impl Failure {
         }
         self
     }
+    /// The same with `hint` for every problem that has none.
+    pub(crate) fn hint_where_none(mut self, hint: &str) -> Self {
+        for (_, slot) in &mut self.problems {
+            slot.get_or_insert_with(|| hint.to_owned());
+        }
+        self
+    }
     /// Takes the advice of messages `problem; advice` as their hint.
     pub(crate) fn split_advice(mut self) -> Self {
         for (message, hint) in &mut self.problems {

@@ -166,6 +166,10 @@ fn settings_are_refused_before_anything_is_made() {
     pgrad(&["train", "--set", "minibatch_size=1000000"])
         .refused(64, &["`minibatch_size` = 1000000 does not fit", "hint: "]);
     pgrad(&["eval", "x", "--episodes", "0"]).refused(64, &["--episodes: `episodes` takes a whole number"]);
+    pgrad(&["train", "--set", "colour=1"]).refused(
+        64,
+        &["there is no setting `colour`", "hint: `pgrad show ppo CartPole-v1` prints all settings"],
+    );
     let both = pgrad(&["train", "--set", "gama=1", "--n-envs", "0"]);
     both.refused(64, &["error: --set: there is no setting `gama`", "error: --n-envs: `n_envs` takes"]);
 }
@@ -414,28 +418,49 @@ fn send(child: &std::process::Child, signal: &str) {
     assert!(sent.success());
 }
 
-/// A run that would take very long, begun and at work.
-fn long_run(dir: &Path) -> std::process::Child {
+/// A run that would take very long, begun in `dir/run`; `ready` says when it is far enough.
+fn long_run(dir: &Path, more: &[&str], ready: impl Fn(&Path) -> bool) -> std::process::Child {
     let args = ["train", "--steps", "1e11", "--threads", "1", "--run-dir", "run", "--json"];
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
     let piped = std::process::Stdio::piped;
-    let mut child = command.current_dir(dir).args(args).stdout(piped()).stderr(piped()).spawn().unwrap();
-    let metrics = dir.join("run/metrics.jsonl");
-    for _ in 0..600 {
-        if std::fs::read(&metrics).is_ok_and(|bytes| bytes.contains(&b'\n')) {
+    let command = command.current_dir(dir).args(args).args(more).stdout(piped()).stderr(piped());
+    let mut child = command.spawn().unwrap();
+    for _ in 0..1200 {
+        if ready(&dir.join("run")) {
             return child;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     child.kill().unwrap();
-    panic!("no row of metrics within 30 s: {:?}", child.wait_with_output());
+    panic!("the run did not begin within 60 s: {:?}", child.wait_with_output());
+}
+
+/// Whether an iteration is done.
+fn has_a_row(run: &Path) -> bool {
+    std::fs::read(run.join("metrics.jsonl")).is_ok_and(|bytes| bytes.contains(&b'\n'))
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let dir = TempDir::new().unwrap();
+        // One iteration takes minutes, so that the first signal has to wait for its end.
+        let long = ["--set", "n_steps=100000", "--set", "epochs=1000"];
+        let mut child = long_run(dir.path(), &long, |run| run.join("metrics.jsonl").is_file());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        send(&child, signal);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "the first signal waits for the end of the iteration");
+        send(&child, signal);
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(code));
+    }
 }
 
 #[test]
 fn a_signal_stops_the_run_so_that_it_can_be_resumed() {
     for signal in ["-INT", "-TERM"] {
         let dir = TempDir::new().unwrap();
-        let child = long_run(dir.path());
+        let child = long_run(dir.path(), &[], has_a_row);
         send(&child, signal);
         let outcome = Outcome::of(&child.wait_with_output().unwrap());
         assert_eq!(outcome.code, 75, "{outcome:?}");
@@ -460,7 +485,7 @@ fn a_signal_stops_the_run_so_that_it_can_be_resumed() {
 #[test]
 fn two_processes_cannot_write_to_one_run() {
     let dir = TempDir::new().unwrap();
-    let child = long_run(dir.path());
+    let child = long_run(dir.path(), &[], has_a_row);
     pgrad_in(dir.path(), &["resume", "run"])
         .refused(75, &["`run` is in use by another process", "hint: wait"]);
     send(&child, "-TERM");
