@@ -224,14 +224,15 @@ fn policy_loss(p: PolicyChunk<'_>, c: &PpoSettings, epsilon: f64, mean: f64, std
 }
 
 /// The gradient of `c₁ (V_θ(s_t) − V_t^targ)²` (Eq. 9), averaged over a minibatch of `n`.
-fn value_loss(v: ValueChunk<'_>, c: &PpoSettings, n: usize) {
+fn value_loss(chunk: ValueChunk<'_>, c: &PpoSettings, n: usize) {
+    let ValueChunk { v, v_old, ret, d_v, work, sums } = chunk;
     match c.value_clip {
-        None => surrogate::squared(v.v, v.ret, v.work, v.d_v),
-        Some(range) => surrogate::squared_clipped(v.v, v.v_old, v.ret, range as f32, v.work, v.d_v),
+        None => surrogate::squared(v, ret, work, d_v),
+        Some(range) => surrogate::squared_clipped(v, v_old, ret, range as f32, work, d_v),
     }
-    v.sums.value_loss += 2.0 * kernels::sum(v.work);
+    sums.value_loss += 2.0 * kernels::sum(work);
     // The vocabulary's loss is half the square, the paper's the square.
-    kernels::scale((2.0 * c.value_coef / n as f64) as f32, v.d_v);
+    kernels::scale((2.0 * c.value_coef / n as f64) as f32, d_v);
 }
 
 fn bad_gradient(model: &ActorCritic, gradient: &[f32], epoch: usize, minibatch: usize) -> AgentError {
