@@ -1,5 +1,6 @@
 //! `Jᵀ F_out J` against a dense matrix put together from its definition, and against the change of the mean
 //! divergence's gradient.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::PolicyMetric;
 use pgrad_nn::{Activation, Head, Mlp};

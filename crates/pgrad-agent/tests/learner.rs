@@ -1,5 +1,6 @@
 //! The gradient of a loss over a minibatch: against finite differences of the same loss in `f64`, for every
 //! kind of action space and both trunks, and the same bits for any number of threads.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod common;
 
@@ -27,10 +28,11 @@ fn policy_loss(p: PolicyChunk<'_>) {
 }
 
 /// `Σ (V − target)²/2 + (V − V_old)²/2`.
-fn value_loss(v: ValueChunk<'_>) {
-    surrogate::squared(v.v, v.ret, v.work, v.d_v);
-    v.sums.value_loss += kernels::sum(v.work);
-    for ((d, v), v_old) in v.d_v.iter_mut().zip(v.v).zip(v.v_old) {
+fn value_loss(chunk: ValueChunk<'_>) {
+    let ValueChunk { v, v_old, ret, d_v, work, sums } = chunk;
+    surrogate::squared(v, ret, work, d_v);
+    sums.value_loss += kernels::sum(work);
+    for ((d, v), v_old) in d_v.iter_mut().zip(v).zip(v_old) {
         *d += v - v_old;
     }
 }

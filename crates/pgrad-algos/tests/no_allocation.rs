@@ -1,5 +1,6 @@
 //! Collecting and learning allocate nothing once everything is warm, the matrix products apart: the library
 //! that does them may keep its packed copies where it likes, and is counted alone first.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{ActorCritic, CHUNK};
 use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};

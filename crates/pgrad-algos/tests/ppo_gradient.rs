@@ -2,6 +2,7 @@
 //! masks, endings, bootstrap values, GAE, advantage normalisation, both losses, both trunks.
 //!
 //! Adam keeps `m ← 0.9 m + 0.1 g`, so the gradients of the first two updates can be read off its state.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-agent/tests/common/mod.rs"]
 mod common;

@@ -1,4 +1,5 @@
 //! Every setting of PPO does what it says: one test a setting, by name, and none may be missing.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-agent/tests/common/mod.rs"]
 mod common;
@@ -220,6 +221,17 @@ settings_that_are_tested! {
             };
             first(&make, &[&format!("n_envs={n_envs}"), &format!("envs_per_shard={size}")]);
             // The first one is asked what it is.
+            assert_eq!(made.lock().unwrap()[1..], shards);
+        }
+        // Without a number: half of the environments, at least 4 and at most 32.
+        for (n_envs, shards) in [(3, vec![3]), (8, vec![4, 4]), (100, vec![32, 32, 32, 4])] {
+            let made = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&made);
+            let make = move |n| -> Box<dyn BatchEnv> {
+                seen.lock().unwrap().push(n);
+                Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete)))
+            };
+            first(&make, &[&format!("n_envs={n_envs}"), "minibatch_size=8"]);
             assert_eq!(made.lock().unwrap()[1..], shards);
         }
     }

@@ -1,4 +1,5 @@
 //! PPO on tasks with known answers, each of which can fail for one reason only.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::ActionValue;
 use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};

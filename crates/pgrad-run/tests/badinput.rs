@@ -1,5 +1,6 @@
 //! What a user or a machine gets wrong: refused early where that is possible, with a message that helps and
 //! the right exit code, and without harm to what was saved.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;
 
@@ -123,12 +124,12 @@ fn a_second_writer_is_locked_out() {
     let run = dir.path().join("run");
     let errors = Arc::new(Mutex::new(Vec::new()));
     let (path, seen) = (run.clone(), Arc::clone(&errors));
-    let mut runner = Runner::default();
-    runner.hook = Box::new(move |_| {
+    let hook = Box::new(move |_: &pgrad_run::driver::Progress| {
         seen.lock().unwrap().push(Runner::default().resume(&path).unwrap_err());
         let other = config("CartPole-v1", &["steps=96"]);
         seen.lock().unwrap().push(Runner::default().train(&path, other).unwrap_err());
     });
+    let mut runner = Runner { hook, ..Runner::default() };
     runner.train(&run, config("CartPole-v1", &["steps=192"])).unwrap();
     let errors = errors.lock().unwrap();
     assert_eq!(errors.len(), 4);

@@ -1,4 +1,5 @@
 //! Every setting of a run does what it says: one test a setting, by name, and none may be missing.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;
 

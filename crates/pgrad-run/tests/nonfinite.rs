@@ -1,5 +1,6 @@
 //! Numbers that are not finite are stopped before they reach a normaliser, a buffer or a parameter, and
 //! named; the last checkpoint stays good.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;
 

@@ -1,4 +1,5 @@
 //! A run that is stopped or killed and resumed ends with the same bits as one that never was.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;
 
