@@ -60,9 +60,10 @@ settings! {
         /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
         /// the cut as an end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
-        /// Environments of one shard, which one thread collects without waiting for the others. Part of the
-        /// results: the number of threads is not.
-        envs_per_shard: usize = 32, range: 1..=65_536, unit: "environments";
+        /// Environments of one shard, which one thread collects without waiting for the others; without a
+        /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
+        /// is not.
+        envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
     }
 }
 
@@ -136,7 +137,7 @@ impl RolloutSettings {
         let shape = RolloutShape {
             n_envs: self.n_envs,
             n_steps: self.n_steps,
-            envs_per_shard: self.envs_per_shard,
+            envs_per_shard: self.envs_per_shard.unwrap_or(self.n_envs.div_ceil(2).clamp(4, 32)),
             bootstrap_truncated: self.bootstrap_time_limit,
         };
         let obs_dim = model.shape().obs_dim;

