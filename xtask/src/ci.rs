@@ -12,6 +12,7 @@ const STEPS: &[Step] = &[
     ("floors", floors::run),
     ("book", || book::run(false)),
     ("lints", lints),
+    ("facade", facade),
     ("reference", || reference::run(true)),
     ("documentation", documentation),
     ("python", || test::python().map(|_| ())),
@@ -48,6 +49,12 @@ fn timed(name: &str, step: fn() -> Result<()>) -> Result<Duration> {
 fn lints() -> Result<()> {
     let mut args = vec!["clippy", "--workspace", "--all-targets", "--all-features", "--locked"];
     args.extend(["--", "-D", "warnings"]);
+    run_command(&mut cargo(&args))
+}
+
+/// A trained policy is used without the training code.
+fn facade() -> Result<()> {
+    let args = ["check", "-p", "pgrad", "--no-default-features", "--example", "use_policy", "--locked"];
     run_command(&mut cargo(&args))
 }
 
