@@ -13,10 +13,10 @@ const STEPS: &[Step] = &[
     ("book", || book::run(false)),
     ("lints", lints),
     ("facade", facade),
-    ("reference", || reference::run(true)),
     ("documentation", documentation),
     ("python", || test::python().map(|_| ())),
     ("build tests", test::build),
+    ("reference", || reference::run(true)),
 ];
 
 /// Runs every step; the tests come last, so that the output ends with their results.

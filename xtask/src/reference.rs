@@ -10,7 +10,9 @@ const PAGE: &str = "book/src/reference.md";
 /// # Errors
 /// When the generator does not run, or the page is stale.
 pub(crate) fn run(check: bool) -> Result<()> {
-    let args = ["run", "--quiet", "--locked", "-p", "xtask", "--features", "reference", "--bin", "reference"];
+    // The profile of the tests, so that what is built for them is not built again.
+    let mut args = vec!["run", "--quiet", "--locked", "--profile", "test", "-p", "xtask"];
+    args.extend(["--features", "reference", "--bin", "reference"]);
     let fresh = output(&mut cargo(&args))?;
     let path = root().join(PAGE);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
