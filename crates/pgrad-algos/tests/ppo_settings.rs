@@ -387,6 +387,14 @@ settings_that_are_tested! {
         assert_eq!(run("1000"), (20.0, 0.0));
         let ((near, stopped), (far, _)) = (run("0.001"), run("0.01"));
         assert!(stopped == 1.0 && 1.0 <= near && near < far && far < 20.0, "{near} {far}");
+        // The estimate before the first update is 0, the one before the second is the mean's other half.
+        let pairs = ["epochs=2", "learning_rate=0.01"];
+        let kl = 2.0 * get(&first(&random_task().make(), &pairs).1, "learn/kl");
+        for (share, updates) in [(0.99, 1.0), (1.01, 2.0)] {
+            let target = format!("target_kl={}", share * kl / 1.5);
+            let (_, report) = first(&random_task().make(), &[&pairs[..], &[&target]].concat());
+            assert_eq!(get(&report, "learn/updates"), updates, "1.5 times the target is the bound");
+        }
     }
     recompute_advantage => {
         // V is 0 at first and 0.1 after one step of Adam; the target of the second epoch is 1 + 0.9 · 0 with

@@ -312,10 +312,14 @@ impl Storage for Disk {
 
 /// A runner whose disk is full from iteration `from` on, until iteration `to`.
 fn runner_with_full_disk(from: u64, to: u64) -> Runner {
+    runner_with_disk_full_when(move |iteration| (from..to).contains(&iteration))
+}
+
+fn runner_with_disk_full_when(full: impl Fn(u64) -> bool + 'static) -> Runner {
     let disk = Arc::new(Disk::default());
     let storage = Arc::<Disk>::clone(&disk);
     let hook = Box::new(move |p: &pgrad_run::driver::Progress| {
-        disk.full.store((from..to).contains(&p.iterations), Ordering::SeqCst);
+        disk.full.store(full(p.iterations), Ordering::SeqCst);
     });
     Runner { storage, hook, ..Runner::default() }
 }
@@ -351,6 +355,17 @@ fn a_disk_that_stays_full_ends_the_run_after_three_checkpoints() {
     assert!(!second.resume(&run).unwrap().stopped);
     assert_eq!(second.progress[0].steps, 288, "the last checkpoint before the disk was full");
     assert!(result(&run) == result(&whole));
+}
+
+#[test]
+fn a_disk_that_is_full_now_and_then_does_not_end_the_run() {
+    let dir = tempdir().unwrap();
+    let run = dir.path().join("run");
+    // Two checkpoints of three fail, never three in a row.
+    let mut runner = runner_with_disk_full_when(|iteration| iteration % 3 != 1);
+    assert!(!runner.train(&run, config("CartPole-v1", MANY)).unwrap().stopped);
+    let failed = runner.notices.iter().filter(|n| n.contains("training goes on")).count();
+    assert_eq!(failed, 6, "{:?}", runner.notices);
 }
 
 #[test]
