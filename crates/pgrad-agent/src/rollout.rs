@@ -85,7 +85,7 @@ pub(crate) struct Samples {
 pub(crate) struct SampleSet<'a> {
     data: &'a [Samples],
     /// Samples of a full shard; only the last one may have fewer.
-    shard_len: usize,
+    shard_len: u32,
     pub(crate) masked: bool,
 }
 
@@ -93,8 +93,9 @@ impl<'a> SampleSet<'a> {
     /// The shard's data and the index in it, of sample `i`.
     #[inline]
     pub(crate) fn get(&self, i: u32) -> (&'a Samples, usize) {
-        let (shard, at) = (i as usize / self.shard_len, i as usize % self.shard_len);
-        (&self.data[shard], at)
+        // Division of 32 bits: a gather does one for every sample.
+        let (shard, at) = (i / self.shard_len, i % self.shard_len);
+        (&self.data[shard as usize], at as usize)
     }
 }
 
@@ -330,7 +331,8 @@ impl Rollout {
 
     /// The samples, for gathering.
     pub(crate) fn samples(&self) -> SampleSet<'_> {
-        let shard_len = self.shape.envs_per_shard * self.shape.n_steps;
+        // Sample numbers fit in 32 bits, and so does this (an only shard may be longer: it is never left).
+        let shard_len = u32::try_from(self.shape.envs_per_shard * self.shape.n_steps).unwrap_or(u32::MAX);
         SampleSet { data: &self.data, shard_len, masked: self.spec.masks_actions }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::init::orthogonal;
 use pgrad_num::gemm::{Mat, Write, matmul};
+use pgrad_num::kernels::BLOCK;
 use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 use std::ops::Range;
 use thiserror::Error;
@@ -21,13 +22,6 @@ impl Activation {
     #[must_use]
     pub fn gain(self) -> f64 {
         std::f64::consts::SQRT_2
-    }
-    #[inline(always)]
-    fn apply<R: Real>(self, z: R) -> R {
-        match self {
-            Self::Tanh => z.tanh(),
-            Self::Relu => z.at_least(R::ZERO),
-        }
     }
     /// Derivative, from the activation's value `h`.
     #[inline(always)]
@@ -446,15 +440,24 @@ fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation:
     match activation {
         Activation::Tanh => simd!(|| {
             for (row, b) in h.chunks_exact_mut(n).zip(bias) {
-                for z in row {
-                    *z = Activation::Tanh.apply(*z + *b);
+                let mut blocks = row.chunks_exact_mut(BLOCK);
+                for block in blocks.by_ref() {
+                    if let Ok(block) = <&mut [R; BLOCK]>::try_from(block) {
+                        for z in block.iter_mut() {
+                            *z += *b;
+                        }
+                        R::tanh_block(block);
+                    }
+                }
+                for z in blocks.into_remainder() {
+                    *z = (*z + *b).tanh();
                 }
             }
         }),
         Activation::Relu => simd!(|| {
             for (row, b) in h.chunks_exact_mut(n).zip(bias) {
                 for z in row {
-                    *z = Activation::Relu.apply(*z + *b);
+                    *z = (*z + *b).at_least(R::ZERO);
                 }
             }
         }),

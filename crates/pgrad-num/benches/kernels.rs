@@ -10,11 +10,9 @@ fn slices(c: &mut Criterion) {
     group.throughput(Throughput::Elements(4096));
     let x: Vec<f32> = (0..4096).map(|i| 0.001 + (i % 37) as f32 * 0.1).collect();
     let mut y = x.clone();
-    for (name, f) in [
-        ("tanh", kernels::tanh_f32 as fn(&mut [f32])),
-        ("exp", kernels::exp_f32),
-        ("ln", kernels::ln_f32),
-    ] {
+    for (name, f) in
+        [("tanh", kernels::tanh_f32 as fn(&mut [f32])), ("exp", kernels::exp_f32), ("ln", kernels::ln_f32)]
+    {
         group.bench_function(name, |b| {
             b.iter(|| {
                 y.copy_from_slice(&x);
@@ -36,7 +34,8 @@ fn products(c: &mut Criterion) {
         let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
         let mut out = vec![0.0f32; m * n];
         group.bench_function(format!("{m}x{k} * {k}x{n}"), |bench| {
-            bench.iter(|| matmul(black_box(&mut out), Write::Replace, Mat::new(&a, m, k), Mat::new(&b, k, n)));
+            bench
+                .iter(|| matmul(black_box(&mut out), Write::Replace, Mat::new(&a, m, k), Mat::new(&b, k, n)));
         });
     }
     group.finish();

@@ -117,6 +117,25 @@ pub fn ln1(x: f32) -> f32 {
     if x < 0.0 || x.is_nan() { f32::NAN } else { y }
 }
 
+/// Elements of a block: a loop of known length over it becomes straight vector code.
+pub const BLOCK: usize = 64;
+
+/// [`tanh1`] of a block.
+#[inline(always)]
+pub fn tanh_block(x: &mut [f32; BLOCK]) {
+    for v in x {
+        *v = tanh1(*v);
+    }
+}
+
+/// `tanh` of a block, from the standard library.
+#[inline(always)]
+pub fn tanh_block_f64(x: &mut [f64; BLOCK]) {
+    for v in x {
+        *v = v.tanh();
+    }
+}
+
 macro_rules! map_slice {
     ($(#[$doc:meta])* $name:ident, $ty:ty, $f:expr) => {
         $(#[$doc])*
@@ -130,10 +149,10 @@ macro_rules! map_slice {
     };
 }
 
-map_slice!(/// [`exp1`] of every element.
-    exp_f32, f32, exp1);
 map_slice!(/// [`tanh1`] of every element.
     tanh_f32, f32, tanh1);
+map_slice!(/// [`exp1`] of every element.
+    exp_f32, f32, exp1);
 map_slice!(/// [`ln1`] of every element.
     ln_f32, f32, ln1);
 map_slice!(/// `exp` of every element, from the standard library.

@@ -72,6 +72,8 @@ pub trait Real:
     fn at_most(self, other: Self) -> Self {
         if self < other { self } else { other }
     }
+    /// [`Real::tanh`] of a block, in place: the same numbers, sooner.
+    fn tanh_block(x: &mut [Self; kernels::BLOCK]);
     /// `tanh` of every element, in place.
     fn tanh_slice(x: &mut [Self]);
     /// `exp` of every element, in place.
@@ -81,7 +83,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($ty:ty, $tanh1:path, $exp1:path, $ln1:path, $tanh:path, $exp:path, $ln:path) => {
+    ($ty:ty, $tanh1:path, $tanh_block:path, $exp1:path, $ln1:path, $tanh:path, $exp:path, $ln:path) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -121,6 +123,10 @@ macro_rules! real {
             fn is_finite(self) -> bool {
                 <$ty>::is_finite(self)
             }
+            #[inline(always)]
+            fn tanh_block(x: &mut [Self; kernels::BLOCK]) {
+                $tanh_block(x);
+            }
             fn tanh_slice(x: &mut [Self]) {
                 $tanh(x);
             }
@@ -134,5 +140,23 @@ macro_rules! real {
     };
 }
 
-real!(f32, kernels::tanh1, kernels::exp1, kernels::ln1, kernels::tanh_f32, kernels::exp_f32, kernels::ln_f32);
-real!(f64, f64::tanh, f64::exp, f64::ln, kernels::tanh_f64, kernels::exp_f64, kernels::ln_f64);
+real!(
+    f32,
+    kernels::tanh1,
+    kernels::tanh_block,
+    kernels::exp1,
+    kernels::ln1,
+    kernels::tanh_f32,
+    kernels::exp_f32,
+    kernels::ln_f32
+);
+real!(
+    f64,
+    f64::tanh,
+    kernels::tanh_block_f64,
+    f64::exp,
+    f64::ln,
+    kernels::tanh_f64,
+    kernels::exp_f64,
+    kernels::ln_f64
+);
