@@ -45,6 +45,7 @@ impl Env for River {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "an example talks to its reader")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let findings = pgrad::check_env(River::default, 1);
     assert!(findings.is_empty(), "{findings:?}");
