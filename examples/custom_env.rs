@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for pair in ["steps=100000", "n_envs=16", "learning_rate=1e-3", "gamma=1"] {
         config.apply_pair(pair, "custom_env")?;
     }
-    let mut listen = |event: Event<'_>| drop(event);
+    let mut listen = |_: Event<'_>| ();
     let summary = pgrad::train(config, Options::new(&mut listen))?;
     println!("{:?}: {:.3}", summary.run_dir, summary.progress.return_mean_100.unwrap_or(f64::NAN));
     Ok(())
