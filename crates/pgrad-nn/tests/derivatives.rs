@@ -1,6 +1,8 @@
 //! `forward` against a loop written from the definition, `vjp` against finite differences, `jvp` against
 //! `vjp` by the adjoint law, for every shape of network that the library builds.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
+
 use pgrad_nn::{Activation, Head, Mlp};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_testkit::{assert_adjoint, assert_gradient};

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &PlotArgs) -> Result<ExitCode> {
     let options = PlotOptions {
         title: envs.into_iter().collect::<Vec<_>>().join(", "),
         y_label: if metric == RETURN { "return (mean of 100 episodes)".into() } else { metric.to_owned() },
-        threshold: threshold.map(|t| (t, format!("threshold {t}"))),
+        threshold: threshold.map(|t| (t, "threshold".to_owned())),
         band: if runs.len() >= SEEDS_FOR_INTERVAL { Band::Bootstrap95 } else { Band::MinMax },
         size: (picture.width, picture.height),
         ..PlotOptions::default()
