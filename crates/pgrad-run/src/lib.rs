@@ -6,7 +6,7 @@
 //!   survives crashes;
 //! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
 //! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is;
-//! - [`bench`]: how fast it is;
+//! - [`mod@bench`]: how fast it is;
 //! - [`clock`]: the passing of time.
 //!
 //! **Must never know:** terminals.
