@@ -505,7 +505,7 @@ fn without_going_back_a_divergence_ends_the_run() {
 fn a_step_size_that_is_far_too_large_is_found_out() {
     let dir = tempdir().unwrap();
     let run = dir.path().join("run");
-    let pairs = ["learning_rate=200", "steps=960"];
+    let pairs = ["learning_rate=200", "learning_rate_schedule=constant", "steps=960"];
     let mut runner = Runner::default();
     let error = runner.train(&run, named("Pendulum-v1", &pairs)).unwrap_err();
     assert_eq!(error.exit_code(), 70, "{error}");
