@@ -5,7 +5,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{EnvMaker, OnDivergence, RunConfig, RunConfigError};
 use crate::metrics::{JsonlWriter, MetricsError, MetricsRow, MetricsSink, TensorBoardWriter};
 use crate::run_dir::{RunDir, RunDirError, RunLabel};
-use crate::storage::{FsStorage, Storage, StorageError, parent_of};
+use crate::storage::{FsStorage, Storage, StorageError, write_atomic};
 use crate::tensors::{self, TensorsError};
 use pgrad_agent::{AgentError, PolicyError};
 use pgrad_algos::{Algorithm, Report};
@@ -210,7 +210,7 @@ pub fn train(config: RunConfig, options: Options<'_>) -> Result<Summary, RunErro
         wall: options.clock.wall(),
     };
     let dir = RunDir::create(options.run_dir.as_deref(), &label)?;
-    write_whole(&*options.storage, &dir.config(), config.to_toml(true).as_bytes())?;
+    write_atomic(&*options.storage, &dir.config(), config.to_toml(true).as_bytes())?;
     options.storage.create_dir(&dir.checkpoints())?;
     let jsonl = JsonlWriter::create(Arc::clone(&options.storage), &dir.metrics())?;
     let events =
@@ -294,20 +294,6 @@ pub fn read_config(
 
 fn store(config: &RunConfig, dir: &RunDir, options: &Options<'_>) -> CheckpointStore {
     CheckpointStore::new(Arc::clone(&options.storage), dir.checkpoints(), config.run.keep_checkpoints)
-}
-
-/// Writes a small file so that it is there whole or not at all.
-fn write_whole(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    if storage.kind(&temporary)?.is_some() {
-        storage.remove_file(&temporary)?;
-    }
-    storage.write_new(&temporary, bytes)?;
-    storage.sync_file(&temporary)?;
-    storage.replace(&temporary, path)?;
-    storage.sync_dir(parent_of(path))
 }
 
 /// Returns and lengths of the last episodes.
@@ -586,7 +572,7 @@ impl<'a> Run<'a> {
         let state = tensors::encode(&record, None).map_err(|e| RunError::State { path, cause: e.into() })?;
         let policy = self.algo.policy(1).to_bytes()?;
         self.store.save(step, &[(STATE, &state)], &self.config.digest())?;
-        write_whole(&*self.options.storage, &self.dir.policy(), &policy)?;
+        write_atomic(&*self.options.storage, &self.dir.policy(), &policy)?;
         self.saved_at = self.options.clock.now();
         self.saved_step = Some(step);
         Ok(())
