@@ -1,6 +1,6 @@
 //! The gradient of a loss over a minibatch.
 
-use crate::model::Part;
+use crate::model::{Critic, Part, Trunk};
 use crate::rollout::{Rollout, SampleSet};
 use crate::{ActorCritic, CHUNK};
 use pgrad_nn::Tape;
@@ -138,11 +138,20 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// A learner for `model` and minibatches of up to `max_samples`.
+    /// A learner for `model` and minibatches of up to `max_samples`. Without a critic in the model there is no
+    /// value loss.
+    ///
+    /// # Panics
+    /// When the critic is one of actions.
     #[must_use]
     pub fn new(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
         let lanes_per_network = LANES.min(max_samples.div_ceil(CHUNK)).max(1);
-        let roles: &[Role] = if model.is_separate() { &[Role::Policy, Role::Value] } else { &[Role::Both] };
+        let roles: &[Role] = match (model.shape().critic, model.shape().trunk) {
+            (Critic::None, _) => &[Role::Policy],
+            (Critic::State, Trunk::Separate) => &[Role::Policy, Role::Value],
+            (Critic::State, Trunk::Shared) => &[Role::Both],
+            (Critic::Action, _) => panic!("a learner's critic tells the value of states"),
+        };
         let lanes = (0..lanes_per_network)
             .flat_map(|number| {
                 roles.iter().map(move |role| {
@@ -207,10 +216,11 @@ impl ChunkWork {
         let shape = model.shape();
         let (index_rows, real_rows) =
             if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
-        let outputs = model.actor().net.n_outputs().max(model.critic().net.n_outputs());
+        let critic = if model.has_critic() { model.critic() } else { model.actor() };
+        let outputs = model.actor().net.n_outputs().max(critic.net.n_outputs());
         Self {
             actor: model.actor().net.tape(CHUNK),
-            critic: model.critic().net.tape(CHUNK),
+            critic: critic.net.tape(CHUNK),
             x: vec![0.0; shape.obs_dim * CHUNK],
             index_actions: vec![0; index_rows * CHUNK],
             real_actions: vec![0.0; real_rows * CHUNK],

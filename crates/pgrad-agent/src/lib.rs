@@ -26,7 +26,7 @@ pub use error::AgentError;
 pub use fisher::PolicyMetric;
 pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
 pub use minibatch::Minibatches;
-pub use model::{ActorCritic, ModelShape, Trunk};
+pub use model::{ActorCritic, Critic, ModelShape, Part, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};
 pub use policy::{ActionValue, Policy, PolicyError};
 pub use rollout::{Paths, Rollout, RolloutShape};

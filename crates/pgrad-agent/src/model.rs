@@ -18,6 +18,17 @@ pub enum Trunk {
     Shared,
 }
 
+/// What the critic tells of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Critic {
+    /// There is no critic: the model is a policy alone.
+    None,
+    /// `V(s)`, one number.
+    State,
+    /// `Q(s, a)` of every action of a discrete space.
+    Action,
+}
+
 /// What a model looks like: enough to build it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelShape {
@@ -29,8 +40,10 @@ pub struct ModelShape {
     pub hidden: Vec<usize>,
     /// What hidden units do.
     pub activation: Activation,
-    /// Whether actor and critic share their hidden layers.
+    /// Whether actor and critic share their hidden layers; [`Trunk::Separate`] when there is no critic.
     pub trunk: Trunk,
+    /// What the critic tells.
+    pub critic: Critic,
     /// Initial log standard deviation of a Gaussian policy.
     pub log_std_init: f64,
 }
@@ -57,6 +70,19 @@ impl ModelShape {
                 Head::Free { name: "log_std", rows: b.dim(), value: self.log_std_init },
             ],
             (_, dist) => vec![linear("logits", dist.n_outputs())],
+        }
+    }
+    /// Outputs of the critic: none, 1, or one for each action.
+    ///
+    /// # Panics
+    /// With [`Critic::Action`] in an action space that is not discrete.
+    #[must_use]
+    pub fn critic_rows(&self) -> usize {
+        match (self.critic, &self.action) {
+            (Critic::None, _) => 0,
+            (Critic::State, _) => 1,
+            (Critic::Action, Space::Discrete { n }) => *n,
+            (Critic::Action, other) => panic!("a critic of actions needs a discrete space, not {other:?}"),
         }
     }
     /// The policy's own network, as it stands alone ([`Trunk::Separate`]).
@@ -97,23 +123,28 @@ impl ActorCritic {
     ///
     /// # Errors
     /// When a layer is empty.
+    ///
+    /// # Panics
+    /// With a shared trunk and no critic, or a critic of actions in a space that is not discrete.
     pub fn new(shape: ModelShape, orthogonal_init: bool, seed: u64) -> Result<Self, ShapeError> {
         let dist = shape.dist();
-        let value = Head::Linear { name: "value", rows: 1, gain: 1.0 };
+        let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
         let mut rng = Stream::new(seed, STREAM_INIT, 0);
-        let (actor, critic) = match shape.trunk {
-            Trunk::Separate => {
+        let (actor, critic) = match (shape.trunk, shape.critic) {
+            (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
+            (Trunk::Separate, Critic::None) => (shape.actor()?, None),
+            (Trunk::Separate, _) => {
                 let critic = Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, vec![value])?;
                 (shape.actor()?, Some(critic))
             }
-            Trunk::Shared => {
+            (Trunk::Shared, _) => {
                 let heads = std::iter::once(value).chain(shape.policy_heads()).collect();
                 (Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, heads)?, None)
             }
         };
         let mut theta: Vec<f32> = actor.init(orthogonal_init, &mut rng);
         let params = 0..theta.len();
-        let name = if critic.is_some() { "actor" } else { "shared" };
+        let name = if shape.trunk == Trunk::Shared { "shared" } else { "actor" };
         let actor = Part { net: actor, params, name };
         let critic = critic.map(|net| {
             let start = theta.len();
@@ -137,9 +168,18 @@ impl ActorCritic {
     pub fn actor(&self) -> &Part {
         &self.actor
     }
+    /// Whether there is a critic.
+    #[must_use]
+    pub fn has_critic(&self) -> bool {
+        self.shape.critic != Critic::None
+    }
     /// The network that holds the critic: its own, or the shared one.
+    ///
+    /// # Panics
+    /// When there is no critic.
     #[must_use]
     pub fn critic(&self) -> &Part {
+        assert!(self.has_critic(), "this model is a policy alone");
         self.critic.as_ref().unwrap_or(&self.actor)
     }
     /// Whether actor and critic are two networks.
@@ -150,7 +190,7 @@ impl ActorCritic {
     /// Rows of the policy among the outputs of [`ActorCritic::actor`].
     #[must_use]
     pub fn policy_rows(&self) -> Range<usize> {
-        let skip = usize::from(self.critic.is_none());
+        let skip = if self.shape.trunk == Trunk::Shared { self.shape.critic_rows() } else { 0 };
         skip..skip + self.dist.n_outputs()
     }
     /// Names, shapes and places of all parameters.
@@ -182,17 +222,20 @@ impl ActorCritic {
         let out = self.actor.net.forward(&self.theta[self.actor.params.clone()], x, tape).into_data();
         ColsMut::new(&mut out[rows.start * cols..rows.end * cols], rows.len(), cols)
     }
-    /// `V(s)` for a batch.
+    /// `V(s)` for a batch, or `Q(s, a)` of every action, `[critic_rows x cols]`.
+    ///
+    /// # Panics
+    /// When there is no critic.
     pub fn values<'t>(&self, x: Cols<'_, f32>, tape: &'t mut Tape<f32>) -> &'t mut [f32] {
         let part = self.critic();
-        let cols = x.cols();
+        let span = self.shape.critic_rows() * x.cols();
         let out = part.net.forward(&self.theta[part.params.clone()], x, tape).into_data();
-        &mut out[..cols]
+        &mut out[..span]
     }
-    /// Floating-point operations of `V(s)` for one sample.
+    /// Floating-point operations of the critic for one sample; 0 without a critic.
     #[must_use]
     pub fn value_flops(&self) -> usize {
-        self.critic().net.forward_flops()
+        if self.has_critic() { self.critic().net.forward_flops() } else { 0 }
     }
     /// Floating-point operations of one sample's forward and backward pass through all networks.
     #[must_use]
@@ -214,6 +257,7 @@ mod tests {
             hidden: vec![8, 8],
             activation: Activation::Tanh,
             trunk,
+            critic: Critic::State,
             log_std_init: -0.5,
         }
     }
@@ -258,6 +302,28 @@ mod tests {
         let shifted = moved.values(x, &mut tape).to_vec();
         assert!(values.iter().zip(&shifted).all(|(a, b)| (b - a - 1.0).abs() < 1e-6));
         assert_eq!(moved.policy_outputs(x, &mut tape).row(0).to_vec(), policy);
+    }
+
+    #[test]
+    fn a_critic_may_be_missing_or_tell_of_every_action() {
+        let with = |trunk, critic| {
+            let shape = ModelShape { critic, ..shape(trunk, Space::Discrete { n: 4 }) };
+            ActorCritic::new(shape, true, 1).unwrap()
+        };
+        let alone = with(Trunk::Separate, Critic::None);
+        assert!(!alone.has_critic() && alone.value_flops() == 0);
+        assert!(alone.views().iter().all(|v| v.name.starts_with("actor.")));
+        assert_eq!(alone.policy_rows(), 0..4);
+        let x = Cols::new(&[1.0, -2.0, 0.5, 0.1, 0.2, 0.3], 3, 2);
+        for (trunk, policy_rows) in [(Trunk::Separate, 0..4), (Trunk::Shared, 4..8)] {
+            let m = with(trunk, Critic::Action);
+            let mut tape = m.critic().net.tape(2);
+            assert_eq!(m.values(x, &mut tape).len(), 8);
+            assert_eq!(m.policy_rows(), policy_rows);
+        }
+        // The policy is the same network, with or without a critic beside it.
+        let both = with(Trunk::Separate, Critic::State);
+        assert_eq!(alone.theta, both.theta[both.actor().params.clone()]);
     }
 
     #[test]

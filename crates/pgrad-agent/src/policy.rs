@@ -1,6 +1,6 @@
 //! What is left when training is over: a policy that loads from bytes and acts.
 
-use crate::model::{ActorCritic, ModelShape, Trunk};
+use crate::model::{ActorCritic, Critic, ModelShape, Trunk};
 use crate::normalize::ObsNormalizer;
 use crate::tensors::{self, TensorsError};
 use pgrad_env::{BoxSpace, Space};
@@ -84,6 +84,7 @@ struct Card {
     hidden: Vec<usize>,
     activation: String,
     trunk: String,
+    critic: String,
     log_std_init: f64,
     obs_clip: Option<f64>,
 }
@@ -285,6 +286,11 @@ impl Policy {
                 Trunk::Separate => "separate".into(),
                 Trunk::Shared => "shared".into(),
             },
+            critic: match shape.critic {
+                Critic::None => "none".into(),
+                Critic::State => "state".into(),
+                Critic::Action => "action".into(),
+            },
             log_std_init: shape.log_std_init,
             obs_clip: self.obs_norm.as_ref().map(ObsNormalizer::clip),
         };
@@ -360,6 +366,12 @@ impl Card {
             "shared" => Trunk::Shared,
             _ => return Err(wrong("the trunk")),
         };
+        let critic = match self.critic.as_str() {
+            "none" if trunk == Trunk::Separate => Critic::None,
+            "state" => Critic::State,
+            "action" if matches!(action, Space::Discrete { .. }) => Critic::Action,
+            _ => return Err(wrong("the critic")),
+        };
         // The tensors are in memory already; a description that needs more numbers than they have is wrong,
         // and must not make us allocate.
         let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
@@ -379,6 +391,7 @@ impl Card {
             hidden: self.hidden.clone(),
             activation,
             trunk,
+            critic,
             log_std_init: self.log_std_init,
         })
     }
@@ -396,6 +409,7 @@ mod tests {
             hidden: vec![5, 4],
             activation: Activation::Tanh,
             trunk,
+            critic: Critic::State,
             log_std_init: -0.5,
         };
         let model = ActorCritic::new(shape, true, 9).unwrap();

@@ -180,7 +180,8 @@ impl Rollout {
             norm.reserve(shape.n_steps * shape.envs_per_shard);
         }
         let spec = shards[0].env.spec().clone();
-        let critic = &model.critic().net;
+        // A policy alone is never asked for values.
+        let critic = if model.has_critic() { &model.critic().net } else { &model.actor().net };
         let work = (0..threads)
             .map(|_| ValueWork { x: vec![0.0; critic.n_inputs() * CHUNK], tape: critic.tape(CHUNK) })
             .collect();

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{
-    ActorCritic, Learner, LossSums, ModelShape, PolicyChunk, Rollout, RolloutShape, Trunk, ValueChunk,
+    ActorCritic, Critic, Learner, LossSums, ModelShape, PolicyChunk, Rollout, RolloutShape, Trunk, ValueChunk,
 };
 use pgrad_nn::Activation;
 use pgrad_num::{Stream, Team, kernels};
@@ -54,6 +54,7 @@ fn case(task: Task, trunk: Trunk, hidden: &[usize], n_envs: usize, n_steps: usiz
         hidden: hidden.to_vec(),
         activation: Activation::Tanh,
         trunk,
+        critic: Critic::State,
         log_std_init: -0.4,
     };
     let mut old = ActorCritic::new(shape, true, 5).unwrap();

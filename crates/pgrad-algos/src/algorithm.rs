@@ -1,7 +1,7 @@
 //! What the runner sees of an algorithm.
 
-use pgrad_agent::{ActorCritic, AgentError, Policy, Rollout};
-use pgrad_env::{BatchEnv, EnvSpec};
+use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer, Policy};
+use pgrad_env::{BatchEnv, EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team};
 use pgrad_settings::Settings;
 use std::fmt::Debug;
@@ -106,10 +106,14 @@ pub trait Algorithm: Send {
     fn learn_flops(&self) -> f64;
     /// Environment steps done so far.
     fn steps(&self) -> u64;
-    /// Environment steps of one iteration.
+    /// Environment steps of one iteration; of a typical one, where they vary.
     fn steps_per_iteration(&self) -> u64;
-    /// The data of the last iteration.
-    fn rollout(&self) -> &Rollout;
+    /// What the environments are.
+    fn spec(&self) -> &EnvSpec;
+    /// Episodes that ended during the last iteration.
+    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_>;
+    /// The normaliser of observations, if there is one.
+    fn obs_norm(&self) -> Option<&ObsNormalizer>;
     /// The model.
     fn model(&self) -> &ActorCritic;
     /// Multiplies the step size from now on: what follows a divergence.
@@ -123,8 +127,7 @@ pub trait Algorithm: Send {
     fn load(&mut self, from: &Record) -> Result<bool, RecordError>;
     /// A copy of the present policy, for batches of up to `batch` observations.
     fn policy(&self, batch: usize) -> Policy {
-        let rollout = self.rollout();
-        Policy::new(&rollout.spec().id, self.model().clone(), rollout.obs_norm().cloned(), batch)
+        Policy::new(&self.spec().id, self.model().clone(), self.obs_norm().cloned(), batch)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use crate::algorithm::{BuildError, Setup};
 use pgrad_agent::{
-    ActorCritic, ModelShape, ObsNormalizer, RewardNormalizer, Rollout, RolloutShape, Trunk as ModelTrunk,
+    ActorCritic, Critic, ModelShape, ObsNormalizer, RewardNormalizer, Rollout, RolloutShape,
+    Trunk as ModelTrunk,
 };
 use pgrad_env::EnvSpec;
 use pgrad_nn::Activation as NnActivation;
@@ -74,13 +75,19 @@ settings! {
         hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units", source: "Schulman et al. 2017, section 6.1";
         /// What hidden units do.
         activation: Activation = Activation::Tanh, source: "Schulman et al. 2017, section 6.1";
-        /// Whether actor and critic share their hidden layers.
-        trunk: Trunk = Trunk::Separate, source: "Schulman et al. 2017, section 6.1";
         /// Orthogonal initial weights with gain sqrt 2 (hidden), 0.01 (policy) and 1 (value); off draws
         /// uniform weights of width 1/sqrt(inputs).
         orthogonal_init: bool = true, source: "OpenAI baselines, ppo2";
         /// Initial log standard deviation of a Gaussian policy.
         log_std_init: f64 = 0.0, range: -10.0..=5.0, unit: "nats", source: "OpenAI baselines, ppo2";
+    }
+}
+
+settings! {
+    /// How actor and critic lie together.
+    pub struct TrunkSettings {
+        /// Whether actor and critic share their hidden layers.
+        trunk: Trunk = Trunk::Separate, source: "Schulman et al. 2017, section 6.1";
     }
 }
 
@@ -98,9 +105,24 @@ settings! {
     }
 }
 
+impl From<Trunk> for ModelTrunk {
+    fn from(t: Trunk) -> Self {
+        match t {
+            Trunk::Separate => Self::Separate,
+            Trunk::Shared => Self::Shared,
+        }
+    }
+}
+
 impl ModelSettings {
-    /// Builds actor and critic for an environment.
-    pub(crate) fn build(&self, env: &EnvSpec, seed: u64) -> Result<ActorCritic, BuildError> {
+    /// Builds a policy and what critic the algorithm needs for an environment.
+    pub(crate) fn build(
+        &self,
+        env: &EnvSpec,
+        critic: Critic,
+        trunk: ModelTrunk,
+        seed: u64,
+    ) -> Result<ActorCritic, BuildError> {
         let shape = ModelShape {
             obs_dim: env.observation.obs_dim(),
             action: env.action.clone(),
@@ -109,10 +131,8 @@ impl ModelSettings {
                 Activation::Tanh => NnActivation::Tanh,
                 Activation::Relu => NnActivation::Relu,
             },
-            trunk: match self.trunk {
-                Trunk::Separate => ModelTrunk::Separate,
-                Trunk::Shared => ModelTrunk::Shared,
-            },
+            trunk,
+            critic,
             log_std_init: self.log_std_init,
         };
         ActorCritic::new(shape, self.orthogonal_init, seed).map_err(|e| BuildError::Environment {

@@ -10,7 +10,7 @@ mod common;
 pub mod ppo;
 
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-pub use common::{ModelSettings, NormalizeSettings, RolloutSettings};
+pub use common::{ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
 
 /// An algorithm of the registry.

@@ -7,11 +7,12 @@
 //! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule};
+use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings};
 use pgrad_agent::{
-    ActorCritic, AgentError, Learner, LossSums, Minibatches, PolicyChunk, Rollout, ValueChunk,
+    ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, PolicyChunk, Rollout,
+    ValueChunk,
 };
-use pgrad_env::EnvSpec;
+use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Adam, AdamParams, Schedule as Factor, clip_global_norm};
 use pgrad_rl::{returns, surrogate};
@@ -70,6 +71,8 @@ pub struct PpoConfig {
     pub ppo: PpoSettings,
     /// The networks.
     pub model: ModelSettings,
+    /// How they lie together.
+    pub trunk: TrunkSettings,
     /// Normalisation.
     pub normalize: NormalizeSettings,
 }
@@ -173,8 +176,14 @@ impl Algorithm for Ppo {
     fn steps_per_iteration(&self) -> u64 {
         self.rollout.len() as u64
     }
-    fn rollout(&self) -> &Rollout {
-        &self.rollout
+    fn spec(&self) -> &EnvSpec {
+        self.rollout.spec()
+    }
+    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
+        Box::new(self.rollout.episodes())
+    }
+    fn obs_norm(&self) -> Option<&ObsNormalizer> {
+        self.rollout.obs_norm()
     }
     fn model(&self) -> &ActorCritic {
         &self.model
@@ -286,10 +295,10 @@ impl Totals {
 
 impl AlgoConfig for PpoConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.rollout, &self.ppo, &self.model, &self.normalize]
+        vec![&self.rollout, &self.ppo, &self.model, &self.trunk, &self.normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.rollout, &mut self.ppo, &mut self.model, &mut self.normalize]
+        vec![&mut self.rollout, &mut self.ppo, &mut self.model, &mut self.trunk, &mut self.normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
@@ -328,7 +337,7 @@ impl Ppo {
     pub fn new(config: &PpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let model = config.model.build(&spec, setup.seed)?;
+        let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
         let rollout = config.rollout.build(&config.normalize, &model, setup);
         let minibatches = Minibatches::new(rollout.len(), config.ppo.minibatch_size, setup.seed);
         let adam = AdamParams { epsilon: config.ppo.adam_epsilon, ..AdamParams::default() };

@@ -66,8 +66,8 @@ fn surplus(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], cut: usize
     c.model.hidden = vec![16, 16];
     let shard = format!("envs_per_shard={SHARD}");
     for pair in [&shard[..]].iter().chain(pairs) {
-        let PpoConfig { rollout, ppo, model, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, ppo, model, normalize]).unwrap();
+        let PpoConfig { rollout, ppo, model, trunk, normalize } = &mut c;
+        apply_pair(pair, "test", &mut [rollout, ppo, model, trunk, normalize]).unwrap();
     }
     let evaluations = if c.ppo.recompute_advantage { EPOCHS } else { 1 };
     let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads };

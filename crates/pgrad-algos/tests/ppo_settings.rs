@@ -38,8 +38,8 @@ fn config(pairs: &[&str]) -> PpoConfig {
     let mut c = PpoConfig::default();
     let small = ["n_envs=4", "n_steps=8", "minibatch_size=32", "epochs=1", "hidden=", "max_grad_norm=none"];
     for pair in small.iter().chain(pairs) {
-        let PpoConfig { rollout, ppo, model, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, ppo, model, normalize]).unwrap();
+        let PpoConfig { rollout, ppo, model, trunk, normalize } = &mut c;
+        apply_pair(pair, "test", &mut [rollout, ppo, model, trunk, normalize]).unwrap();
     }
     c
 }
@@ -493,7 +493,7 @@ settings_that_are_tested! {
         close(get(&step(&mut ppo), "learn/value_loss"), (bias - 1.0).powi(2));
         assert!(weight.abs() > 0.5);
         let (ppo, _) = first(&make, &[]);
-        assert!(ppo.rollout().obs_norm().is_none());
+        assert!(ppo.obs_norm().is_none());
     }
     normalize_reward => {
         let loss_at = |scale: f64, on: &str| {

@@ -1,8 +1,11 @@
-//! PPO on tasks with known answers, each of which can fail for one reason only.
+//! Every method on tasks with known answers, each of which can fail for one reason only.
+//!
+//! A method is a row of [`METHODS`]; what it does not define (a critic of states, real actions) is left out of its
+//! row, with the reason beside it.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::ActionValue;
-use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};
+use pgrad_agent::{ActionValue, Critic};
+use pgrad_algos::{Algorithm, Setup};
 use pgrad_env::probe::{
     ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
     ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
@@ -11,102 +14,187 @@ use pgrad_env::{BatchEnv, Each, Env};
 use pgrad_num::{Cols, Team};
 use pgrad_settings::apply_pair;
 
-const KINDS: [ActionKind; 2] = [ActionKind::Discrete, ActionKind::Continuous];
-
-fn train<E: Env + Clone + 'static>(env: &E, iterations: u64, pairs: &[&str]) -> Ppo {
-    let mut c = PpoConfig::default();
-    c.rollout.n_envs = 16;
-    c.rollout.n_steps = 8;
-    c.rollout.gamma = 0.9;
-    c.ppo.minibatch_size = 64;
-    c.ppo.learning_rate = 0.01;
-    c.model.hidden = vec![16];
-    let all = ["learning_rate_schedule=linear"];
-    for pair in all.iter().chain(pairs) {
-        let PpoConfig { rollout, ppo, model, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, ppo, model, normalize]).unwrap();
-    }
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
-    let total_steps = iterations * (c.rollout.n_envs * c.rollout.n_steps) as u64;
-    let setup = Setup { make_env: &make, seed: 1, total_steps, threads: 1 };
-    let team = Team::new(1).unwrap();
-    let mut ppo = Ppo::new(&c, &setup).unwrap();
-    ppo.start().unwrap();
-    while ppo.steps() < total_steps {
-        ppo.iterate(&team).unwrap();
-    }
-    ppo
+/// How a method learns the probes.
+struct Method {
+    algo: &'static str,
+    /// Its settings for tasks this small.
+    pairs: &'static [&'static str],
+    /// What is tried beside each other.
+    variants: &'static [&'static [&'static str]],
+    /// Environment steps, as a multiple of those that PPO gets.
+    budget: f64,
+    /// Settings for the endless task under a time limit: iterations of whole paths.
+    endless: &'static [&'static str],
+    /// Switches the bootstrap at time limits off.
+    no_bootstrap: &'static [&'static str],
+    /// Kinds of actions that it is defined for.
+    kinds: &'static [ActionKind],
+    /// Whether it is defined for several choices at once, and for masks.
+    structured: bool,
 }
 
-fn value(ppo: &Ppo, obs: &[f32]) -> f64 {
-    let mut tape = ppo.model().critic().net.tape(1);
-    f64::from(ppo.model().values(Cols::new(obs, obs.len(), 1), &mut tape)[0])
+const BOTH: &[ActionKind] = &[ActionKind::Discrete, ActionKind::Continuous];
+
+static METHODS: &[Method] = &[Method {
+    algo: "ppo",
+    pairs: &[
+        "n_envs=16",
+        "n_steps=8",
+        "minibatch_size=64",
+        "learning_rate=0.01",
+        "hidden=16",
+        "learning_rate_schedule=linear",
+    ],
+    variants: &[&["trunk=separate"], &["trunk=shared"]],
+    budget: 1.0,
+    endless: &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1", "learning_rate=0.02"],
+    no_bootstrap: &["bootstrap_time_limit=false"],
+    kinds: BOTH,
+    structured: true,
+}];
+
+/// Steps of the first budget: `iterations` of 128.
+fn steps(iterations: u64) -> u64 {
+    128 * iterations
+}
+
+fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&str]) -> Box<dyn Algorithm> {
+    let mut config = (pgrad_algos::find(m.algo).unwrap().config)();
+    for pair in ["gamma=0.9"].iter().chain(m.pairs).chain(pairs) {
+        apply_pair(pair, "test", &mut config.parts_mut()).unwrap();
+    }
+    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
+    let total_steps = (steps as f64 * m.budget) as u64;
+    let setup = Setup { make_env: &make, seed: 1, total_steps, threads: 1 };
+    let team = Team::new(1).unwrap();
+    let mut algo = config.build(&setup).unwrap();
+    algo.start().unwrap();
+    while algo.steps() < total_steps {
+        algo.iterate(&team).unwrap();
+    }
+    algo
+}
+
+/// Trains with every variant and lets `check` see what came of it.
+fn each_variant<E: Env + Clone + 'static>(
+    m: &Method,
+    env: &E,
+    iterations: u64,
+    pairs: &[&str],
+    check: impl Fn(&dyn Algorithm),
+) {
+    for variant in m.variants {
+        check(&*train(m, env, steps(iterations), &[pairs, variant].concat()));
+    }
+}
+
+/// `V(s)`, where the method learns it.
+fn value(algo: &dyn Algorithm, obs: &[f32]) -> Option<f64> {
+    let model = algo.model();
+    if model.shape().critic != Critic::State {
+        return None;
+    }
+    let mut tape = model.critic().net.tape(1);
+    Some(f64::from(model.values(Cols::new(obs, obs.len(), 1), &mut tape)[0]))
 }
 
 #[track_caller]
-fn close(got: f64, expected: f64, tolerance: f64) {
-    assert!((got - expected).abs() <= tolerance, "{got}, expected {expected} ± {tolerance}");
+fn close(algo: &dyn Algorithm, got: f64, expected: f64, tolerance: f64) {
+    let name = algo.model().shape();
+    assert!((got - expected).abs() <= tolerance, "{got}, expected {expected} ± {tolerance} ({name:?})");
 }
 
-fn number(ppo: &Ppo, obs: f32) -> f64 {
-    match ppo.policy(1).act(&[obs]).unwrap() {
+#[track_caller]
+fn value_is(algo: &dyn Algorithm, obs: &[f32], expected: f64, tolerance: f64) {
+    if let Some(got) = value(algo, obs) {
+        close(algo, got, expected, tolerance);
+    }
+}
+
+fn number(algo: &dyn Algorithm, obs: f32) -> f64 {
+    match algo.policy(1).act(&[obs]).unwrap() {
         ActionValue::Box(a) => f64::from(a[0]),
         other => panic!("{other:?}"),
     }
 }
 
+#[track_caller]
+fn acts(algo: &dyn Algorithm, obs: f32, expected: usize) {
+    assert_eq!(algo.policy(1).act(&[obs]).unwrap(), ActionValue::Discrete(expected));
+}
+
 #[test]
 fn the_value_of_a_constant_reward() {
-    for kind in KINDS {
-        close(value(&train(&ConstantReward::new(kind), 60, &[]), &[0.0]), 1.0, 0.01);
+    for m in METHODS {
+        for kind in m.kinds {
+            each_variant(m, &ConstantReward::new(*kind), 60, &[], |a| value_is(a, &[0.0], 1.0, 0.01));
+        }
     }
 }
 
 #[test]
 fn a_value_that_depends_on_the_observation() {
-    for kind in KINDS {
-        for trunk in ["trunk=separate", "trunk=shared"] {
-            let ppo = train(&ObservedReward::new(kind), 60, &[trunk]);
-            close(value(&ppo, &[1.0]), 1.0, 0.02);
-            close(value(&ppo, &[-1.0]), -1.0, 0.02);
+    for m in METHODS {
+        for kind in m.kinds {
+            each_variant(m, &ObservedReward::new(*kind), 60, &[], |a| {
+                value_is(a, &[1.0], 1.0, 0.02);
+                value_is(a, &[-1.0], -1.0, 0.02);
+            });
         }
     }
 }
 
 #[test]
 fn a_reward_that_comes_later_is_discounted() {
-    for kind in KINDS {
-        for gamma in [0.9, 0.3] {
-            let ppo = train(&DelayedReward::new(kind), 80, &[&format!("gamma={gamma}")]);
-            close(value(&ppo, &[0.0]), gamma, 0.02);
-            close(value(&ppo, &[1.0]), 1.0, 0.02);
+    for m in METHODS {
+        for kind in m.kinds {
+            for gamma in [0.9, 0.3] {
+                each_variant(m, &DelayedReward::new(*kind), 80, &[&format!("gamma={gamma}")], |a| {
+                    value_is(a, &[0.0], gamma, 0.02);
+                    value_is(a, &[1.0], 1.0, 0.02);
+                });
+            }
         }
     }
 }
 
 #[test]
 fn the_better_action_is_found() {
-    for trunk in ["trunk=separate", "trunk=shared"] {
-        let ppo = train(&ActionReward::new(ActionKind::Discrete), 60, &[trunk]);
-        assert_eq!(ppo.policy(1).act(&[0.0]).unwrap(), ActionValue::Discrete(1));
-        close(value(&ppo, &[0.0]), 1.0, 0.05);
-        let ppo = train(&ActionReward::new(ActionKind::Continuous), 300, &[trunk]);
-        close(number(&ppo, 0.0), 2.0, 0.1);
-        close(value(&ppo, &[0.0]), 0.0, 0.3);
+    for m in METHODS {
+        for kind in m.kinds {
+            match kind {
+                ActionKind::Discrete => each_variant(m, &ActionReward::new(*kind), 60, &[], |a| {
+                    acts(a, 0.0, 1);
+                    value_is(a, &[0.0], 1.0, 0.05);
+                }),
+                ActionKind::Continuous => each_variant(m, &ActionReward::new(*kind), 300, &[], |a| {
+                    close(a, number(a, 0.0), 2.0, 0.1);
+                    value_is(a, &[0.0], 0.0, 0.3);
+                }),
+            }
+        }
     }
 }
 
 #[test]
 fn the_better_action_depends_on_the_observation() {
-    for trunk in ["trunk=separate", "trunk=shared"] {
-        let ppo = train(&ObservedActionReward::new(ActionKind::Discrete), 60, &[trunk]);
-        assert_eq!(ppo.policy(1).act(&[1.0]).unwrap(), ActionValue::Discrete(1));
-        assert_eq!(ppo.policy(1).act(&[-1.0]).unwrap(), ActionValue::Discrete(0));
-        close(value(&ppo, &[1.0]), 1.0, 0.1);
-        let ppo = train(&ObservedActionReward::new(ActionKind::Continuous), 300, &[trunk]);
-        close(number(&ppo, 1.0), 2.0, 0.15);
-        close(number(&ppo, -1.0), -2.0, 0.15);
-        close(value(&ppo, &[-1.0]), 0.0, 0.4);
+    for m in METHODS {
+        for kind in m.kinds {
+            match kind {
+                ActionKind::Discrete => each_variant(m, &ObservedActionReward::new(*kind), 60, &[], |a| {
+                    acts(a, 1.0, 1);
+                    acts(a, -1.0, 0);
+                    value_is(a, &[1.0], 1.0, 0.1);
+                }),
+                ActionKind::Continuous => {
+                    each_variant(m, &ObservedActionReward::new(*kind), 300, &[], |a| {
+                        close(a, number(a, 1.0), 2.0, 0.15);
+                        close(a, number(a, -1.0), -2.0, 0.15);
+                        value_is(a, &[-1.0], 0.0, 0.4);
+                    });
+                }
+            }
+        }
     }
 }
 
@@ -117,35 +205,50 @@ fn value_without_bootstrap(gamma: f64, limit: i32) -> f64 {
 
 #[test]
 fn a_time_limit_is_not_the_end_of_the_task() {
-    for kind in KINDS {
-        let env = EndlessReward::new(kind, 20);
-        let pairs = &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1", "learning_rate=0.02"];
-        let right = value(&train(&env, 150, pairs), &[0.0]);
-        close(right, 10.0, 0.1);
-        // 40 steps are two whole episodes of 20: without bootstrap the targets are what is left of them.
-        let wrong = [&pairs[..], &["bootstrap_time_limit=false"]].concat();
-        close(value(&train(&env, 150, &wrong), &[0.0]), value_without_bootstrap(0.9, 20), 0.15);
-    }
     assert!(value_without_bootstrap(0.9, 20) < 6.1, "the wrong answer is far from 10");
+    for m in METHODS {
+        for kind in m.kinds {
+            let env = EndlessReward::new(*kind, 20);
+            each_variant(m, &env, 200, m.endless, |a| value_is(a, &[0.0], 10.0, 0.1));
+            if !m.no_bootstrap.is_empty() {
+                // Iterations are of whole episodes of 20: without bootstrap the targets are what is left of them.
+                let wrong = train(m, &env, steps(200), &[m.endless, m.no_bootstrap].concat());
+                value_is(&*wrong, &[0.0], value_without_bootstrap(0.9, 20), 0.15);
+            }
+        }
+    }
 }
 
 #[test]
 fn several_choices_and_switches_are_learnt_at_once() {
-    let ppo = train(&RightChoices, 120, &[]);
-    assert_eq!(ppo.policy(1).act(&[0.0]).unwrap(), ActionValue::MultiDiscrete(RightChoices::ANSWER.to_vec()));
-    close(value(&ppo, &[0.0]), 1.0, 0.1);
-    let ppo = train(&RightSwitches, 120, &[]);
-    assert_eq!(ppo.policy(1).act(&[0.0]).unwrap(), ActionValue::MultiBinary(RightSwitches::ANSWER.to_vec()));
-    close(value(&ppo, &[0.0]), 1.0, 0.1);
+    for m in METHODS.iter().filter(|m| m.structured) {
+        let algo = train(m, &RightChoices, steps(120), &[]);
+        let found = algo.policy(1).act(&[0.0]).unwrap();
+        assert_eq!(found, ActionValue::MultiDiscrete(RightChoices::ANSWER.to_vec()), "{}", m.algo);
+        value_is(&*algo, &[0.0], 1.0, 0.1);
+        let algo = train(m, &RightSwitches, steps(120), &[]);
+        let found = algo.policy(1).act(&[0.0]).unwrap();
+        assert_eq!(found, ActionValue::MultiBinary(RightSwitches::ANSWER.to_vec()), "{}", m.algo);
+        value_is(&*algo, &[0.0], 1.0, 0.1);
+    }
 }
 
 #[test]
 fn a_mask_is_obeyed_while_learning() {
-    // A forbidden action has no reward, and would stop the run.
-    let ppo = train(&MaskedAction::default(), 150, &[]);
-    let mut policy = ppo.policy(1);
-    assert_eq!(policy.act_masked(&[1.0, 0.0], &[true; 3]).unwrap(), ActionValue::Discrete(2));
-    assert_eq!(policy.act_masked(&[0.0, 1.0], &[true, true, false]).unwrap(), ActionValue::Discrete(1));
-    close(value(&ppo, &[1.0, 0.0]), 1.0, 0.1);
-    close(value(&ppo, &[0.0, 1.0]), 0.5, 0.1);
+    for m in METHODS.iter().filter(|m| m.structured) {
+        // A forbidden action has no reward, and would stop the run.
+        let algo = train(m, &MaskedAction::default(), steps(150), &[]);
+        let mut policy = algo.policy(1);
+        assert_eq!(policy.act_masked(&[1.0, 0.0], &[true; 3]).unwrap(), ActionValue::Discrete(2));
+        assert_eq!(policy.act_masked(&[0.0, 1.0], &[true, true, false]).unwrap(), ActionValue::Discrete(1));
+        value_is(&*algo, &[1.0, 0.0], 1.0, 0.1);
+        value_is(&*algo, &[0.0, 1.0], 0.5, 0.1);
+    }
+}
+
+#[test]
+fn every_method_has_a_row() {
+    for entry in pgrad_algos::REGISTRY {
+        assert!(METHODS.iter().any(|m| m.algo == entry.name), "{} has no row", entry.name);
+    }
 }

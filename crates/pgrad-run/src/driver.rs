@@ -427,7 +427,7 @@ impl<'a> Run<'a> {
             env: self.config.env_id().to_owned(),
             seed: self.config.run.seed,
             stopped,
-            reward_threshold: self.algo.rollout().spec().reward_threshold,
+            reward_threshold: self.algo.spec().reward_threshold,
             progress: self.progress(),
         })
     }
@@ -460,7 +460,7 @@ impl<'a> Run<'a> {
             }
         };
         self.iterations += 1;
-        for episode in self.algo.rollout().episodes() {
+        for episode in self.algo.episodes() {
             self.recent.add(episode.episode_return, u64::from(episode.length));
         }
         Ok(())

@@ -117,7 +117,7 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
         algo.iterate(&team).map_err(at(before))?;
         let steps = algo.steps();
         shared.steps.fetch_add(steps - before, Ordering::Relaxed);
-        for episode in algo.rollout().episodes() {
+        for episode in algo.episodes() {
             recent.add(episode.episode_return, u64::from(episode.length));
         }
         let mark = |steps: u64| u128::from(steps) * u128::from(CURVE_POINTS) / u128::from(total);
