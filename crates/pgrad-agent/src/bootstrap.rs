@@ -56,6 +56,17 @@ pub fn resolve(
     }
 }
 
+/// `v_next` of a single step, for methods that learn at every step: `v_after` is the value of the observation
+/// that followed it, the final one where the episode ended. `bootstrap_truncated` as in [`resolve`].
+#[must_use]
+pub fn after_step(end: End, v_after: f32, bootstrap_truncated: bool) -> f32 {
+    match end {
+        End::Running => v_after,
+        End::Truncated if bootstrap_truncated => v_after,
+        End::Truncated | End::Terminated => 0.0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,6 +64,32 @@ pub enum AgentError {
         /// Its value.
         value: f32,
     },
+    /// Something that one step of an environment led to is not finite.
+    #[error("environment {env}, episode {episode}, step {step}: the {what} is {value}")]
+    Step {
+        /// `value`, `TD error`, ...
+        what: &'static str,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// Its value.
+        value: f32,
+    },
+    /// An update of a method that learns at every step is not finite.
+    #[error("environment step {step}: the update of `{tensor}` at index {index} is {value}")]
+    Update {
+        /// Name of the parameter.
+        tensor: String,
+        /// Index in that parameter.
+        index: usize,
+        /// Environment steps of the run before it, over all environments.
+        step: u64,
+        /// Its value.
+        value: f32,
+    },
     /// A loss is not finite.
     #[error("epoch {epoch}, minibatch {minibatch}: the {what} is {value}")]
     Loss {

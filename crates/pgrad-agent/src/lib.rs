@@ -3,6 +3,8 @@
 //! - [`ActorCritic`]: policy = network × distribution, critic beside it or on the same trunk, one flat `θ`;
 //! - [`Rollout`]: `T` steps of `N` environments under one policy, collected by a team of threads, and the
 //!   values that belong to them; [`bootstrap`] is the one place that turns endings into bootstrap values;
+//! - [`Stepper`], [`Traces`], [`PointGradients`]: one step of `N` environments at a time, and what methods need
+//!   that learn at every step;
 //! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns;
 //! - [`Minibatches`]: which samples make a minibatch;
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
@@ -18,6 +20,7 @@ mod learner;
 mod minibatch;
 mod model;
 mod normalize;
+mod online;
 mod policy;
 mod rollout;
 pub mod tensors;
@@ -28,6 +31,7 @@ pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
 pub use minibatch::Minibatches;
 pub use model::{ActorCritic, Critic, ModelShape, Part, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};
+pub use online::{PointGradients, Stepper, Traces, Transition};
 pub use policy::{ActionValue, Policy, PolicyError};
 pub use rollout::{Paths, Rollout, RolloutShape};
 

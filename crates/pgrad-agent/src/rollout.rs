@@ -607,19 +607,19 @@ impl ValueWork {
 }
 
 /// Rows of an action: as indices, as real numbers.
-fn action_rows(spec: &EnvSpec) -> (usize, usize) {
+pub(crate) fn action_rows(spec: &EnvSpec) -> (usize, usize) {
     match spec.action {
         Space::Box(_) => (0, spec.action.action_dim()),
         _ => (spec.action.action_dim(), 0),
     }
 }
 
-fn mask_rows(spec: &EnvSpec) -> usize {
+pub(crate) fn mask_rows(spec: &EnvSpec) -> usize {
     if spec.masks_actions { spec.action.mask_dim() } else { 0 }
 }
 
 /// `[dim x b]`, batch contiguous, to a row of `dim` for each sample.
-fn transpose<T: Copy>(columns: &[T], rows: &mut [T], b: usize) {
+pub(crate) fn transpose<T: Copy>(columns: &[T], rows: &mut [T], b: usize) {
     let dim = columns.len() / b;
     for (i, row) in rows.chunks_exact_mut(dim.max(1)).enumerate() {
         for (d, x) in row.iter_mut().enumerate() {
