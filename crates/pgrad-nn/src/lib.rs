@@ -6,6 +6,7 @@
 //! - `jvp`: parameter tangent to output tangent, `Ẏ = J_θ θ̇`.
 //!
 //! The two are adjoint, `<u, jvp(v)> = <vjp(u), v>`, which is all that natural gradients need.
+//! Second moments of each layer's inputs and cotangents ([`LayerSums`]) are what Kronecker-factored curvature needs.
 //! Columns are samples: `X` is `[features x batch]`, the batch contiguous, and `Y = W X + b`.
 //!
 //! **Must never know:** what the outputs mean.
@@ -14,4 +15,4 @@ mod init;
 mod mlp;
 
 pub use init::orthogonal;
-pub use mlp::{Activation, Head, Mlp, ShapeError, Tape, View};
+pub use mlp::{Activation, Head, Layer, LayerSums, Mlp, ShapeError, Tape, View};

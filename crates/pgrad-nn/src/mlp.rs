@@ -1,5 +1,9 @@
 //! The multilayer perceptron.
 
+mod factors;
+
+pub use factors::{Layer, LayerSums};
+
 use crate::init::orthogonal;
 use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::kernels::BLOCK;

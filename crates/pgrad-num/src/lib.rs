@@ -8,6 +8,7 @@
 //! - [`Stream`]: counter-based random streams with a position that can be saved;
 //! - [`Moments`]: running mean and variance in `f64`;
 //! - [`linop`], [`cg`], [`line_search`]: linear operators, conjugate gradient, backtracking;
+//! - [`cholesky`]: factors of small matrices, for block-wise inverses;
 //! - [`Team`]: a spinning team of threads for pieces of work of some 50 µs;
 //! - [`Record`]: a bag of named arrays, the form in which every part saves its state.
 //!
@@ -19,6 +20,7 @@
 //! in a slice an element stands.
 
 pub mod cg;
+pub mod cholesky;
 pub mod gemm;
 pub mod kernels;
 pub mod line_search;

@@ -1,6 +1,7 @@
 //! Step rules: what to do with a gradient.
 //!
 //! - [`Adam`], and [`clip_global_norm`] before it;
+//! - [`Kfac`]: natural directions by Kronecker-factored curvature;
 //! - [`Schedule`]: how a setting changes over a run;
 //! - [`Local`], [`LocalMetric`], [`LocalTrial`]: what a step rule may ask of the problem it climbs. A rule
 //!   asks only for what it needs: a gradient, a metric as well, or trial evaluations too.
@@ -9,10 +10,12 @@
 
 mod adam;
 mod clip;
+mod kfac;
 mod local;
 mod schedule;
 
 pub use adam::{Adam, AdamParams};
 pub use clip::clip_global_norm;
+pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};
 pub use schedule::Schedule;
