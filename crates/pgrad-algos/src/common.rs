@@ -99,9 +99,11 @@ settings! {
         /// Divide rewards by the standard deviation of the discounted return.
         normalize_reward: bool = false, source: "OpenAI baselines, VecNormalize";
         /// Largest normalised observation.
-        clip_obs: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize";
+        clip_obs: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize",
+            when: normalize_obs is "true";
         /// Largest normalised reward.
-        clip_reward: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize";
+        clip_reward: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize",
+            when: normalize_reward is "true";
     }
 }
 

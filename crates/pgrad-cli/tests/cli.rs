@@ -212,6 +212,16 @@ fn configuration_files_are_refused_with_their_line() {
 }
 
 #[test]
+fn a_setting_that_does_not_apply_is_refused() {
+    let wrong =
+        ["--set: `clip_obs` applies only when `normalize_obs` is `true`, but it is `false`", "hint: leave"];
+    for command in ["train", "show", "bench"] {
+        pgrad(&[command, "--set", "clip_obs=5"]).refused(64, &wrong);
+    }
+    pgrad(&["show", "--set", "clip_obs=5", "--set", "normalize_obs=true"]).done();
+}
+
+#[test]
 fn what_show_prints_is_a_configuration() {
     let dir = TempDir::new().unwrap();
     for preset in pgrad_run::presets::PRESETS {
@@ -225,7 +235,9 @@ fn what_show_prints_is_a_configuration() {
         }
         let config = (pgrad_algos::find(preset.algo).unwrap().config)();
         for setting in config.parts().iter().flat_map(|p| p.declarations()) {
-            assert!(shown.contains(&format!("\n{} = ", setting.key)), "{}", setting.key);
+            // What does not apply is shown, too, as a comment.
+            let line = |start: &str| shown.contains(&format!("\n{start}{} = ", setting.key));
+            assert!(line("") != line("# ") && (line("") || setting.when.is_some()), "{}", setting.key);
         }
     }
     let shown = pgrad_in(dir.path(), &["show", "ppo", "CartPole-v1", "--steps", "1e3", "--seed", "5"]).done();

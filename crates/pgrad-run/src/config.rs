@@ -4,7 +4,8 @@ use crate::presets;
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
 use pgrad_env::{BatchEnv, Each, Env, EnvSpec};
 use pgrad_settings::{
-    ConfigErrors, Settings, Value, apply_pair, apply_toml, choice, read_key, settings, suggest, to_toml,
+    ConfigErrors, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key, settings,
+    suggest, to_toml,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -98,6 +99,8 @@ pub struct RunConfig {
     /// Settings of the run itself.
     pub run: RunSettings,
     settings: Box<dyn AlgoConfig>,
+    /// What was asked for over the defaults and the preset; the last place of each setting.
+    given: Vec<Given>,
 }
 
 impl fmt::Debug for RunConfig {
@@ -120,6 +123,9 @@ impl RunConfig {
         let mut config = Self::custom(algo, env, Arc::new(make))?;
         if let Some(preset) = presets::find(algo, env) {
             config.apply_toml(preset.toml, &format!("presets/{env}/{algo}.toml"))?;
+            config.check_given()?;
+            // Who asks for another mode than the preset's did not ask for what the preset gives to its own.
+            config.given.clear();
         }
         Ok(config)
     }
@@ -142,6 +148,7 @@ impl RunConfig {
             env_id: env_id.to_owned(),
             make_env,
             run: RunSettings::default(),
+            given: Vec::new(),
         })
     }
     /// The configuration that [`RunConfig::to_toml`] wrote.
@@ -211,7 +218,7 @@ impl RunConfig {
     pub fn apply_toml(&mut self, text: &str, origin: &str) -> Result<(), RunConfigError> {
         let mut names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
         let mut changed = self.clone();
-        changed.with_parts(|parts| {
+        let given = changed.with_parts(|parts| {
             let mut all: Vec<&mut dyn Settings> = vec![&mut names];
             all.extend(parts.iter_mut().map(|p| &mut **p));
             apply_toml(text, origin, &mut all)
@@ -224,6 +231,7 @@ impl RunConfig {
             }
         }
         *self = changed;
+        given.into_iter().for_each(|g| self.remember(g));
         Ok(())
     }
     /// Changes one setting, given as `key=value`.
@@ -231,9 +239,19 @@ impl RunConfig {
     /// # Errors
     /// When there is no such setting or it does not take this value; nothing has changed then.
     pub fn apply_pair(&mut self, pair: &str, origin: &str) -> Result<(), RunConfigError> {
-        Ok(self.with_parts(|parts| apply_pair(pair, origin, parts))?)
+        let given = self.with_parts(|parts| apply_pair(pair, origin, parts))?;
+        self.remember(given);
+        Ok(())
     }
-    /// The complete settings as TOML, with their meaning as comments on request.
+    fn remember(&mut self, given: Given) {
+        self.given.retain(|g| g.key != given.key);
+        self.given.push(given);
+    }
+    /// Refuses what was asked for and does not apply.
+    fn check_given(&self) -> Result<(), ConfigErrors> {
+        check_given(&self.given, &self.parts())
+    }
+    /// All settings that apply as TOML, with their meaning as comments on request.
     #[must_use]
     pub fn to_toml(&self, with_comments: bool) -> String {
         let names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
@@ -246,11 +264,13 @@ impl RunConfig {
     pub fn digest(&self) -> String {
         blake3::hash(self.to_toml(false).as_bytes()).to_hex().to_string()
     }
-    /// Checks that the settings fit together and to the environment.
+    /// Checks that all settings that were asked for (the preset's apart) apply, and that the settings fit together
+    /// and to the environment.
     ///
     /// # Errors
-    /// The first contradiction.
+    /// Everything that does not apply, or the first contradiction.
     pub fn check(&self) -> Result<(), RunConfigError> {
+        self.check_given()?;
         Ok(self.settings.check(&self.env_spec())?)
     }
     /// Builds the algorithm with its environments, not yet started.
@@ -258,6 +278,7 @@ impl RunConfig {
     /// # Errors
     /// As [`RunConfig::check`].
     pub fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
+        self.check_given()?;
         let setup =
             Setup { make_env: &*self.make_env, seed: self.run.seed, total_steps: self.run.steps, threads };
         Ok(self.settings.build(&setup)?)
@@ -327,6 +348,34 @@ mod tests {
         let e = config.apply_toml("env = \"Pendulum-v1\"\ngamma = 0.5", "my.toml").unwrap_err().to_string();
         assert!(e.contains("Pendulum-v1") && e.contains("CartPole-v1"), "{e}");
         assert_eq!(config.to_toml(false), before, "nothing changes when anything is wrong");
+    }
+
+    #[test]
+    fn what_does_not_apply_is_refused_unless_it_is_the_presets() {
+        // The preset of Acrobot normalises, the one of CartPole does not.
+        let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        config.apply_pair("clip_obs=5", "--set").unwrap();
+        let refused = config.check().unwrap_err().to_string();
+        assert!(
+            refused.contains("--set: `clip_obs` applies only when `normalize_obs` is `true`"),
+            "{refused}"
+        );
+        assert_eq!(config.build(1).map(|_| ()).unwrap_err().to_string(), refused);
+        config.apply_pair("normalize_obs=true", "--set").unwrap();
+        config.check().unwrap();
+        assert!(config.to_toml(false).contains("clip_obs = 5.0"));
+        // What a preset gave to its own mode is dropped with the mode.
+        let mut config = RunConfig::new("ppo", "Acrobot-v1").unwrap();
+        assert!(config.to_toml(false).contains("clip_obs"));
+        config.apply_pair("normalize_obs=false", "--set").unwrap();
+        config.check().unwrap();
+        assert!(!config.to_toml(false).contains("clip_obs"));
+        let again = RunConfig::from_toml(&config.to_toml(true), "config.toml").unwrap();
+        again.check().unwrap();
+        assert_eq!(again.digest(), config.digest());
+        // A file is somebody's wish; what is said later in another place counts.
+        config.apply_toml("clip_obs = 3.0", "my.toml").unwrap();
+        assert!(config.check().unwrap_err().to_string().starts_with("my.toml:1: `clip_obs`"));
     }
 
     #[test]

@@ -1,20 +1,60 @@
 //! Reading settings from TOML and from `key=value`, and writing them back.
 
 use crate::reference::{alternatives, wrap};
-use crate::setting::unknown;
-use crate::{ConfigError, ConfigErrors, Place, Setting, Settings, Value};
+use crate::setting::{plain, unknown};
+use crate::{ConfigError, ConfigErrors, Place, Setting, SettingError, Settings, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Lays the settings of a TOML text over `settings`. The text is flat: lines of `key = value`. `origin` names
-/// the text in errors (a file, a preset).
+/// A setting that somebody gave, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Name of the setting.
+    pub key: &'static str,
+    /// The file and the line, or the option.
+    pub place: Place,
+}
+
+/// Refuses settings that were given and do not apply beside the present values of `settings`: see the `when` of
+/// [`settings!`](crate::settings).
+///
+/// # Errors
+/// Every such setting, in the order in which they were given, with what it needs.
+pub fn check_given(given: &[Given], settings: &[&dyn Settings]) -> Result<(), ConfigErrors> {
+    let errors: Vec<ConfigError> = given
+        .iter()
+        .filter_map(|Given { key, place }| {
+            let setting = settings.iter().find_map(|s| s.declaration(key))?;
+            let when = setting.when.filter(|_| !setting.applies(settings))?;
+            let present = settings.iter().find_map(|s| s.get(when.key))?;
+            let values = when.values.join("` or `");
+            let error = SettingError::Conflict {
+                message: format!(
+                    "`{key}` applies only when `{}` is `{values}`, but it is `{}`",
+                    when.key,
+                    plain(&present)
+                ),
+                hint: Some(format!("leave `{key}` out, or give `{}={}`", when.key, when.values[0])),
+            };
+            Some(ConfigError::Setting { place: place.clone(), error })
+        })
+        .collect();
+    if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+}
+
+/// Lays the settings of a TOML text over `settings`, and returns which they were. The text is flat: lines of
+/// `key = value`. `origin` names the text in errors (a file, a preset).
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the lines; nothing has changed then.
 ///
 /// # Panics
 /// When two of the structs declare the same key: [`check_declarations`](crate::check_declarations) finds it.
-pub fn apply_toml(text: &str, origin: &str, settings: &mut [&mut dyn Settings]) -> Result<(), ConfigErrors> {
+pub fn apply_toml(
+    text: &str,
+    origin: &str,
+    settings: &mut [&mut dyn Settings],
+) -> Result<Vec<Given>, ConfigErrors> {
     assert_no_key_twice(settings);
     let mut errors = Vec::new();
     let mut changes = Vec::new();
@@ -35,7 +75,7 @@ pub fn apply_toml(text: &str, origin: &str, settings: &mut [&mut dyn Settings]) 
                 errors.push(ConfigError::Section { place, key });
                 continue;
             }
-            Err(Unreadable::Other(got)) => Err(crate::SettingError::Type {
+            Err(Unreadable::Other(got)) => Err(SettingError::Type {
                 key: key.clone(),
                 expected: setting.kind.describe(),
                 got: got.to_owned(),
@@ -47,24 +87,31 @@ pub fn apply_toml(text: &str, origin: &str, settings: &mut [&mut dyn Settings]) 
             Err(error) => errors.push(ConfigError::Setting { place, error }),
         }
     }
-    if errors.is_empty() {
-        for (which, key, value, place) in changes {
-            settings[which].set(key, &value).map_err(|error| ConfigError::Setting { place, error })?;
-        }
-        return Ok(());
+    if !errors.is_empty() {
+        return Err(ConfigErrors(errors));
     }
-    Err(ConfigErrors(errors))
+    let mut given = Vec::new();
+    for (which, key, value, place) in changes {
+        let set = settings[which].set(key, &value);
+        set.map_err(|error| ConfigError::Setting { place: place.clone(), error })?;
+        given.push(Given { key, place });
+    }
+    Ok(given)
 }
 
 /// Sets one setting from `key=value` as somebody types it: `n_steps=1e3`, `hidden=64,64`, `objective=clip`.
-/// `origin` names the option in errors (`--set`).
+/// Returns which it was. `origin` names the option in errors (`--set`).
 ///
 /// # Errors
 /// When it is not `key=value`, there is no such key, or the setting does not take the value.
 ///
 /// # Panics
 /// As [`apply_toml`].
-pub fn apply_pair(pair: &str, origin: &str, settings: &mut [&mut dyn Settings]) -> Result<(), ConfigErrors> {
+pub fn apply_pair(
+    pair: &str,
+    origin: &str,
+    settings: &mut [&mut dyn Settings],
+) -> Result<Given, ConfigErrors> {
     match pair.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => apply_text(key.trim(), value, origin, settings),
         _ => {
@@ -74,7 +121,8 @@ pub fn apply_pair(pair: &str, origin: &str, settings: &mut [&mut dyn Settings]) 
     }
 }
 
-/// Sets the setting `key` from the text that somebody typed for it. `origin` names the option in errors.
+/// Sets the setting `key` from the text that somebody typed for it, and returns which it was. `origin` names the
+/// option in errors.
 ///
 /// # Errors
 /// When there is no such key, or the setting does not take the value.
@@ -86,15 +134,19 @@ pub fn apply_text(
     text: &str,
     origin: &str,
     settings: &mut [&mut dyn Settings],
-) -> Result<(), ConfigErrors> {
+) -> Result<Given, ConfigErrors> {
     assert_no_key_twice(settings);
+    let place = Place { origin: origin.to_owned(), line: None };
     let result = match find(key, settings) {
-        Some((which, setting)) => settings[which].set(setting.key, &setting.kind.parse(text)),
+        Some((which, setting)) => {
+            settings[which].set(setting.key, &setting.kind.parse(text)).map(|()| setting.key)
+        }
         None => Err(unknown(key, keys(settings))),
     };
-    result.map_err(|error| {
-        ConfigError::Setting { place: Place { origin: origin.to_owned(), line: None }, error }.into()
-    })
+    match result {
+        Ok(key) => Ok(Given { key, place }),
+        Err(error) => Err(ConfigError::Setting { place, error }.into()),
+    }
 }
 
 /// The value of one key of a TOML text, before it is known which settings the text is for.
@@ -106,7 +158,8 @@ pub fn read_key(text: &str, origin: &str, key: &str) -> Result<Option<Value>, Co
 }
 
 /// The settings as TOML: one line each, in the order of declaration. With comments each has its meaning and
-/// its facts above it, and each struct its title. [`apply_toml`] reads it back to the same bits.
+/// its facts above it, and each struct its title. A setting that does not apply is left out; with comments its line
+/// is one, too. [`apply_toml`] reads it back to the same bits.
 #[must_use]
 pub fn to_toml(settings: &[&dyn Settings], with_comments: bool) -> String {
     let mut out = String::new();
@@ -119,6 +172,7 @@ pub fn to_toml(settings: &[&dyn Settings], with_comments: bool) -> String {
         }
         for setting in group.declarations() {
             let Some(value) = group.get(setting.key) else { continue };
+            let applies = setting.applies(settings);
             if with_comments {
                 out.push('\n');
                 for line in wrap(&setting.help, 100).into_iter().chain(wrap(&setting.facts(), 100)) {
@@ -130,7 +184,11 @@ pub fn to_toml(settings: &[&dyn Settings], with_comments: bool) -> String {
                     }
                 }
             }
-            out.push_str(&format!("{} = {value}\n", setting.key));
+            match (applies, with_comments) {
+                (true, _) => out.push_str(&format!("{} = {value}\n", setting.key)),
+                (false, true) => out.push_str(&format!("# {} = {value}\n", setting.key)),
+                (false, false) => {}
+            }
         }
     }
     out

@@ -5,6 +5,7 @@
 //! - [`apply_toml`], [`apply_pair`] and [`apply_text`] lay one layer over another: defaults, then the preset,
 //!   then a file, then the command line; nothing changes when anything is wrong, and every error says where,
 //!   what came, what was expected and what was perhaps meant;
+//! - [`check_given`] refuses what was given and does not apply: a setting may say `when` it does;
 //! - [`to_toml`] writes the effective settings, [`reference_markdown`] the table of the book,
 //!   [`reference_text`] the help of a terminal;
 //! - [`check_declarations`] is the test of a registry; [`suggest`] is 'did you mean' for any list of names.
@@ -79,9 +80,9 @@ mod value;
 
 pub use error::{ConfigError, ConfigErrors, Place, SettingError};
 pub use kind::{Alternative, FieldType, Kind, NoRange};
-pub use layer::{apply_pair, apply_text, apply_toml, read_key, to_toml};
+pub use layer::{Given, apply_pair, apply_text, apply_toml, check_given, read_key, to_toml};
 pub use range::{FloatRange, IntRange, above};
 pub use reference::{check_declarations, reference_markdown, reference_text};
-pub use setting::{Setting, Settings, field_from, help_text, unknown};
+pub use setting::{Condition, Setting, Settings, field_from, help_text, unknown};
 pub use suggest::suggest;
 pub use value::Value;

@@ -39,6 +39,9 @@ pub fn reference_markdown(settings: &[&dyn Settings]) -> String {
             for (name, help) in alternatives(setting) {
                 meaning.push_str(&format!("<br>`{name}`: {help}"));
             }
+            if let Some(when) = &setting.when {
+                meaning.push_str(&format!("<br>Only when {when}."));
+            }
             out.push_str(&format!(
                 "| `{}` | {} | {} | {} | `{}` | {} | {} |\n",
                 setting.key,
@@ -58,7 +61,8 @@ pub fn reference_markdown(settings: &[&dyn Settings]) -> String {
 /// What is wrong with declarations, one sentence each; empty when nothing is. For the registry's test.
 ///
 /// Keys must be `lower_snake_case` and unique over all structs, help a sentence of printable ASCII or of the
-/// Greek and mathematical letters that papers use, and the default must be allowed.
+/// Greek and mathematical letters that papers use, and the default must be allowed. What a setting's `when` names
+/// must be another setting, one that always applies, and values that it takes.
 #[must_use]
 pub fn check_declarations(settings: &[&dyn Settings]) -> Vec<String> {
     let mut findings = Vec::new();
@@ -85,6 +89,19 @@ pub fn check_declarations(settings: &[&dyn Settings]) -> Vec<String> {
             }
             if let Err(error) = setting.check(&setting.default) {
                 find(format!("has a default that it does not take: {error}"));
+            }
+            let Some(when) = &setting.when else { continue };
+            let Some(other) = settings.iter().find_map(|s| s.declaration(when.key)) else {
+                find(format!("depends on `{}`, which is not there", when.key));
+                continue;
+            };
+            if other.when.is_some() || other.key == key {
+                find(format!("depends on `{}`, which does not always apply", when.key));
+            }
+            for value in when.values {
+                if let Err(error) = other.check(&other.kind.parse(value)) {
+                    find(format!("depends on an impossible value: {error}"));
+                }
             }
         }
     }

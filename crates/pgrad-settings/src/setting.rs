@@ -19,6 +19,32 @@ pub struct Setting {
     pub unit: Option<&'static str>,
     /// Where the default comes from: a paper's table, an implementation.
     pub source: Option<&'static str>,
+    /// When it applies; always without a condition.
+    pub when: Option<Condition>,
+}
+
+/// When a setting applies: another setting has one of some values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The other setting.
+    pub key: &'static str,
+    /// Its values, as they are typed.
+    pub values: &'static [&'static str],
+}
+
+impl Condition {
+    /// Whether `value`, of the setting [`Condition::key`], is one of the values.
+    #[must_use]
+    pub fn holds(&self, value: &Value) -> bool {
+        self.values.contains(&plain(value).as_str())
+    }
+}
+
+impl std::fmt::Display for Condition {
+    /// `objective = clip`, `objective = kl-adaptive or kl-fixed`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} = {}", self.key, self.values.join(" or "))
+    }
 }
 
 impl Setting {
@@ -26,7 +52,7 @@ impl Setting {
     #[must_use]
     pub fn new<T: FieldType>(key: &'static str, help: &[&str], default: &T) -> Self {
         let (help, kind) = (help_text(help), T::kind(None));
-        Self { key, help, kind, default: default.to_value(), unit: None, source: None }
+        Self { key, help, kind, default: default.to_value(), unit: None, source: None, when: None }
     }
     /// The same with a range.
     #[must_use]
@@ -43,7 +69,21 @@ impl Setting {
     pub fn with_source(self, source: &'static str) -> Self {
         Self { source: Some(source), ..self }
     }
-    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`.
+    /// The same, applying only when the setting `key` has one of `values`.
+    #[must_use]
+    pub fn with_condition(self, key: &'static str, values: &'static [&'static str]) -> Self {
+        Self { when: Some(Condition { key, values }), ..self }
+    }
+    /// Whether it applies beside the present values of `settings`.
+    #[must_use]
+    pub fn applies(&self, settings: &[&dyn Settings]) -> bool {
+        let holds = |when: &Condition| {
+            settings.iter().find_map(|s| s.get(when.key)).is_none_or(|value| when.holds(&value))
+        };
+        self.when.as_ref().is_none_or(holds)
+    }
+    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`,
+    /// with `only when ...` at the end where it does not always apply.
     #[must_use]
     pub fn facts(&self) -> String {
         let mut line = format!("default {}; {}", plain(&self.default), self.kind.allowed());
@@ -51,6 +91,9 @@ impl Setting {
             if let Some(text) = text {
                 line.push_str(&format!("; {name}: {text}"));
             }
+        }
+        if let Some(when) = &self.when {
+            line.push_str(&format!("; only when {when}"));
         }
         line
     }
@@ -140,8 +183,10 @@ pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Setti
 
 /// Declares a struct of settings. See the [crate's documentation](crate) for an example.
 ///
-/// Each field is `name: Type = default, range: …, unit: "…", source: "…";` with a doc comment; the last three
-/// parts are optional, in this order. What a range is made of is said at [`IntRange`](crate::IntRange) and
+/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b";` with a doc
+/// comment; the last four parts are optional, in this order. A setting with `when` applies only where the setting
+/// `other` has one of those values; given elsewhere it is refused, by [`check_given`](crate::check_given).
+/// What a range is made of is said at [`IntRange`](crate::IntRange) and
 /// [`FloatRange`](crate::FloatRange); that of a list is the range of each entry, that of a text its length.
 #[macro_export]
 macro_rules! settings {
@@ -153,7 +198,8 @@ macro_rules! settings {
                 $key:ident : $ty:ty = $default:expr
                 $(, range: $range:expr)?
                 $(, unit: $unit:literal)?
-                $(, source: $source:literal)? ;
+                $(, source: $source:literal)?
+                $(, when: $other:ident is $($value:literal)|+)? ;
             )*
         }
     ) => {
@@ -167,6 +213,7 @@ macro_rules! settings {
                     $(, ", range `", stringify!($range), "`")?
                     $(, ", unit: ", $unit)?
                     $(, ", source: ", $source)?, "."
+                    $(, " Only when `", stringify!($other), "` is ", $("`", $value, "`, "),+, "else ignored.")?
                 )]
                 pub $key: $ty,
             )*
@@ -191,6 +238,7 @@ macro_rules! settings {
                                 $(.with_range::<$ty>($range))?
                                 $(.with_unit($unit))?
                                 $(.with_source($source))?
+                                $(.with_condition(stringify!($other), &[$($value),+]))?
                         },)*
                     ]);
                 &DECLARED

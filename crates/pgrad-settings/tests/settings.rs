@@ -2,7 +2,8 @@
 
 use pgrad_settings::{
     ConfigError, ConfigErrors, Place, SettingError, Settings, Value, above, apply_pair, apply_text,
-    apply_toml, check_declarations, choice, read_key, reference_markdown, reference_text, settings, to_toml,
+    apply_toml, check_declarations, check_given, choice, read_key, reference_markdown, reference_text,
+    settings, to_toml,
 };
 use proptest::prelude::*;
 
@@ -523,6 +524,135 @@ fn wrong_declarations_are_found() {
             ),
             format!("`face` {title} has a text (help) with the character '\\t'"),
             format!("`empty` {title} has a text (help) that is not a sentence: \"\""),
+        ]
+    );
+}
+
+// ---- settings that do not always apply ----
+
+settings! {
+    /// A step
+    pub struct Step {
+        /// What bounds it.
+        bound: Objective = Objective::Clip;
+        /// Whether it is scaled.
+        scaled: bool = false;
+    }
+}
+settings! {
+    /// What only some steps have
+    pub struct StepParts {
+        /// Width of the clip.
+        width: f64 = 0.2, range: above(0.0), unit: "ratio", source: "a paper", when: bound is "clip";
+        /// Weight of the penalty.
+        weight: f64 = 1.0, when: bound is "kl-adaptive" | "none";
+        /// Largest scale.
+        scale: f64 = 10.0, when: scaled is "true";
+    }
+}
+
+#[test]
+fn what_is_given_and_does_not_apply_is_refused() {
+    let check = |toml: &str, pairs: &[&str]| {
+        let (mut step, mut parts) = (Step::default(), StepParts::default());
+        let mut given = apply_toml(toml, "my.toml", &mut [&mut step, &mut parts]).unwrap();
+        for pair in pairs {
+            given.push(apply_pair(pair, "--set", &mut [&mut step, &mut parts]).unwrap());
+        }
+        // The order of the structs does not matter.
+        let result = check_given(&given, &[&step, &parts]);
+        assert_eq!(result, check_given(&given, &[&parts, &step]));
+        result.map_err(|e| e.to_string())
+    };
+    for (toml, pairs) in [
+        ("", &[][..]),
+        ("width = 0.1", &[]),
+        ("bound = \"none\"", &["weight=2"]),
+        // The last word counts, wherever it is said.
+        ("weight = 2.0", &["bound=none"]),
+        ("scale = 1.0\nscaled = true", &["bound=kl-adaptive", "weight=3"]),
+    ] {
+        assert_eq!(check(toml, pairs), Ok(()), "{toml} {pairs:?}");
+    }
+    assert_eq!(
+        check("bound = \"kl-adaptive\"\n\nwidth = 0.2\n", &["weight=1", "scale=1"]),
+        Err("my.toml:3: `width` applies only when `bound` is `clip`, but it is `kl-adaptive`\n  \
+             hint: leave `width` out, or give `bound=clip`\n\
+             --set: `scale` applies only when `scaled` is `true`, but it is `false`\n  \
+             hint: leave `scale` out, or give `scaled=true`"
+            .to_owned())
+    );
+    assert_eq!(
+        check("", &["weight=1"]),
+        Err("--set: `weight` applies only when `bound` is `kl-adaptive` or `none`, but it is `clip`\n  \
+             hint: leave `weight` out, or give `bound=kl-adaptive`"
+            .to_owned())
+    );
+}
+
+#[test]
+fn what_does_not_apply_is_not_written() {
+    let (mut step, parts) = (Step::default(), StepParts::default());
+    assert_eq!(to_toml(&[&step, &parts], false), "bound = \"clip\"\nscaled = false\nwidth = 0.2\n");
+    (step.bound, step.scaled) = (Objective::Unbounded, true);
+    assert_eq!(
+        to_toml(&[&parts, &step], false),
+        "weight = 1.0\nscale = 10.0\nbound = \"none\"\nscaled = true\n"
+    );
+    let text = to_toml(&[&step, &parts], true);
+    assert!(
+        text.contains("; unit: ratio; source: a paper; only when bound = clip\n# width = 0.2\n"),
+        "{text}"
+    );
+    assert!(text.contains("only when bound = kl-adaptive or none\nweight = 1.0\n"), "{text}");
+    let (mut a, mut b) = (Step::default(), StepParts::default());
+    let given = apply_toml(&text, "written", &mut [&mut a, &mut b]).unwrap();
+    assert_eq!((check_given(&given, &[&a, &b]), a), (Ok(()), step));
+}
+
+#[test]
+fn readers_are_told_when_a_setting_applies() {
+    let (step, parts) = (Step::default(), StepParts::default());
+    assert_eq!(check_declarations(&[&step, &parts]), Vec::<String>::new());
+    let page = reference_markdown(&[&parts]);
+    assert!(page.contains("| `width` | Width of the clip.<br>Only when bound = clip. |"), "{page}");
+    let help = reference_text(&[&parts], 200);
+    assert!(help.contains("only when bound = kl-adaptive or none]"), "{help}");
+    let findings = check_declarations(&[&parts]);
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(
+        findings[0].contains("`width`") && findings[0].contains("depends on `bound`, which is not there")
+    );
+}
+
+mod wrong_conditions {
+    pgrad_settings::settings! {
+        /// Conditions with everything wrong
+        pub struct WrongConditions {
+            /// One.
+            one: bool = true, when: one is "true";
+            /// Two.
+            two: bool = true, when: one is "false";
+            /// Three.
+            three: bool = true, when: four is "maybe";
+            /// Four.
+            four: bool = true;
+        }
+    }
+}
+
+#[test]
+fn wrong_conditions_are_found() {
+    let title = "of \"Conditions with everything wrong\"";
+    assert_eq!(
+        check_declarations(&[&wrong_conditions::WrongConditions::default()]),
+        [
+            format!("`one` {title} depends on `one`, which does not always apply"),
+            format!("`two` {title} depends on `one`, which does not always apply"),
+            format!(
+                "`three` {title} depends on an impossible value: `four` takes `true` or `false`, but got the text \
+                 `maybe`"
+            ),
         ]
     );
 }
