@@ -1,4 +1,4 @@
-//! Learning curves as SVG and PNG.
+//! Learning curves as SVG and PNG; lines over any axis and heat maps as SVG.
 //!
 //! Runs with the same label are seeds of one experiment: their mean is drawn as a line, with a band around
 //! it. The picture needs no fonts or libraries of the system, so that it is the same everywhere.
@@ -8,6 +8,7 @@ use crate::storage::{FsStorage, StorageError, write_atomic};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -54,6 +55,65 @@ pub enum Band {
     Bootstrap95,
 }
 
+/// Any line, with or without a band: `x` never falls.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Line {
+    /// Name in the legend.
+    pub label: String,
+    /// `(x, y)`.
+    pub points: Vec<(f64, f64)>,
+    /// `(x, low, high)` of the band; may be empty.
+    pub band: Vec<(f64, f64, f64)>,
+}
+
+/// How an axis is divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Evenly.
+    #[default]
+    Linear,
+    /// By powers of ten; what is not above 0 is left out.
+    Log10,
+}
+
+impl Scale {
+    fn has(self, x: f64) -> bool {
+        drawable(x) && (self == Self::Linear || x > 0.0)
+    }
+    fn place(self, x: f64) -> f64 {
+        match self {
+            Self::Linear => x,
+            Self::Log10 => x.log10(),
+        }
+    }
+    fn label(self, place: f64) -> String {
+        match self {
+            Self::Linear => short_number(place),
+            // Powers of ten as they are where they are short to write.
+            Self::Log10 if place.fract() == 0.0 && (-2.0..=4.0).contains(&place) => {
+                short_number(10f64.powf(place))
+            }
+            Self::Log10 if place.fract() == 0.0 => format!("1e{place}").replace('-', "\u{2212}"),
+            Self::Log10 => format!("{:.1e}", 10f64.powf(place)).replace('-', "\u{2212}"),
+        }
+    }
+}
+
+/// A value for every pair of columns and rows, as colours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeatMap {
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// Names of the rows, from the bottom.
+    pub rows: Vec<String>,
+    /// `values[row][column]`; what is not finite stays empty.
+    pub values: Vec<Vec<f64>>,
+    /// Cells with a frame, as `(row, column)`.
+    pub framed: Vec<(usize, usize)>,
+    /// Decimals of the numbers in the cells.
+    pub decimals: usize,
+}
+
 /// How a picture looks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlotOptions {
@@ -63,6 +123,10 @@ pub struct PlotOptions {
     pub x_label: String,
     /// Beside the axis of values.
     pub y_label: String,
+    /// How the horizontal axis is divided.
+    pub x_scale: Scale,
+    /// How the vertical axis is divided.
+    pub y_scale: Scale,
     /// A value with its name, drawn as a dashed line.
     pub threshold: Option<(f64, String)>,
     /// The band around the mean of several seeds.
@@ -79,6 +143,8 @@ impl Default for PlotOptions {
             title: String::new(),
             x_label: "environment steps".into(),
             y_label: "episode return".into(),
+            x_scale: Scale::Linear,
+            y_scale: Scale::Linear,
             threshold: None,
             band: Band::MinMax,
             size: (900, 560),
@@ -115,6 +181,26 @@ pub enum PlotError {
         /// The file.
         path: PathBuf,
     },
+    /// A line whose `x` goes back.
+    #[error("line `{label}` has a point at {x} after one at {before}")]
+    Back {
+        /// Its label.
+        label: String,
+        /// The lower place.
+        x: f64,
+        /// The higher place before it.
+        before: f64,
+    },
+    /// A heat map whose parts do not fit together.
+    #[error(
+        "a heat map of {columns} columns and {rows} rows has at least one of each, and a value for every pair"
+    )]
+    Cells {
+        /// Number of columns.
+        columns: usize,
+        /// Number of rows.
+        rows: usize,
+    },
     /// A size that cannot be drawn.
     #[error(
         "a picture of {width} x {height} points with {pixel_ratio} pixels a point cannot be drawn; width and height are 200 to 4000, the ratio 1 to 4"
@@ -147,7 +233,7 @@ impl PlotError {
             Self::NoRuns | Self::Extension { .. } | Self::Size { .. } => 64,
             Self::Empty { .. } | Self::Order { .. } | Self::Stats(_) => 65,
             Self::Storage(_) => 74,
-            Self::Draw(_) => 70,
+            Self::Back { .. } | Self::Cells { .. } | Self::Draw(_) => 70,
         }
     }
 }
@@ -171,14 +257,49 @@ pub fn plot(curves: &[Curve], out: &Path, options: &PlotOptions) -> Result<(), P
 /// # Errors
 /// When there is nothing to draw.
 pub fn render_svg(curves: &[Curve], options: &PlotOptions) -> Result<String, PlotError> {
+    let groups = prepare(curves, options)?;
+    svg(options.size, |area, units| draw(area, &groups, options, units))
+}
+
+/// Lines as the text of an SVG file. [`PlotOptions::band`] does not matter: lines bring their own.
+///
+/// # Errors
+/// When there is nothing to draw, or a line goes back.
+pub fn render_lines_svg(lines: &[Line], options: &PlotOptions) -> Result<String, PlotError> {
+    check_size(options)?;
+    if lines.is_empty() {
+        return Err(PlotError::NoRuns);
+    }
+    let groups = lines.iter().map(|l| line_group(l, options)).collect::<Result<Vec<_>, _>>()?;
+    svg(options.size, |area, units| draw(area, &groups, options, units))
+}
+
+/// A heat map as the text of an SVG file: dark is low, bright is high, and each cell has its number. Of
+/// `options` count the title, the labels of the axes and the size.
+///
+/// # Errors
+/// When there is nothing to draw.
+pub fn render_heat_map_svg(map: &HeatMap, options: &PlotOptions) -> Result<String, PlotError> {
+    check_size(options)?;
+    let (columns, rows) = (map.columns.len(), map.rows.len());
+    let fits = map.values.len() == rows && map.values.iter().all(|r| r.len() == columns);
+    if columns == 0 || rows == 0 || !fits {
+        return Err(PlotError::Cells { columns, rows });
+    }
+    svg(options.size, |area, units| draw_heat_map(area, map, options, units))
+}
+
+/// The text of an SVG file of this size, drawn by `draw`, which is told the units a point.
+fn svg(
+    (width, height): (u32, u32),
+    draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>, u32) -> Result<(), PlotError>,
+) -> Result<String, PlotError> {
     // The library writes whole numbers; at ten a point a line keeps its shape however much it is enlarged.
     const UNITS: u32 = 10;
-    let groups = prepare(curves, options)?;
-    let (width, height) = options.size;
     let mut text = String::new();
     {
         let backend = SVGBackend::with_string(&mut text, (width * UNITS, height * UNITS));
-        draw(&backend.into_drawing_area(), &groups, options, UNITS)?;
+        draw(&backend.into_drawing_area(), UNITS)?;
     }
     let fine = format!("width=\"{}\" height=\"{}\"", width * UNITS, height * UNITS);
     Ok(text.replacen(&fine, &format!("width=\"{width}\" height=\"{height}\""), 1))
@@ -233,12 +354,36 @@ struct Group {
     band: Vec<(f64, f64, f64)>,
 }
 
-fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotError> {
+fn check_size(options: &PlotOptions) -> Result<(), PlotError> {
     let (width, height) = options.size;
     let pixel_ratio = options.pixel_ratio;
     if !(200..=4000).contains(&width) || !(200..=4000).contains(&height) || !(1..=4).contains(&pixel_ratio) {
         return Err(PlotError::Size { width, height, pixel_ratio });
     }
+    Ok(())
+}
+
+/// A line at its places on the axes.
+fn line_group(line: &Line, options: &PlotOptions) -> Result<Group, PlotError> {
+    let label: String = line.label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    for pair in line.points.windows(2) {
+        if pair[1].0 < pair[0].0 {
+            return Err(PlotError::Back { label, x: pair[1].0, before: pair[0].0 });
+        }
+    }
+    let (sx, sy) = (options.x_scale, options.y_scale);
+    let inside = line.points.iter().filter(|(x, y)| sx.has(*x) && sy.has(*y));
+    let points: Vec<(f64, f64)> = inside.map(|(x, y)| (sx.place(*x), sy.place(*y))).collect();
+    if points.is_empty() {
+        return Err(PlotError::Empty { label });
+    }
+    let inside = line.band.iter().filter(|(x, low, high)| sx.has(*x) && sy.has(*low) && sy.has(*high));
+    let band = inside.map(|(x, low, high)| (sx.place(*x), sy.place(*low), sy.place(*high))).collect();
+    Ok(Group { label, line: thin(&points), band })
+}
+
+fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotError> {
+    check_size(options)?;
     if curves.is_empty() {
         return Err(PlotError::NoRuns);
     }
@@ -251,8 +396,10 @@ fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotEr
                 return Err(PlotError::Order { label, step: pair[1].0, before: pair[0].0 });
             }
         }
-        let finite = curve.points.iter().filter(|(_, v)| drawable(*v));
-        let points = thin(&finite.map(|(s, v)| (*s as f64, *v)).collect::<Vec<_>>());
+        let (sx, sy) = (options.x_scale, options.y_scale);
+        let points = curve.points.iter().map(|(s, v)| (*s as f64, *v));
+        let inside = points.filter(|(s, v)| sx.has(*s) && sy.has(*v));
+        let points = thin(&inside.map(|(s, v)| (sx.place(s), sy.place(v))).collect::<Vec<_>>());
         if points.is_empty() {
             return Err(PlotError::Empty { label: curve.label.clone() });
         }
@@ -382,9 +529,12 @@ fn draw<B: DrawingBackend>(
     let last = steps().fold(f64::NEG_INFINITY, f64::max);
     let first = steps().fold(f64::INFINITY, f64::min);
     // Training begins at 0; a curve that begins far from there (a part of a run) does not.
-    let x_low = if first <= 0.25 * last { 0.0 } else { first };
+    let from_zero = options.x_scale == Scale::Linear && first >= 0.0 && first <= 0.25 * last;
+    let x_low = if from_zero { 0.0 } else { first };
     let x_high = if last > x_low { last } else { x_low + 1.0 };
-    let (y_low, y_high) = value_range(groups, options.threshold.as_ref().map(|t| t.0));
+    let threshold = options.threshold.as_ref().filter(|(v, _)| options.y_scale.has(*v));
+    let threshold = threshold.map(|(v, name)| (options.y_scale.place(*v), threshold_label(*v, name)));
+    let (y_low, y_high) = value_range(groups, threshold.as_ref().map(|t| t.0));
 
     let mut builder = ChartBuilder::on(area);
     builder.margin(14 * s).margin_right(26 * s).x_label_area_size(50 * s).y_label_area_size(72 * s);
@@ -399,8 +549,8 @@ fn draw<B: DrawingBackend>(
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID.stroke_width(s))
         .axis_style(AXIS.stroke_width(s))
-        .x_label_formatter(&|x| short_number(*x))
-        .y_label_formatter(&|y| short_number(*y))
+        .x_label_formatter(&|x| options.x_scale.label(*x))
+        .y_label_formatter(&|y| options.y_scale.label(*y))
         .label_style(font(15))
         .axis_desc_style(font(16))
         .x_desc(options.x_label.as_str())
@@ -421,18 +571,16 @@ fn draw<B: DrawingBackend>(
                 .map_err(failed)?;
         }
     }
-    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| drawable(*v)) {
+    if let Some((value, name)) = &threshold {
         let dash =
             DashedLineSeries::new([(x_low, *value), (x_high, *value)], 7 * s, 5 * s, AXIS.stroke_width(s));
-        chart.draw_series(dash).map_err(failed)?.label(threshold_label(*value, name)).legend(
-            move |(x, y)| {
-                let dash = |from: i32| {
-                    let ends = [(from * s as i32, 0), ((from + 7) * s as i32, 0)];
-                    PathElement::new(ends, AXIS.stroke_width(s))
-                };
-                EmptyElement::at((x, y)) + dash(4) + dash(16)
-            },
-        );
+        chart.draw_series(dash).map_err(failed)?.label(name.clone()).legend(move |(x, y)| {
+            let dash = |from: i32| {
+                let ends = [(from * s as i32, 0), ((from + 7) * s as i32, 0)];
+                PathElement::new(ends, AXIS.stroke_width(s))
+            };
+            EmptyElement::at((x, y)) + dash(4) + dash(16)
+        });
     }
     for (i, group) in groups.iter().enumerate() {
         let style = PALETTE[i % PALETTE.len()].stroke_width(2 * s);
@@ -451,8 +599,8 @@ fn draw<B: DrawingBackend>(
     let swatch_width = 38 * s;
     let label_font = font(15);
     let mut text = MultiLineText::<_, String>::new((0, 0), label_font.clone());
-    if let Some((value, name)) = options.threshold.as_ref().filter(|(v, _)| drawable(*v)) {
-        text.push_line(threshold_label(*value, name));
+    if let Some((_, name)) = &threshold {
+        text.push_line(name.clone());
     }
     groups.iter().for_each(|g| text.push_line(g.label.clone()));
     let (w, h) = text.estimate_dimension().map_err(|e| PlotError::Draw(e.to_string()))?;
@@ -479,6 +627,96 @@ fn draw<B: DrawingBackend>(
         .label_font(label_font)
         .draw()
         .map_err(failed)?;
+    area.present().map_err(failed)
+}
+
+/// Colours from low to high: dark blue, green, yellow, of rising lightness, so that it is read in grey too.
+const RAMP: [RGBColor; 5] = [
+    RGBColor(68, 1, 84),
+    RGBColor(59, 82, 139),
+    RGBColor(33, 145, 140),
+    RGBColor(94, 201, 98),
+    RGBColor(253, 231, 37),
+];
+
+/// The colour of a value between 0 and 1.
+fn ramp(value: f64) -> RGBColor {
+    let place = value.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
+    let below = (place as usize).min(RAMP.len() - 2);
+    let part = place - below as f64;
+    let mix = |a: u8, b: u8| (f64::from(a) + part * (f64::from(b) - f64::from(a))).round() as u8;
+    let (RGBColor(r0, g0, b0), RGBColor(r1, g1, b1)) = (RAMP[below], RAMP[below + 1]);
+    RGBColor(mix(r0, r1), mix(g0, g1), mix(b0, b1))
+}
+
+fn draw_heat_map<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    map: &HeatMap,
+    options: &PlotOptions,
+    scale: u32,
+) -> Result<(), PlotError> {
+    load_font()?;
+    let failed = |e: DrawingAreaErrorKind<B::ErrorType>| PlotError::Draw(e.to_string());
+    let s = scale;
+    let font = |points: u32| (FAMILY, points * s).into_font().color(&TEXT);
+    area.fill(&WHITE).map_err(failed)?;
+    let (columns, rows) = (map.columns.len(), map.rows.len());
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(14 * s).margin_right(26 * s).x_label_area_size(50 * s).y_label_area_size(72 * s);
+    if !options.title.is_empty() {
+        builder.caption(&options.title, font(22));
+    }
+    // The last number is inside.
+    let (x_axis, y_axis) = ((0..columns - 1).into_segmented(), (0..rows - 1).into_segmented());
+    let mut chart = builder.build_cartesian_2d(x_axis, y_axis).map_err(failed)?;
+    let name = |names: &[String], place: &SegmentValue<usize>| match place {
+        SegmentValue::CenterOf(i) => names.get(*i).map_or_else(String::new, |n| n.replace('-', "\u{2212}")),
+        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
+    };
+    let edge = |i: usize, n: usize| if i < n { SegmentValue::Exact(i) } else { SegmentValue::Last };
+    let corners = |row, column| {
+        [(edge(column, columns), edge(row, rows)), (edge(column + 1, columns), edge(row + 1, rows))]
+    };
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .axis_style(AXIS.stroke_width(s))
+        .x_labels(columns)
+        .y_labels(rows)
+        .x_label_formatter(&|x| name(&map.columns, x))
+        .y_label_formatter(&|y| name(&map.rows, y))
+        .label_style(font(15))
+        .axis_desc_style(font(16))
+        .x_desc(options.x_label.as_str())
+        .y_desc(options.y_label.as_str())
+        .set_all_tick_mark_size(5 * s)
+        .draw()
+        .map_err(failed)?;
+
+    let finite = || map.values.iter().flatten().copied().filter(|v| drawable(*v));
+    let low = finite().fold(f64::INFINITY, f64::min);
+    let high = finite().fold(f64::NEG_INFINITY, f64::max);
+    let (pixel_columns, _) = chart.plotting_area().get_pixel_range();
+    let cell_width = (pixel_columns.end - pixel_columns.start) as u32 / (columns as u32 * s);
+    let points = (cell_width / 5).clamp(6, 15);
+    for (row, values) in map.values.iter().enumerate() {
+        for (column, value) in values.iter().enumerate().filter(|(_, v)| drawable(**v)) {
+            let part = if high > low { (value - low) / (high - low) } else { 1.0 };
+            let cell = Rectangle::new(corners(row, column), ramp(part).filled());
+            chart.draw_series(std::iter::once(cell)).map_err(failed)?;
+            let ink = if part > 0.6 { &TEXT } else { &WHITE };
+            let centre = Pos::new(HPos::Center, VPos::Center);
+            let style = (FAMILY, points * s).into_font().color(ink).pos(centre);
+            let digits = format!("{value:.*}", map.decimals).replace('-', "\u{2212}");
+            let middle = (SegmentValue::CenterOf(column), SegmentValue::CenterOf(row));
+            let text = Text::new(digits, middle, style);
+            chart.draw_series(std::iter::once(text)).map_err(failed)?;
+        }
+    }
+    for &(row, column) in &map.framed {
+        let frame = Rectangle::new(corners(row, column), PALETTE[1].stroke_width(4 * s));
+        chart.draw_series(std::iter::once(frame)).map_err(failed)?;
+    }
     area.present().map_err(failed)
 }
 

@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use pgrad_num::Stream;
-use pgrad_run::plot::{Band, Curve, PlotError, PlotOptions, plot, render_png, render_svg};
+use pgrad_run::plot::{
+    Band, Curve, HeatMap, Line, PlotError, PlotOptions, Scale, plot, render_heat_map_svg, render_lines_svg,
+    render_png, render_svg,
+};
 
 /// A curve that rises from 20 towards `top`, with noise.
 fn learning(label: &str, seed: u64, top: f64) -> Curve {
@@ -207,4 +210,115 @@ fn a_file_is_written_and_replaced_whole() {
     }
     assert_eq!(std::fs::read_dir(tmp.path()).unwrap().count(), 2);
     assert_eq!(std::fs::read(tmp.path().join("curve.PNG")).unwrap()[1..4], *b"PNG");
+}
+
+/// The places `(x, y)` of the first line in this colour.
+fn polyline(svg: &str, colour: &str) -> Vec<(f64, f64)> {
+    let line =
+        svg.split("<polyline").map(|p| p.split('>').next().unwrap()).find(|p| p.contains(colour)).unwrap();
+    let points = line.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
+    let pair = |p: &str| p.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()));
+    points.split_whitespace().map(|p| pair(p).unwrap()).collect()
+}
+
+fn powers() -> Line {
+    let points = (-3..=6).map(|k| (10f64.powi(k), 1e-2 * 10f64.powi(-k))).collect();
+    Line { label: "1 / t".into(), points, band: vec![] }
+}
+
+#[test]
+fn logarithmic_axes_make_powers_a_straight_line() {
+    let both = PlotOptions { x_scale: Scale::Log10, y_scale: Scale::Log10, ..PlotOptions::default() };
+    let svg = render_lines_svg(&[powers()], &both).unwrap();
+    let places = polyline(&svg, "#0072B2");
+    assert_eq!(places.len(), 10);
+    for pair in places.windows(2) {
+        let (dx, dy) = (pair[1].0 - pair[0].0, pair[1].1 - pair[0].1);
+        let (all_x, all_y) = (places[9].0 - places[0].0, places[9].1 - places[0].1);
+        // Whole units of a tenth of a point.
+        assert!((dx - all_x / 9.0).abs() <= 1.0 && (dy - all_y / 9.0).abs() <= 1.0, "{dx} {dy}");
+        assert!(dx > 500.0 && dy > 300.0, "{dx} {dy}");
+    }
+    assert!(["\n1e6\n", "\n100\n", "\n0.01\n", "\n1e\u{2212}4\n"].iter().all(|l| svg.contains(l)), "{svg}");
+    // Evenly divided, all but the last point sit at the left edge; without logarithms 0 has its place.
+    let flat = polyline(&render_lines_svg(&[powers()], &PlotOptions::default()).unwrap(), "#0072B2");
+    assert!(flat[7].0 - flat[0].0 < 0.02 * (flat[9].0 - flat[0].0));
+}
+
+#[test]
+fn what_has_no_logarithm_is_left_out() {
+    let both = PlotOptions { x_scale: Scale::Log10, y_scale: Scale::Log10, ..PlotOptions::default() };
+    let mut line = powers();
+    line.points.insert(0, (0.0, 1.0));
+    line.points.push((1e7, -1.0));
+    assert_eq!(polyline(&render_lines_svg(&[line], &both).unwrap(), "#0072B2").len(), 10);
+    let none = Line { label: "none".into(), points: vec![(1.0, -1.0)], band: vec![] };
+    let e = render_lines_svg(&[none], &both).unwrap_err();
+    assert!(matches!(&e, PlotError::Empty { label } if label == "none"), "{e}");
+}
+
+#[test]
+fn lines_keep_their_own_band_and_do_not_go_back() {
+    let line = Line {
+        label: "a".into(),
+        points: vec![(-1.0, 0.0), (1.0, 1.0)],
+        band: vec![(-1.0, -0.5, 0.5), (1.0, 0.5, 1.5)],
+    };
+    let svg = render_lines_svg(std::slice::from_ref(&line), &PlotOptions::default()).unwrap();
+    assert_eq!(svg.matches("<polygon").count(), 1);
+    assert!(polyline(&svg, "#0072B2")[1].0 > polyline(&svg, "#0072B2")[0].0);
+    let back = Line { points: vec![(1.0, 0.0), (0.5, 1.0)], ..line };
+    let e = render_lines_svg(&[back], &PlotOptions::default()).unwrap_err();
+    assert!(matches!(e, PlotError::Back { x: 0.5, before: 1.0, .. }), "{e}");
+    assert!(matches!(render_lines_svg(&[], &PlotOptions::default()), Err(PlotError::NoRuns)));
+}
+
+#[test]
+fn a_heat_map_has_a_cell_and_a_number_for_each_pair() {
+    let map = HeatMap {
+        columns: ["0", "0.5", "1"].map(String::from).to_vec(),
+        rows: ["a", "b"].map(String::from).to_vec(),
+        values: vec![vec![-10.0, 0.0, 5.0], vec![f64::NAN, 2.5, 10.0]],
+        framed: vec![(1, 2)],
+        decimals: 1,
+    };
+    let options = PlotOptions { title: "Grid".into(), ..PlotOptions::default() };
+    let svg = render_heat_map_svg(&map, &options).unwrap();
+    for text in ["\u{2212}10.0", "0.0", "5.0", "2.5", "10.0", "Grid", "0.5", ">\na\n<", ">\nb\n<"] {
+        assert!(svg.contains(text), "{text} in {svg}");
+    }
+    assert!(!svg.contains("NaN"), "{svg}");
+    // The rectangles, with their colours: the ground, five cells, one frame.
+    let colours: Vec<&str> = svg
+        .split("<rect ")
+        .skip(1)
+        .map(|r| r.split('>').next().unwrap())
+        .filter(|r| !r.contains("#FFFFFF"))
+        .collect();
+    assert_eq!(colours.len(), 6, "{colours:?}");
+    assert!(colours[0].contains("#440154") && colours[4].contains("#FDE725"), "{colours:?}");
+    assert!(colours[5].contains("#D55E00") && colours[5].contains("fill=\"none\""), "{colours:?}");
+    let place = |rect: &str, key: &str| -> f64 {
+        rect.split(&format!("{key}=\"")).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+    };
+    // Columns to the right, rows from the bottom.
+    assert!(
+        place(colours[1], "x") > place(colours[0], "x")
+            && place(colours[1], " y") == place(colours[0], " y")
+    );
+    assert!(place(colours[4], " y") < place(colours[2], " y"));
+
+    let mut wrong = map.clone();
+    wrong.values[1].pop();
+    for wrong in [wrong, HeatMap { columns: vec![], values: vec![vec![], vec![]], ..map }] {
+        assert!(matches!(render_heat_map_svg(&wrong, &options), Err(PlotError::Cells { .. })));
+    }
+    let one = HeatMap {
+        columns: vec!["x".into()],
+        rows: vec!["y".into()],
+        values: vec![vec![3.0]],
+        framed: vec![],
+        decimals: 0,
+    };
+    assert!(render_heat_map_svg(&one, &options).unwrap().contains(">\n3\n<"));
 }

@@ -4,7 +4,7 @@ use crate::args::{ListArgs, ListWhat};
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, Style};
 use pgrad_run::presets::PRESETS;
-use pgrad_run::study::{STUDIES, Study};
+use pgrad_run::study::{AnyStudy, STUDIES};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
@@ -29,9 +29,8 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
         ListWhat::Studies => STUDIES
             .iter()
             .map(|s| {
-                let study = Study::load(s.name).map_err(|e| Failure::of(Code::Bug, &e))?;
-                let runs: u64 = study.entries.iter().map(|e| e.seeds).sum();
-                Ok([s.name.to_owned(), study.title, format!("{} entries, {runs} runs", study.entries.len())])
+                let study = AnyStudy::load(s.name).map_err(|e| Failure::of(Code::Bug, &e))?;
+                Ok([s.name.to_owned(), study.title().to_owned(), study.extent()])
             })
             .collect::<Result<_>>()?,
     };

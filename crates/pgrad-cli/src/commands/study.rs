@@ -6,8 +6,8 @@ use crate::failure::{Code, Failure, Result};
 use crate::progress::LiveLine;
 use crate::terminal::{self, Style, YELLOW, duration, grouped, quoted};
 use pgrad_run::study::{
-    EntryError, RESULTS, RunRow, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress,
-    StudyResult, run_study,
+    AnyStudy, EntryError, MeasuredResult, RESULTS, RunRow, SUMMARY_MD, StudyError, StudyEvent, StudyOptions,
+    StudyProgress, StudyResult, run_measured, run_study,
 };
 use pgrad_settings::{apply_text, settings};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         apply_text("seeds", text, "--seeds", &mut [&mut seeds])?;
     }
     let threads = args.threads.count()?;
-    let study = Study::load(&args.study).map_err(failure)?;
+    let study = AnyStudy::load(&args.study).map_err(failure)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.study));
     let command = command(args, &out);
     let loud = args.verbosity.loud();
@@ -49,18 +49,28 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         stop: stop_on_signals()?,
         ..StudyOptions::new(out, &mut listen)
     };
-    let result = run_study(&study, options).map_err(failure)?;
+    let (json, words, code) = match &study {
+        AnyStudy::Runs(study) => {
+            let result = run_study(study, options).map_err(failure)?;
+            let code = match &result {
+                StudyResult { stopped: true, .. } => Code::Stopped.into(),
+                StudyResult { failures, .. } if !failures.is_empty() => Code::Data.into(),
+                _ => ExitCode::SUCCESS,
+            };
+            (result.to_json(), closing(&result, &command, Style::stdout()), code)
+        }
+        AnyStudy::Measured(study) => {
+            let result = run_measured(study, options).map_err(failure)?;
+            (result.to_json(), closing_measured(&result), ExitCode::SUCCESS)
+        }
+    };
     drop(line);
     if args.verbosity.json {
-        terminal::out(&format!("{}\n", result.to_json()))?;
+        terminal::out(&format!("{json}\n"))?;
     } else if loud {
-        terminal::out(&closing(&result, &command, Style::stdout()))?;
+        terminal::out(&words)?;
     }
-    Ok(match &result {
-        StudyResult { stopped: true, .. } => Code::Stopped.into(),
-        StudyResult { failures, .. } if !failures.is_empty() => Code::Data.into(),
-        _ => ExitCode::SUCCESS,
-    })
+    Ok(code)
 }
 
 /// `studies-out/NAME`, also for the path of a file.
@@ -81,6 +91,9 @@ fn command(args: &StudyArgs, out: &Path) -> String {
 }
 
 fn text(p: &StudyProgress) -> String {
+    if p.total_steps == 0 {
+        return format!("{}/{} parts  {}", p.runs, p.total_runs, duration(p.seconds));
+    }
     let speed = p.steps as f64 / p.seconds.max(1e-9);
     let left = p.total_steps.saturating_sub(p.steps) as f64 / speed.max(1e-9);
     let mut text = format!("{}/{} runs  {} steps/s", p.runs, p.total_runs, grouped(speed as u64));
@@ -113,6 +126,11 @@ fn closing(result: &StudyResult, command: &str, style: Style) -> String {
     )
 }
 
+fn closing_measured(result: &MeasuredResult) -> String {
+    let files = [SUMMARY_MD, RESULTS].map(|name| quoted(&result.out.join(name)));
+    format!("{}\nThe table is in {}, all that was measured in {}\n", result.to_markdown(), files[0], files[1])
+}
+
 fn failure(error: StudyError) -> Failure {
     let code = Code::of(error.exit_code());
     match error {
@@ -143,5 +161,7 @@ mod tests {
         assert_eq!(text(&p), "0/4 runs  0 steps/s");
         (p.runs, p.steps, p.seconds) = (1, 1000, 2.0);
         assert_eq!(text(&p), "1/4 runs  500 steps/s  6.0 s left");
+        (p.steps, p.total_steps) = (0, 0);
+        assert_eq!(text(&p), "1/4 parts  2.0 s");
     }
 }

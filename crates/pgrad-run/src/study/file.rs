@@ -1,18 +1,52 @@
 //! Reading a study's file.
 
+use super::measurement::{Bound, MeasuredStudy, Measurement};
 use super::{Anchor, Entry, EntryError, Measure, Study, StudyError};
 use crate::config::{RunConfig, RunConfigError};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use toml::Spanned;
 
 /// Largest file that is read.
 pub(super) const MAX_LEN: u64 = 1 << 20;
+/// The kind of a study of training runs; a file without a kind is one.
+pub(super) const RUNS: &str = "runs";
+
+#[derive(Deserialize)]
+struct Head {
+    kind: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound = "P: DeserializeOwned")]
+struct MeasuredFile<P> {
+    #[serde(rename = "kind")]
+    _kind: String,
+    title: String,
+    #[serde(default)]
+    note: String,
+    parameters: P,
+    #[serde(default)]
+    anchor: Vec<Spanned<BoundFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BoundFile {
+    quantity: Spanned<String>,
+    value: f64,
+    at_least: Option<f64>,
+    at_most: Option<f64>,
+    source: String,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StudyFile {
+    #[serde(rename = "kind")]
+    _kind: Option<String>,
     title: String,
     #[serde(default)]
     note: String,
@@ -21,9 +55,10 @@ struct StudyFile {
     entry: Spanned<Vec<Spanned<EntryFile>>>,
 }
 
-#[derive(Deserialize)]
+/// A `[[entry]]`.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EntryFile {
+pub(super) struct EntryFile {
     label: Option<String>,
     env: String,
     #[serde(default = "ppo")]
@@ -38,14 +73,14 @@ struct EntryFile {
     anchor: Vec<AnchorFile>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seeds {
     first: u64,
     count: u64,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AnchorFile {
     measure: Measure,
@@ -66,18 +101,35 @@ fn yes() -> bool {
 }
 
 /// A text with its name: where something stands in it.
-struct Source<'a> {
-    text: &'a str,
-    origin: &'a str,
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub(super) text: &'a str,
+    pub(super) origin: &'a str,
 }
 
 impl Source<'_> {
     /// Line, from 1, of a byte of the text.
-    fn line(&self, at: usize) -> usize {
+    #[must_use]
+    pub fn line(&self, at: usize) -> usize {
         1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count()
     }
-    fn error(&self, at: usize, message: impl Into<String>) -> StudyError {
+    /// An error about what begins at a byte of the text.
+    #[must_use]
+    pub fn error(&self, at: usize, message: impl Into<String>) -> StudyError {
         StudyError::File { origin: self.origin.to_owned(), line: self.line(at), message: message.into() }
+    }
+    /// Reads the text. An unknown key is answered with the one that was probably meant.
+    fn read<T: DeserializeOwned>(&self) -> Result<T, StudyError> {
+        toml::from_str(self.text).map_err(|e| {
+            let message = e.message();
+            let mut names = message.split('`').skip(1).step_by(2);
+            let meant = match names.next() {
+                Some(got) if message.starts_with("unknown ") => pgrad_settings::suggest(got, names),
+                _ => None,
+            };
+            let hint = meant.map_or_else(String::new, |m| format!("; did you mean `{m}`?"));
+            self.error(e.span().map_or(0, |s| s.start), format!("{message}{hint}"))
+        })
     }
     /// Sets `key` of a configuration. Errors name the line where it stands.
     fn set(
@@ -97,10 +149,64 @@ impl Source<'_> {
     }
 }
 
+/// The kind that a text names, with its place; none for a study of training runs.
+pub(super) fn kind(source: &Source<'_>) -> Result<Option<(String, usize)>, StudyError> {
+    let kind = source.read::<Head>()?.kind;
+    Ok(kind.map(|k| (k.get_ref().clone(), k.span().start)).filter(|(k, _)| k != RUNS))
+}
+
+/// Reads a study whose parameters are `M`.
+pub(super) fn measured<M: Measurement + DeserializeOwned + 'static>(
+    source: &Source<'_>,
+    name: &str,
+    kind: &'static str,
+) -> Result<MeasuredStudy, StudyError> {
+    let mut file: MeasuredFile<M> = source.read()?;
+    file.parameters.check(source)?;
+    let known = file.parameters.quantities();
+    let anchors = file.anchor.into_iter().map(|a| bound(source, a, &known)).collect::<Result<_, _>>()?;
+    Ok(MeasuredStudy {
+        name: name.to_owned(),
+        kind,
+        title: file.title,
+        note: file.note.trim().to_owned(),
+        measurement: Box::new(file.parameters),
+        anchors,
+    })
+}
+
+fn bound(source: &Source<'_>, spanned: Spanned<BoundFile>, known: &[String]) -> Result<Bound, StudyError> {
+    let at = spanned.span().start;
+    let BoundFile { quantity, value, at_least, at_most, source: origin } = spanned.into_inner();
+    let (name_at, quantity) = (quantity.span().start, quantity.into_inner());
+    if !known.contains(&quantity) {
+        let hint = pgrad_settings::suggest(&quantity, known.iter().map(String::as_str));
+        let hint = hint.map_or_else(String::new, |s| format!("; did you mean `{s}`?"));
+        let all = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
+        let message = format!("there is no quantity `{quantity}`; measured are {all}{hint}");
+        return Err(source.error(name_at, message));
+    }
+    let limits = [at_least, at_most];
+    if !value.is_finite() || !limits.iter().flatten().all(|l| l.is_finite()) {
+        return Err(source.error(at, "`value`, `at_least` and `at_most` of an anchor are finite"));
+    }
+    match limits {
+        [None, None] => Err(source.error(at, "an anchor has `at_least`, `at_most` or both")),
+        [Some(low), Some(high)] if low > high => {
+            Err(source.error(at, format!("`at_least` = {low} is above `at_most` = {high}")))
+        }
+        _ => Ok(Bound { quantity, value, at_least, at_most, source: origin }),
+    }
+}
+
 pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, StudyError> {
     let source = Source { text, origin };
-    let file: StudyFile =
-        toml::from_str(text).map_err(|e| source.error(e.span().map_or(0, |s| s.start), e.message()))?;
+    if let Some((kind, at)) = kind(&source)? {
+        let message =
+            format!("a study of training runs has no kind, or the kind `{RUNS}`, but this has `{kind}`");
+        return Err(source.error(at, message));
+    }
+    let file: StudyFile = source.read()?;
     if *file.episodes.get_ref() == 0 {
         return Err(source.error(file.episodes.span().start, "`episodes` is at least 1"));
     }
@@ -129,7 +235,8 @@ pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, Study
     })
 }
 
-fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
+/// The entry that begins at a byte of the text.
+pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
     let env = pgrad_envs::find(&file.env).map_err(|e| source.error(at, e.to_string()))?;
     let config = if file.preset {
         RunConfig::new(&file.algo, env.id)

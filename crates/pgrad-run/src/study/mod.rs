@@ -47,12 +47,22 @@
 //! `summary.md`, `summary.json` and a picture for every environment. A study that was stopped is continued by
 //! running it again with the same folder: runs whose line is there, made with the same settings by the same
 //! version, are not run again. Lines of other runs are kept and not counted.
+//!
+//! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads both.
 
 mod file;
+mod kinds;
+mod measurement;
 mod report;
 mod rows;
 mod work;
 
+pub use file::Source;
+pub use kinds::KINDS;
+pub use measurement::{
+    AnyStudy, Bench, Bound, Csv, Findings, Kind, MeasuredResult, MeasuredStudy, Measurement, Quantity,
+    number, run_measured,
+};
 pub use report::{EntryResult, JudgedAnchor, Score};
 pub use rows::RunRow;
 pub use work::run_study;
@@ -64,7 +74,7 @@ use crate::run_dir::RunDirError;
 use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_settings::ConfigErrors;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use thiserror::Error;
@@ -163,25 +173,14 @@ pub struct Study {
 }
 
 impl Study {
-    /// The study with this name, or else in this file.
+    /// The study of training runs with this name, or else in this file. [`AnyStudy::load`] reads those of
+    /// other kinds too.
     ///
     /// # Errors
-    /// When there is none, or it is wrong in any way: with the line.
+    /// When there is none, it is of another kind, or wrong in any way: with the line.
     pub fn load(name_or_file: &str) -> Result<Self, StudyError> {
-        if let Some(embedded) = STUDIES.iter().find(|s| s.name == name_or_file) {
-            return Self::parse(embedded.toml, &format!("studies/{name_or_file}.toml"), name_or_file);
-        }
-        let path = Path::new(name_or_file);
-        if FsStorage.kind(path)?.is_none() {
-            let names = || STUDIES.iter().map(|s| s.name);
-            return Err(StudyError::Unknown {
-                name: name_or_file.to_owned(),
-                known: names().collect::<Vec<_>>().join(", "),
-                suggestion: pgrad_settings::suggest(name_or_file, names()).map(str::to_owned),
-            });
-        }
-        let bytes = FsStorage.read(path, file::MAX_LEN)?;
-        Self::parse(&String::from_utf8_lossy(&bytes), name_or_file, name_or_file)
+        let (text, origin) = measurement::text_of(name_or_file)?;
+        Self::parse(&text, &origin, name_or_file)
     }
     /// The study in a text. `origin` names the text in errors, `name` the study in tables.
     ///
@@ -345,6 +344,21 @@ pub enum StudyError {
     /// Nothing to do.
     #[error("a study needs at least one seed of each entry")]
     NoSeeds,
+    /// Seeds were asked for where there are none.
+    #[error("--seeds does not apply: a study of kind `{kind}` has no seeds to choose from")]
+    SeedsIgnored {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// It was asked to stop.
+    #[error("stopped before all was measured\n  hint: the same command goes on from what is in its folder")]
+    Stopped,
+    /// It cannot be measured.
+    #[error("{reason}")]
+    Measure {
+        /// What happened.
+        reason: String,
+    },
     /// Earlier results that cannot be read.
     #[error("{path}:{line}: {reason}\n  hint: mend or remove that line; its run is then done again", path = path.display())]
     Rows {
@@ -402,8 +416,10 @@ impl StudyError {
             | Self::File { .. }
             | Self::Setting(_)
             | Self::Entry { .. }
-            | Self::NoSeeds => 64,
-            Self::Rows { .. } => 65,
+            | Self::NoSeeds
+            | Self::SeedsIgnored { .. } => 64,
+            Self::Rows { .. } | Self::Measure { .. } => 65,
+            Self::Stopped => 75,
             Self::RunDir(e) => e.exit_code(),
             Self::Plot(e) => e.exit_code(),
             Self::Storage(_) | Self::Threads(_) => 74,

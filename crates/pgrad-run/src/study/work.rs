@@ -22,7 +22,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Version of pgrad, and part of the digest: results of different versions are not mixed.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Points of a learning curve.
 const CURVE_POINTS: u64 = 100;
 /// How often progress is told.
@@ -152,13 +152,42 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
 /// When an entry cannot be run: nothing has been written then. When the folder is in use, cannot be written,
 /// or holds something else: the lines that were written before are good.
 pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult, StudyError> {
-    let jobs = jobs(study, options.seeds)?;
-    let StudyOptions { threads, out, command, stop, listen, clock, storage, .. } = options;
+    // Before anything is written.
+    jobs(study, options.seeds)?;
+    let StudyOptions { threads, out, seeds, command, stop, listen, clock, storage } = options;
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;
     storage.sync_dir(parent_of(&out))?;
     let _lock = run_dir::lock(&out, false)?;
     let folder = Folder { storage: &*storage, root: &out };
+    let result =
+        collect(study, &folder, Parts { threads, seeds, command, stop: &stop, clock: &*clock }, listen)?;
+    if !result.stopped {
+        pictures(study, &result, &folder)?;
+        folder.write(SUMMARY_MD, &result.to_markdown())?;
+        folder.write(SUMMARY_JSON, &format!("{:#}\n", result.to_json()))?;
+    }
+    Ok(result)
+}
+
+/// What [`collect`] needs of the options.
+pub(super) struct Parts<'a> {
+    pub(super) threads: usize,
+    pub(super) seeds: Option<u64>,
+    pub(super) command: String,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) clock: &'a dyn Clock,
+}
+
+/// Does the runs that are missing in the folder, and writes their lines, not yet the tables.
+pub(super) fn collect(
+    study: &Study,
+    folder: &Folder<'_>,
+    parts: Parts<'_>,
+    listen: &mut Listen<'_>,
+) -> Result<StudyResult, StudyError> {
+    let Parts { threads, seeds, command, stop, clock } = parts;
+    let jobs = jobs(study, seeds)?;
     let mut rows = folder.rows()?;
     let todo: Vec<&Job<'_>> = jobs.iter().filter(|j| !rows.iter().any(|r| j.is_done_by(r))).collect();
     let reused = jobs.len() - todo.len();
@@ -166,14 +195,13 @@ pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult
     if others > 0 {
         let text = format!(
             "`{}` has {others} lines of other runs (other settings, seeds or versions); they stay and do not count",
-            out.display()
+            folder.root.display()
         );
         listen(StudyEvent::Notice(&text));
     }
 
     let (abort, steps) = (AtomicBool::new(false), AtomicU64::new(0));
-    let shared =
-        Shared { stop: &stop, abort: &abort, steps: &steps, clock: &*clock, episodes: study.episodes };
+    let shared = Shared { stop, abort: &abort, steps: &steps, clock, episodes: study.episodes };
     let mut failures = Vec::new();
     work(&todo, threads, &shared, listen, &mut |done, listen| match done {
         Ok((row, curve)) => {
@@ -197,7 +225,7 @@ pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult
         jobs.iter().filter_map(|j| rows.iter().find(|r| j.is_done_by(r)).cloned()).collect();
     let other = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r)));
     folder.rewrite(ours.iter().chain(other))?;
-    let result = StudyResult {
+    Ok(StudyResult {
         name: study.name.clone(),
         title: study.title.clone(),
         note: study.note.clone(),
@@ -209,14 +237,8 @@ pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult
         rows: ours,
         reused,
         failures,
-        out: out.clone(),
-    };
-    if !stopped {
-        pictures(study, &result, &folder)?;
-        folder.write(SUMMARY_MD, &result.to_markdown())?;
-        folder.write(SUMMARY_JSON, &format!("{:#}\n", result.to_json()))?;
-    }
-    Ok(result)
+        out: folder.root.to_owned(),
+    })
 }
 
 fn jobs(study: &Study, seeds: Option<u64>) -> Result<Vec<Job<'_>>, StudyError> {
