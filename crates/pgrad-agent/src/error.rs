@@ -90,6 +90,25 @@ pub enum AgentError {
         /// Its value.
         value: f32,
     },
+    /// An episode goes on and on, and only whole episodes can be learnt from.
+    #[error(
+        "environment {env}, episode {episode}: no end after {steps} steps, and only whole episodes are learnt \
+         from; give the task a time limit (max_episode_steps)"
+    )]
+    Endless {
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Steps so far.
+        steps: u32,
+    },
+    /// The episodes of a batch are too long together.
+    #[error("the episodes of a batch have {samples} steps together, at most {} fit; take fewer", u32::MAX)]
+    Batch {
+        /// Steps of the batch.
+        samples: usize,
+    },
     /// A loss is not finite.
     #[error("epoch {epoch}, minibatch {minibatch}: the {what} is {value}")]
     Loss {
@@ -123,6 +142,6 @@ impl AgentError {
     /// stay broken.
     #[must_use]
     pub fn is_divergence(&self) -> bool {
-        !matches!(self, Self::Env(_))
+        !matches!(self, Self::Env(_) | Self::Endless { .. } | Self::Batch { .. })
     }
 }

@@ -14,7 +14,7 @@ pub struct Minibatches {
 }
 
 impl Minibatches {
-    /// Minibatches of `size` of `samples` samples. The last one of an epoch is smaller when `size` does not
+    /// Minibatches of `size` of `samples` samples, or 0 until [`Minibatches::resize`]. The last one of an epoch is smaller when `size` does not
     /// divide `samples`.
     ///
     /// # Panics
@@ -24,9 +24,14 @@ impl Minibatches {
         assert!(size > 0, "a minibatch has at least one sample");
         Self {
             order: (0..samples as u32).collect(),
-            size: size.min(samples.max(1)),
+            size: if samples == 0 { size } else { size.min(samples) },
             rng: Stream::new(seed, STREAM_SHUFFLE, 0),
         }
+    }
+    /// From now on there are `samples` samples, in batches whose size varies. Minibatches keep the size that
+    /// they were made for.
+    pub fn resize(&mut self, samples: usize) {
+        self.order.resize(samples, 0);
     }
     /// Number of minibatches of an epoch.
     #[must_use]

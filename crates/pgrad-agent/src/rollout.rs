@@ -1,4 +1,8 @@
-//! `T` steps of `N` environments under one policy.
+//! `T` steps of `N` environments under one policy, or whole episodes of them.
+
+mod episodes;
+
+pub use episodes::EpisodesShape;
 
 use crate::bootstrap::resolve;
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
@@ -51,13 +55,16 @@ struct Shard {
 }
 
 /// What the environments of a shard went through, and what learning needs of it. A sample is a row (it is
-/// gathered as one piece); sample `t·B + b` is step `t` of environment `b` of the shard.
+/// gathered as one piece); sample `t·B + b` is step `t` of environment `b` of the shard. A batch of whole
+/// episodes is one column of samples, `B = 1`, in which the episodes follow each other.
 #[derive(Debug)]
 pub(crate) struct Samples {
     /// Number of the shard's first environment in the run.
     first: usize,
     /// Environments of the shard.
     b: usize,
+    /// Where each environment's samples begin in a column of whole episodes; empty otherwise.
+    runs: Vec<usize>,
     pub(crate) obs: Vec<f32>,
     pub(crate) index_actions: Vec<u32>,
     pub(crate) real_actions: Vec<f32>,
@@ -136,6 +143,8 @@ pub struct Rollout {
     work: Vec<ValueWork>,
     obs_norm: Option<ObsNormalizer>,
     reward_norm: Option<RewardNormalizer>,
+    /// Present when batches are whole episodes; `shape.n_steps` has no meaning then.
+    whole: Option<episodes::Whole>,
 }
 
 impl std::fmt::Debug for Rollout {
@@ -186,19 +195,19 @@ impl Rollout {
             .map(|_| ValueWork { x: vec![0.0; critic.n_inputs() * CHUNK], tape: critic.tape(CHUNK) })
             .collect();
         let adv = vec![0.0; shape.n_envs * shape.n_steps];
-        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm }
+        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm, whole: None }
     }
     /// What the environments are.
     #[must_use]
     pub fn spec(&self) -> &EnvSpec {
         &self.spec
     }
-    /// Number of samples, `T · N`.
+    /// Number of samples, `T · N`; with whole episodes that of the last batch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shape.n_envs * self.shape.n_steps
+        self.adv.len()
     }
-    /// Never.
+    /// Whether there are no samples: whole episodes before the first [`Rollout::collect`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -218,17 +227,23 @@ impl Rollout {
         }
         Ok(())
     }
-    /// Episodes that ended during the last [`Rollout::collect`], shard by shard.
+    /// Episodes that ended during the last [`Rollout::collect`], shard by shard; with whole episodes those of
+    /// the batch.
     pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
-        self.shards.iter().flat_map(|s| s.env.finished())
+        let shards = if self.whole.is_some() { &[] } else { &self.shards[..] };
+        let whole = self.whole.iter().flat_map(episodes::Whole::finished);
+        whole.chain(shards.iter().flat_map(|s| s.env.finished()))
     }
 
-    /// Runs the policy for `T` steps in each environment.
+    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes.
     ///
     /// # Errors
     /// When an environment or the policy gives something that is not finite, or an environment breaks its
     /// contract. Normalisers are then unchanged.
     pub fn collect(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
+        if self.whole.is_some() {
+            return self.collect_episodes(model, team);
+        }
         let (steps, norm) = (self.shape.n_steps, self.obs_norm.as_ref());
         team.each_zip(&mut self.shards, &mut self.data, |_, shard, data| {
             data.error = shard.collect(model, norm, data, steps).err();
@@ -250,12 +265,18 @@ impl Rollout {
         Ok(())
     }
 
-    /// Computes `V(s_t)` of all samples and of what follows them, and resolves the endings.
+    /// Computes `V(s_t)` of all samples and of what follows them, and resolves the endings. Without a critic
+    /// all values are 0: there is nothing to bootstrap from.
     ///
     /// # Errors
     /// When a value is not finite.
     pub fn evaluate(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
         let Self { data, pieces, work, shape, .. } = self;
+        let bootstrap = shape.bootstrap_truncated;
+        if !model.has_critic() {
+            data.iter_mut().for_each(|data| data.resolve_without_values(bootstrap));
+            return Ok(());
+        }
         let rows = &*data;
         team.each_with(pieces, work, |_, piece, work| {
             work.values(model, &rows[piece.shard].obs, piece.from, piece.len, &mut piece.v);
@@ -270,7 +291,7 @@ impl Rollout {
             data.v[piece.from..piece.from + piece.len].copy_from_slice(v);
         }
         team.each_with(data, work, |_, data, work| {
-            data.error = data.evaluate_ends(model, work, *shape).err();
+            data.error = data.evaluate_ends(model, work, bootstrap).err();
         });
         self.first_error()
     }
@@ -280,9 +301,8 @@ impl Rollout {
     /// # Errors
     /// When what it wrote is not finite.
     pub fn estimate(&mut self, team: &Team, estimate: impl Fn(Paths<'_>) + Sync) -> Result<(), AgentError> {
-        let t = self.shape.n_steps;
         team.each(&mut self.data, |_, data| {
-            let b = data.b;
+            let (t, b) = (data.rows(), data.b);
             estimate(Paths {
                 reward: Tb::new(&data.reward, t, b),
                 v: Tb::new(&data.v, t, b),
@@ -333,7 +353,9 @@ impl Rollout {
     /// The samples, for gathering.
     pub(crate) fn samples(&self) -> SampleSet<'_> {
         // Sample numbers fit in 32 bits, and so does this (an only shard may be longer: it is never left).
-        let shard_len = u32::try_from(self.shape.envs_per_shard * self.shape.n_steps).unwrap_or(u32::MAX);
+        let shard_len = self.shape.envs_per_shard * self.shape.n_steps;
+        let shard_len =
+            if self.whole.is_some() { u32::MAX } else { u32::try_from(shard_len).unwrap_or(u32::MAX) };
         SampleSet { data: &self.data, shard_len, masked: self.spec.masks_actions }
     }
 
@@ -406,51 +428,63 @@ impl Shard {
         data: &mut Samples,
         steps: usize,
     ) -> Result<(), AgentError> {
-        let b = self.env.len();
         self.env.clear_finished();
         data.cut.clear();
         data.cut_obs.clear();
         self.seen.clear();
         for t in 0..steps {
-            let rows = t * b..(t + 1) * b;
             if norm.is_some() {
                 self.seen.add_cols(self.env.obs());
             }
-            self.present(norm);
-            let dim = self.work.x.len() / b;
-            transpose(&self.work.x, &mut data.obs[rows.start * dim..rows.end * dim], b);
-            self.act(model, data, t)?;
-            let space = &self.env.spec().action;
-            let work = &mut self.work;
-            let actions = if let Space::Box(bounds) = space {
-                work.clipped.copy_from_slice(&work.real_actions);
-                for (i, row) in work.clipped.chunks_exact_mut(b).enumerate() {
-                    let (low, high) = (bounds.low[i], bounds.high[i]);
-                    row.iter_mut().for_each(|a| *a = a.clamp(low, high));
-                }
-                EnvActions::Real(Cols::new(&work.clipped, bounds.dim(), b))
-            } else {
-                EnvActions::Index(Cols::new(&work.index_actions, space.action_dim(), b))
-            };
-            self.env.step(actions)?;
-            for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
-                *to = *r as f32;
+            self.step(model, norm, data, t)?;
+        }
+        self.present(norm);
+        transpose(&self.work.x, &mut data.last_obs, self.env.len());
+        Ok(())
+    }
+
+    /// One step of every environment, stored as row `t`.
+    fn step(
+        &mut self,
+        model: &ActorCritic,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        t: usize,
+    ) -> Result<(), AgentError> {
+        let b = self.env.len();
+        let rows = t * b..(t + 1) * b;
+        self.present(norm);
+        let dim = self.work.x.len() / b;
+        transpose(&self.work.x, &mut data.obs[rows.start * dim..rows.end * dim], b);
+        self.act(model, data, t)?;
+        let space = &self.env.spec().action;
+        let work = &mut self.work;
+        let actions = if let Space::Box(bounds) = space {
+            work.clipped.copy_from_slice(&work.real_actions);
+            for (i, row) in work.clipped.chunks_exact_mut(b).enumerate() {
+                let (low, high) = (bounds.low[i], bounds.high[i]);
+                row.iter_mut().for_each(|a| *a = a.clamp(low, high));
             }
-            data.ends[rows.clone()].copy_from_slice(self.env.ends());
-            for i in 0..b {
-                if self.env.ends()[i] == End::Truncated {
-                    data.cut.push((rows.start + i) as u32);
-                    let from = data.cut_obs.len();
-                    let obs = self.env.final_obs();
-                    data.cut_obs.extend((0..obs.rows()).map(|d| obs.at(d, i)));
-                    if let Some(norm) = norm {
-                        norm.apply_one(&mut data.cut_obs[from..]);
-                    }
+            EnvActions::Real(Cols::new(&work.clipped, bounds.dim(), b))
+        } else {
+            EnvActions::Index(Cols::new(&work.index_actions, space.action_dim(), b))
+        };
+        self.env.step(actions)?;
+        for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
+            *to = *r as f32;
+        }
+        data.ends[rows.clone()].copy_from_slice(self.env.ends());
+        for i in 0..b {
+            if self.env.ends()[i] == End::Truncated {
+                data.cut.push((rows.start + i) as u32);
+                let from = data.cut_obs.len();
+                let obs = self.env.final_obs();
+                data.cut_obs.extend((0..obs.rows()).map(|d| obs.at(d, i)));
+                if let Some(norm) = norm {
+                    norm.apply_one(&mut data.cut_obs[from..]);
                 }
             }
         }
-        self.present(norm);
-        transpose(&self.work.x, &mut data.last_obs, b);
         Ok(())
     }
 
@@ -520,6 +554,7 @@ impl Samples {
         Self {
             first,
             b,
+            runs: Vec::new(),
             obs: vec![0.0; n * obs_dim],
             index_actions: vec![0; n * index_rows],
             real_actions: vec![0.0; n * real_rows],
@@ -544,7 +579,14 @@ impl Samples {
 
     /// Rollout step and environment (of the run) of flat index `i`.
     fn place(&self, i: usize) -> (usize, usize) {
-        (i / self.b, self.first + i % self.b)
+        match self.runs.partition_point(|start| *start <= i).checked_sub(1) {
+            Some(env) => (i - self.runs[env], env),
+            None => (i / self.b, self.first + i % self.b),
+        }
+    }
+    /// Number of rows, `T`.
+    fn rows(&self) -> usize {
+        self.reward.len() / self.b
     }
 
     /// Values after the last row and at cuts; then `v_next` and `carry`.
@@ -552,31 +594,44 @@ impl Samples {
         &mut self,
         model: &ActorCritic,
         work: &mut ValueWork,
-        shape: RolloutShape,
+        bootstrap_truncated: bool,
     ) -> Result<(), AgentError> {
-        let (t, b) = (shape.n_steps, self.b);
         self.v_cut.clear();
         self.v_cut.resize(self.cut.len(), 0.0);
         work.all_values(model, &self.last_obs, &mut self.v_last);
         work.all_values(model, &self.cut_obs, &mut self.v_cut);
         if let Some(i) = kernels::first_non_finite(&self.v_last) {
-            return Err(AgentError::Value { env: self.first + i, step: t, value: self.v_last[i] });
+            return Err(AgentError::Value { env: self.first + i, step: self.rows(), value: self.v_last[i] });
         }
         if let Some(i) = kernels::first_non_finite(&self.v_cut) {
             let (step, env) = self.place(self.cut[i] as usize);
             return Err(AgentError::Value { env, step, value: self.v_cut[i] });
         }
+        self.resolve(bootstrap_truncated);
+        Ok(())
+    }
+
+    /// `v_next` and `carry` where every value is 0.
+    fn resolve_without_values(&mut self, bootstrap_truncated: bool) {
+        self.v_cut.clear();
+        self.v_cut.resize(self.cut.len(), 0.0);
+        self.v.fill(0.0);
+        self.v_last.fill(0.0);
+        self.resolve(bootstrap_truncated);
+    }
+
+    fn resolve(&mut self, bootstrap_truncated: bool) {
+        let (t, b) = (self.rows(), self.b);
         resolve(
             &self.ends,
             Tb::new(&self.v, t, b),
             &self.v_last,
             &self.cut,
             &self.v_cut,
-            shape.bootstrap_truncated,
+            bootstrap_truncated,
             TbMut::new(&mut self.v_next, t, b),
             TbMut::new(&mut self.carry, t, b),
         );
-        Ok(())
     }
 
     fn check_estimates(&self) -> Result<(), AgentError> {

@@ -132,6 +132,22 @@ impl VecEnv {
         }
         self.observe()
     }
+    /// Gives up the episodes under way, uncounted: every environment stands at the first observation of an
+    /// episode afterwards. One that stands there already is left alone.
+    ///
+    /// # Errors
+    /// As [`VecEnv::start`].
+    pub fn restart(&mut self) -> Result<(), EnvError> {
+        for b in 0..self.len() {
+            if self.elapsed[b] > 0 {
+                self.env.reset(b, &mut self.rngs[b]);
+                self.elapsed[b] = 0;
+                self.returns[b] = 0.0;
+                self.episode[b] += 1;
+            }
+        }
+        self.observe()
+    }
     /// Observations of the present states, `[obs_dim x len]`.
     #[must_use]
     pub fn obs(&self) -> Cols<'_, f32> {

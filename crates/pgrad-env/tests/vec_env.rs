@@ -304,3 +304,25 @@ fn stepping_allocates_nothing() {
     });
     assert!(envs.finished().len() > 50);
 }
+
+#[test]
+fn a_restart_gives_up_the_episodes_under_way_and_no_others() {
+    let mut envs = started(2, 0, || counter(Some(4), u32::MAX));
+    let first = envs.obs().row(0).to_vec();
+    envs.restart().unwrap();
+    assert_eq!(envs.obs().row(0), first, "nothing was under way");
+    step(&mut envs).unwrap();
+    envs.restart().unwrap();
+    assert_eq!((envs.position(0), envs.position(1)), ((1, 0), (1, 0)));
+    assert_eq!(envs.obs().row(1), [0.0, 0.0]);
+    assert!(envs.obs().row(0).iter().zip(&first).all(|(new, old)| new != old), "other starts");
+    assert!(envs.finished().is_empty(), "what was given up is not counted");
+    let starts = envs.obs().row(0).to_vec();
+    for _ in 0..4 {
+        step(&mut envs).unwrap();
+    }
+    for (episode, start) in envs.finished().iter().zip(starts) {
+        assert_eq!(episode.length, 4);
+        assert!((episode.episode_return - 4.0 * f64::from(start) - 10.0).abs() < 1e-9);
+    }
+}

@@ -116,13 +116,13 @@ pub fn bench_train(
     algo.start()?;
     algo.iterate(&team)?; // first touch of memory
     let round = duration / ROUNDS as u32;
-    let (flops, steps) = (algo.learn_flops(), algo.steps_per_iteration() as f64);
+    let flops = algo.learn_flops();
     let mut rounds = Vec::new();
     let mut iterations = 0;
     for _ in 0..ROUNDS {
         let peak = gemm_peak_gflops(&team, &**clock, round / 10);
         *times.lock().unwrap_or_else(PoisonError::into_inner) = Times::default();
-        let (start, mut n) = (clock.now(), 0);
+        let (start, before, mut n) = (clock.now(), algo.steps(), 0);
         while n == 0 || clock.now() - start < round {
             algo.iterate(&team)?;
             n += 1;
@@ -131,7 +131,7 @@ pub fn bench_train(
         let times = times.lock().unwrap_or_else(PoisonError::into_inner);
         let n = f64::from(n);
         rounds.push([
-            steps * n / seconds,
+            (algo.steps() - before) as f64 / seconds,
             times.collect.as_secs_f64() / n,
             times.learn.as_secs_f64() / n,
             flops * n / times.learn.as_secs_f64() / 1e9,
