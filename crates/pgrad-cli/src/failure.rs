@@ -181,6 +181,9 @@ impl From<RunConfigError> for Failure {
 
 impl From<UnknownEnv> for Failure {
     fn from(error: UnknownEnv) -> Self {
+        if error.untiled.is_some() {
+            return Self::usage(error.to_string()).hint("`pgrad list envs` says which can be tile-coded");
+        }
         let ids: Vec<&str> = pgrad_envs::REGISTRY.iter().map(|e| e.id).collect();
         let message = format!("there is no environment `{}`; there are {}", error.id, ids.join(", "));
         let hint = match error.suggestion {

@@ -8,6 +8,7 @@
 //! - [`VecEnv`]: a shard of environments with their random streams, time limits, automatic reset and
 //!   episode statistics, all of which can be saved and restored;
 //! - [`RandomActions`]: random actions of any space;
+//! - [`TileCoded`]: a task whose observations are binary features, one tile of each of several tilings;
 //! - [`check_env`]: finds what is wrong with an environment;
 //! - [`probe`]: tiny tasks with known answers.
 //!
@@ -20,6 +21,7 @@ mod error;
 pub mod probe;
 mod random;
 mod space;
+mod tiles;
 mod vec_env;
 
 pub use batch::{BatchEnv, Each};
@@ -28,4 +30,5 @@ pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::EnvError;
 pub use random::RandomActions;
 pub use space::{BoxSpace, Space};
+pub use tiles::{TILES_PREFIX, TileCoded, TileCoder, TileCoding, TileError};
 pub use vec_env::{Episode, VecEnv};

@@ -1,6 +1,6 @@
 //! Environments by name.
 
-use pgrad_env::BatchEnv;
+use pgrad_env::{BatchEnv, TILES_PREFIX, TileCoded, TileCoding, TileError};
 use thiserror::Error;
 
 /// An environment that can be made by its name.
@@ -12,12 +12,32 @@ pub struct EnvEntry {
     pub title: &'static str,
     /// Makes a batch of so many copies (at least one).
     pub make: fn(usize) -> Box<dyn BatchEnv>,
+    /// The same with tile-coded observations, `tiles:` before its name. [`find`] gives it only where the
+    /// observations can be tile-coded: its `make` panics elsewhere.
+    pub tiled: Option<&'static EnvEntry>,
 }
 
 macro_rules! entry {
     ($id:literal, $batch:ty, $title:literal) => {
-        EnvEntry { id: $id, title: $title, make: |n| Box::new(<$batch>::new(n)) }
+        EnvEntry {
+            id: $id,
+            title: $title,
+            make: |n| Box::new(<$batch>::new(n)),
+            tiled: Some(&EnvEntry {
+                id: concat!("tiles:", $id),
+                title: concat!($title, "; tile-coded"),
+                make: |n| tile_coded(Box::new(<$batch>::new(n))),
+                tiled: None,
+            }),
+        }
     };
+}
+
+fn tile_coded(task: Box<dyn BatchEnv>) -> Box<dyn BatchEnv> {
+    match TileCoded::new(task, TileCoding::default()) {
+        Ok(coded) => Box::new(coded),
+        Err(e) => panic!("`find` refuses a task that cannot be tile-coded: {e}"),
+    }
 }
 
 /// All environments, in the order in which they are listed.
@@ -34,13 +54,22 @@ pub static REGISTRY: &[EnvEntry] = &[
 ];
 
 /// A name that no environment has.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("there is no environment `{id}`{}; there are {}", did_you_mean(*suggestion), ids())]
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("there is no environment `{id}`{}", why(untiled.as_ref(), *suggestion))]
 pub struct UnknownEnv {
     /// The name asked for.
     pub id: String,
     /// The name that was probably meant.
     pub suggestion: Option<&'static str>,
+    /// Why a task that exists has no tile-coded form, when that was asked for.
+    pub untiled: Option<TileError>,
+}
+
+fn why(untiled: Option<&TileError>, suggestion: Option<&str>) -> String {
+    match untiled {
+        Some(reason) => format!(": {reason}"),
+        None => format!("{}; there are {}", did_you_mean(suggestion), ids()),
+    }
 }
 
 fn did_you_mean(suggestion: Option<&str>) -> String {
@@ -53,6 +82,10 @@ fn ids() -> String {
 
 impl UnknownEnv {
     fn new(id: &str) -> Self {
+        if let Some(name) = id.strip_prefix(TILES_PREFIX) {
+            let near = Self::new(name).suggestion.and_then(|near| find(near).ok()?.tiled);
+            return Self { id: id.to_owned(), suggestion: near.map(|e| e.id), untiled: None };
+        }
         // A name without its version counts as the name, and case does not count.
         let plain =
             |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
@@ -64,16 +97,22 @@ impl UnknownEnv {
             .filter(|(distance, _)| *distance <= limit)
             .min_by_key(|(distance, _)| *distance)
             .map(|(_, id)| id);
-        Self { id: id.to_owned(), suggestion }
+        Self { id: id.to_owned(), suggestion, untiled: None }
     }
 }
 
-/// The registered environment called `id`.
+/// The registered environment called `id`; with `tiles:` before the name, the same with tile-coded observations.
 ///
 /// # Errors
-/// When no environment has that name.
+/// When no environment has that name, or it has no bounded observations to be tile-coded.
 pub fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
-    REGISTRY.iter().find(|e| e.id == id).ok_or_else(|| UnknownEnv::new(id))
+    let unknown = || UnknownEnv::new(id);
+    let named = |name: &str| REGISTRY.iter().find(|e| e.id == name).ok_or_else(unknown);
+    let Some(name) = id.strip_prefix(TILES_PREFIX) else { return named(id) };
+    let entry = named(name)?;
+    TileCoded::coder_for((entry.make)(1).spec(), TileCoding::default())
+        .map_err(|e| UnknownEnv { untiled: Some(e), ..unknown() })?;
+    entry.tiled.ok_or_else(unknown)
 }
 
 /// A batch of `n` copies of the environment called `id`.
@@ -121,5 +160,23 @@ mod tests {
             assert!(REGISTRY.iter().all(|e| m.contains(e.id)), "{m}");
         }
         assert!(!message("Humanoid-v5").contains("did you mean"));
+        assert!(message("tiles:MountainCar").contains("(did you mean `tiles:MountainCar-v0`?)"));
+        let m = message("tiles:CartPole-v1");
+        assert!(m.ends_with("number 1 of the observation lies in [-inf, inf]"), "{m}");
+    }
+
+    #[test]
+    fn a_name_with_tiles_before_it_is_the_same_task() {
+        for e in REGISTRY {
+            let tiled = e.tiled.unwrap();
+            assert_eq!(tiled.id, format!("tiles:{}", e.id));
+            let Ok(found) = find(tiled.id) else { continue };
+            let (env, plain) = ((found.make)(2), (e.make)(2));
+            assert_eq!((env.spec().id.as_str(), env.len()), (tiled.id, 2));
+            assert_eq!(env.spec().action, plain.spec().action);
+            assert_eq!(env.spec().max_episode_steps, plain.spec().max_episode_steps);
+            assert_ne!(env.spec().observation, plain.spec().observation);
+        }
+        assert!(find("tiles:MountainCar-v0").is_ok() && find("tiles:tiles:MountainCar-v0").is_err());
     }
 }

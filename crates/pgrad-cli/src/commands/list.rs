@@ -17,9 +17,11 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
             .iter()
             .map(|e| {
                 let spec = (e.make)(1).spec().clone();
-                let threshold =
-                    spec.reward_threshold.map_or_else(String::new, |t| format!("solved at a return of {t}"));
-                [e.id.to_owned(), e.title.to_owned(), threshold]
+                let solved = spec.reward_threshold.map(|t| format!("solved at a return of {t}"));
+                let tiled = e.tiled.and_then(|tiled| pgrad_envs::find(tiled.id).ok());
+                let tiled = tiled.map(|tiled| format!("also as {}", tiled.id));
+                let more: Vec<String> = solved.into_iter().chain(tiled).collect();
+                [e.id.to_owned(), e.title.to_owned(), more.join("; ")]
             })
             .collect(),
         ListWhat::Presets => PRESETS
