@@ -111,6 +111,10 @@ fn what_there_is_is_listed() {
     );
     let envs = pgrad(&["list", "envs"]).done();
     assert!(pgrad_envs::REGISTRY.iter().all(|e| envs.contains(e.id) && envs.contains(e.title)), "{envs}");
+    assert!(envs.contains("also as tiles:MountainCar-v0") && !envs.contains("tiles:CartPole-v1"), "{envs}");
+    pgrad(&["check-env", "tiles:MountainCar-v0"]).done();
+    pgrad(&["check-env", "tiles:CartPole-v1"]).refused(64, &["tiles need finite bounds", "pgrad list envs"]);
+    pgrad(&["show", "ppo", "tiles:MountainCar"]).refused(64, &["did you mean `tiles:MountainCar-v0`?"]);
 }
 
 #[test]

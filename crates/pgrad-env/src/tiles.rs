@@ -22,7 +22,8 @@ use thiserror::Error;
 /// What stands before the name of a task whose observations are tile-coded.
 pub const TILES_PREFIX: &str = "tiles:";
 
-/// How observations are cut into tiles. The default is that of Degris, White, Sutton 2012.
+/// How observations are cut into tiles. The default is that of Degris, White, Sutton 2012: with the model's own
+/// bias, 11 features are active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileCoding {
     /// Tilings, each shifted against the others. More of them resolve finer, at the cost of more active features.
@@ -32,11 +33,14 @@ pub struct TileCoding {
     /// Most tiles of all tilings together that have a feature each; where there are more, tiles share features by
     /// hashing within their tiling.
     pub memory: usize,
+    /// Whether there is one more feature that is always active. The models of this library have a bias of their
+    /// own, which is that feature: a second one would be learnt twice as fast.
+    pub bias: bool,
 }
 
 impl Default for TileCoding {
     fn default() -> Self {
-        Self { tilings: 10, tiles: 10, memory: 16_384 }
+        Self { tilings: 10, tiles: 10, memory: 16_384, bias: false }
     }
 }
 
@@ -91,7 +95,7 @@ impl TileCoder {
     /// # Errors
     /// When a bound is not finite, or a size makes no tiles.
     pub fn new(bounds: &BoxSpace, coding: TileCoding) -> Result<Self, TileError> {
-        let TileCoding { tilings, tiles, memory } = coding;
+        let TileCoding { tilings, tiles, memory, .. } = coding;
         if tilings == 0 || tiles == 0 || memory < tilings {
             return Err(TileError::Sizes { tilings, tiles, memory });
         }
@@ -119,10 +123,10 @@ impl TileCoder {
     pub fn coding(&self) -> TileCoding {
         self.coding
     }
-    /// Number of features, the bias included.
+    /// Number of features, the bias included if there is one.
     #[must_use]
     pub fn features(&self) -> usize {
-        self.coding.tilings * self.block + 1
+        self.coding.tilings * self.block + usize::from(self.coding.bias)
     }
     /// Whether tiles share features.
     #[must_use]
@@ -138,8 +142,8 @@ impl TileCoder {
         // A negative number or NaN becomes 0, a large one the largest.
         ((units / tilings as f64) as usize).min(tiles - 1)
     }
-    /// Writes the active feature of each tiling for the observation `obs`. The bias, the last feature, is always
-    /// active and not written.
+    /// Writes the active feature of each tiling for the observation `obs`. A bias, the last feature, is not among
+    /// them.
     ///
     /// # Panics
     /// When `obs` has another size than the box, or `active` than the tilings.
@@ -170,8 +174,8 @@ fn hash(tiling: usize, intervals: impl Iterator<Item = usize>) -> u32 {
     (intervals.fold(mix(0, tiling + 1), mix) >> 32) as u32
 }
 
-/// A task whose observations are tile-coded: 0/1 features, exactly one active in each tiling, and a bias that is
-/// always active, the last one.
+/// A task whose observations are tile-coded: 0/1 features, exactly one active in each tiling, and on request a bias
+/// that is always active, the last one.
 ///
 /// Its name is that of the task with [`TILES_PREFIX`] before it. All else is the task's own. A number of the
 /// task's observation that is not finite is passed on in its place, so that it is noticed.
@@ -181,8 +185,8 @@ fn hash(tiling: usize, intervals: impl Iterator<Item = usize>) -> u32 {
 /// use pgrad_env::{Each, TileCoded, TileCoding, BatchEnv};
 ///
 /// let task = Each::new(2, || ObservedReward::new(ActionKind::Discrete));
-/// let coded = TileCoded::new(Box::new(task), TileCoding { tilings: 4, tiles: 8, memory: 64 })?;
-/// assert_eq!(coded.spec().observation.obs_dim(), 4 * 8 + 1);
+/// let coded = TileCoded::new(Box::new(task), TileCoding { tilings: 4, tiles: 8, ..TileCoding::default() })?;
+/// assert_eq!(coded.spec().observation.obs_dim(), 4 * 8);
 /// # Ok::<(), pgrad_env::TileError>(())
 /// ```
 pub struct TileCoded {
@@ -251,7 +255,8 @@ impl TileCoded {
     fn shown(&self, b: usize) -> impl Iterator<Item = (usize, f32)> {
         let n = self.coder.coding.tilings;
         let tiles = self.active[b * n..(b + 1) * n].iter().map(|i| (*i as usize, 1.0));
-        tiles.chain([(self.coder.features() - 1, 1.0)]).chain(self.bad[b])
+        let bias = self.coder.coding.bias.then(|| (self.coder.features() - 1, 1.0));
+        tiles.chain(bias).chain(self.bad[b])
     }
 }
 

@@ -4,8 +4,8 @@
 
 use pgrad_env::probe::{ActionKind, ConstantReward, ObservedReward, RightChoices};
 use pgrad_env::{
-    Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, RandomActions, Space, Step, TileCoded,
-    TileCoder, TileCoding, TileError, VecEnv, check_batch_env,
+    Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, RandomActions, Space, Step,
+    TileCoded, TileCoder, TileCoding, TileError, VecEnv, check_batch_env,
 };
 use pgrad_num::Stream;
 
@@ -14,7 +14,7 @@ fn bounds() -> BoxSpace {
 }
 
 fn coder(tilings: usize, tiles: usize, memory: usize) -> TileCoder {
-    TileCoder::new(&bounds(), TileCoding { tilings, tiles, memory }).unwrap()
+    TileCoder::new(&bounds(), TileCoding { tilings, tiles, memory, bias: true }).unwrap()
 }
 
 fn active(coder: &TileCoder, obs: &[f32]) -> Vec<u32> {
@@ -84,7 +84,11 @@ fn tilings_are_shifted_by_odd_multiples_of_a_part_of_a_tile() {
         for (i, (low, shift)) in [(-1.2, k), (-0.07, 3 * k % 10)].into_iter().enumerate() {
             let edge = low + unit[i] * (shift as f64 + 10.0);
             let at = |x: f64| coder.interval(k, i, x as f32);
-            assert_eq!((at(edge - 0.01 * unit[i]), at(edge + 0.01 * unit[i])), (0, 1), "tiling {k}, number {i}");
+            assert_eq!(
+                (at(edge - 0.01 * unit[i]), at(edge + 0.01 * unit[i])),
+                (0, 1),
+                "tiling {k}, number {i}"
+            );
         }
     }
 }
@@ -121,9 +125,13 @@ fn tiles_are_hashed_only_where_they_do_not_fit() {
     // Hashed tiles are spread: of 100 tiles in 99 places about 99 (1 - e^-1) = 63 places are taken.
     let taken: std::collections::BTreeSet<u32> = grid(200).flat_map(|obs| active(&small, &obs)).collect();
     assert!((580..=680).contains(&taken.len()), "{} of 990 places are taken", taken.len());
+    // Without a bias there is a feature less, and the tiles are the same.
+    let plain = TileCoding { bias: false, ..small.coding() };
+    let plain = TileCoder::new(&bounds(), plain).unwrap();
+    assert_eq!((plain.features(), active(&plain, &[0.1, 0.01])), (990, active(&small, &[0.1, 0.01])));
     // 400 numbers have more tiles than can be counted.
     let many = TileCoder::new(&BoxSpace::uniform(0.0, 1.0, 400), TileCoding::default()).unwrap();
-    assert!(many.is_hashed() && many.features() == 16_381);
+    assert!(many.is_hashed() && many.features() == 16_380);
     let first = active(&many, &[0.0; 400]);
     assert_ne!(first, active(&many, &[1.0; 400]));
     // The same places on every machine and in every version.
@@ -135,29 +143,40 @@ const GOLDEN: [u32; 3] = [29, 164, 250];
 #[test]
 fn what_cannot_be_cut_is_refused() {
     let coding = TileCoding::default();
-    for (low, high) in [(0.0, f32::INFINITY), (f32::NEG_INFINITY, 1.0), (1.0, 1.0), (2.0, 1.0), (f32::NAN, 1.0)] {
+    for (low, high) in
+        [(0.0, f32::INFINITY), (f32::NEG_INFINITY, 1.0), (1.0, 1.0), (2.0, 1.0), (f32::NAN, 1.0)]
+    {
         let bounds = BoxSpace { low: vec![0.0, low], high: vec![1.0, high] };
         let found = TileCoder::new(&bounds, coding);
         assert!(matches!(found, Err(TileError::Bounds { index: 1, .. })), "[{low}, {high}]: {found:?}");
     }
     for (tilings, tiles, memory) in [(0, 10, 100), (10, 0, 100), (10, 10, 9)] {
-        let sizes = TileCoding { tilings, tiles, memory };
+        let sizes = TileCoding { tilings, tiles, memory, bias: false };
         assert_eq!(TileCoder::new(&bounds(), sizes), Err(TileError::Sizes { tilings, tiles, memory }));
     }
-    let choices = EnvSpec { observation: Space::Discrete { n: 3 }, ..Each::new(1, || RightChoices).spec().clone() };
+    let choices =
+        EnvSpec { observation: Space::Discrete { n: 3 }, ..Each::new(1, || RightChoices).spec().clone() };
     assert!(matches!(TileCoded::coder_for(&choices, coding), Err(TileError::NotBox { .. })));
 }
 
 fn coded(n: usize) -> Box<dyn BatchEnv> {
     let task = Each::new(n, || ObservedReward::new(ActionKind::Discrete));
-    Box::new(TileCoded::new(Box::new(task), TileCoding { tilings: 4, tiles: 3, memory: 100 }).unwrap())
+    Box::new(
+        TileCoded::new(
+            Box::new(task),
+            TileCoding { tilings: 4, tiles: 3, bias: true, ..TileCoding::default() },
+        )
+        .unwrap(),
+    )
 }
 
 #[test]
 fn a_coded_task_is_the_task_seen_through_tiles() {
     let task = ObservedReward::new(ActionKind::Discrete);
     let Space::Box(bounds) = task.spec().observation else { panic!("a box") };
-    let coder = TileCoder::new(&bounds, TileCoding { tilings: 4, tiles: 3, memory: 100 }).unwrap();
+    let coder =
+        TileCoder::new(&bounds, TileCoding { tilings: 4, tiles: 3, bias: true, ..TileCoding::default() })
+            .unwrap();
     let mut plain = VecEnv::new(Box::new(Each::new(3, || task.clone())), 5, 0);
     let mut coded = VecEnv::new(coded(3), 5, 0);
     plain.start().unwrap();
@@ -235,5 +254,8 @@ fn a_number_that_is_not_finite_does_not_hide_behind_a_tile() {
     envs.step(random.draw()).unwrap();
     envs.step(random.draw()).unwrap();
     let error = envs.step(random.draw()).unwrap_err();
-    assert!(matches!(error, EnvError::Observation { index: 1, step: 3, value, .. } if value.is_nan()), "{error}");
+    assert!(
+        matches!(error, EnvError::Observation { index: 1, step: 3, value, .. } if value.is_nan()),
+        "{error}"
+    );
 }

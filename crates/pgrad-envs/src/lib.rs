@@ -1,7 +1,7 @@
 //! Concrete environments, one file each, native and vectorised over the batch.
 //!
 //! Each keeps its state in `f64`, as Gymnasium does, and agrees with Gymnasium step by step; only the random
-//! numbers of the first states are another generator's. [`make`] makes one by its name, [`REGISTRY`] lists
+//! numbers of the first states are another generator's. Tasks that Gymnasium does not have name their own source. [`make`] makes one by its name, [`REGISTRY`] lists
 //! them. To add an environment, write its file and add its line to the registry.
 //!
 //! ```
@@ -21,6 +21,9 @@
 
 mod acrobot;
 mod cart_pole;
+mod continuous_grid_world;
+mod degris_mountain_car;
+mod degris_pendulum;
 mod mountain_car;
 mod mountain_car_continuous;
 mod pendulum;
@@ -29,6 +32,9 @@ mod state;
 
 pub use acrobot::Acrobot;
 pub use cart_pole::CartPole;
+pub use continuous_grid_world::ContinuousGridWorld;
+pub use degris_mountain_car::DegrisMountainCar;
+pub use degris_pendulum::DegrisPendulum;
 pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use pendulum::Pendulum;

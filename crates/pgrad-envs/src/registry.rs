@@ -51,6 +51,21 @@ pub static REGISTRY: &[EnvEntry] = &[
         "swing a car out of a valley with as little push as possible"
     ),
     entry!("Pendulum-v1", crate::Pendulum, "swing a pendulum up and hold it there"),
+    entry!(
+        "DegrisMountainCar-v0",
+        crate::DegrisMountainCar,
+        "the mountain car of Off-PAC: one first state, a goal further up"
+    ),
+    entry!(
+        "DegrisPendulum-v0",
+        crate::DegrisPendulum,
+        "the pendulum of Off-PAC: three torques, the cosine of the angle as reward"
+    ),
+    entry!(
+        "ContinuousGridWorld-v0",
+        crate::ContinuousGridWorld,
+        "the grid world of Off-PAC: walk to a corner around smooth puddles"
+    ),
 ];
 
 /// A name that no environment has.

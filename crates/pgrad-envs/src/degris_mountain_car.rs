@@ -1,0 +1,113 @@
+//! DegrisMountainCar-v0: the mountain car of the off-policy experiments of Degris, White, Sutton (2012).
+//!
+//! | | |
+//! |---|---|
+//! | state | position in `[-1.2, 0.6]`, velocity in `[-0.07, 0.07]`, f64 |
+//! | observation | the state, rounded to f32; `Box([-1.2, -0.07], [0.6, 0.07])` |
+//! | action | `Discrete(3)`: accelerate left, not at all, right |
+//! | reward | −1 each step, the last one included |
+//! | first state | position −0.5, velocity 0, always |
+//! | end | terminated at position 0.6; cut after 5000 steps |
+//! | threshold | −120 (the learnt policy needs fewer than 120 steps, in the test of the authors' library) |
+//!
+//! ```text
+//! v ← clip(v + 0.001 (a − 1) − 0.0025 cos 3p, −0.07, 0.07)
+//! p ← p + v;   v ← 0 where p < −1.2;   p ← clip(p, −1.2, 0.6)
+//! ```
+//!
+//! It differs from `MountainCar-v0` in its goal, its first state and its time limit.
+//!
+//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
+//! first author's library RLPark (`MountainCar.java`, `MountainCarOffPolicyLearning.java`).
+
+use crate::state::{State, parse, round};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_num::trig::{SINCOS_MAX, sincos1};
+use pgrad_num::{ColsMut, Stream, simd};
+
+const MIN_POSITION: f64 = -1.2;
+const GOAL: f64 = 0.6;
+const MAX_SPEED: f64 = 0.07;
+const FORCE: f64 = 0.001;
+const GRAVITY: f64 = 0.0025;
+const START: [f64; 2] = [-0.5, 0.0];
+
+/// A batch of DegrisMountainCar-v0.
+#[derive(Clone, Debug)]
+pub struct DegrisMountainCar {
+    spec: EnvSpec,
+    /// Position, velocity.
+    state: State<2>,
+}
+
+impl DegrisMountainCar {
+    /// `n` copies.
+    ///
+    /// # Panics
+    /// When `n` is 0.
+    #[must_use]
+    pub fn new(n: usize) -> Self {
+        let spec = EnvSpec {
+            id: "DegrisMountainCar-v0".into(),
+            observation: Space::Box(BoxSpace {
+                low: vec![MIN_POSITION as f32, -MAX_SPEED as f32],
+                high: vec![GOAL as f32, MAX_SPEED as f32],
+            }),
+            action: Space::Discrete { n: 3 },
+            max_episode_steps: Some(5000),
+            reward_threshold: Some(-120.0),
+            masks_actions: false,
+        };
+        Self { spec, state: State::new(n) }
+    }
+}
+
+#[inline(always)]
+fn step(position: &mut [f64], velocity: &mut [f64], actions: &[u32], ends: &mut [End]) {
+    let n = position.len();
+    let (velocity, actions, ends) = (&mut velocity[..n], &actions[..n], &mut ends[..n]);
+    for b in 0..n {
+        let push = (actions[b] as i32 - 1) as f64 * FORCE;
+        let (_, slope) = sincos1(3.0 * position[b]);
+        let v = (velocity[b] + push - GRAVITY * slope).clamp(-MAX_SPEED, MAX_SPEED);
+        let p = position[b] + v;
+        velocity[b] = if p < MIN_POSITION { 0.0 } else { v };
+        position[b] = p.clamp(MIN_POSITION, GOAL);
+        ends[b] = if p >= GOAL { End::Terminated } else { End::Running };
+    }
+}
+
+impl BatchEnv for DegrisMountainCar {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn len(&self) -> usize {
+        self.state.len()
+    }
+    fn reset(&mut self, b: usize, _: &mut Stream) {
+        self.state.set(b, START);
+    }
+    fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
+        let actions = actions.indices().row(0);
+        let [position, velocity] = self.state.rows_mut();
+        simd!(|| step(position, velocity, actions, ends));
+        rewards.fill(-1.0);
+    }
+    fn observe(&self, mut obs: ColsMut<'_, f32>) {
+        for i in 0..2 {
+            round(self.state.row(i), obs.row_mut(i));
+        }
+    }
+    fn observe_one(&self, b: usize, obs: &mut [f32]) {
+        for (to, x) in obs.iter_mut().zip(self.state.get(b)) {
+            *to = x as f32;
+        }
+    }
+    fn save(&self, b: usize) -> Option<Vec<f64>> {
+        Some(self.state.get(b).to_vec())
+    }
+    fn load(&mut self, b: usize, state: &[f64]) -> bool {
+        let state = parse::<2>(state).filter(|[p, _]| p.abs() <= SINCOS_MAX / 3.0);
+        state.map(|state| self.state.set(b, state)).is_some()
+    }
+}
