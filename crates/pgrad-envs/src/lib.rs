@@ -1,7 +1,8 @@
 //! Concrete environments, one file each, native and vectorised over the batch.
 //!
-//! Each keeps its state in `f64`, as Gymnasium does, and agrees with Gymnasium step by step; only the random
-//! numbers of the first states are another generator's. Tasks that Gymnasium does not have name their own source. [`make`] makes one by its name, [`REGISTRY`] lists
+//! Each keeps its state in `f64`. Those that Gymnasium has agree with it step by step; only the random numbers of
+//! the first states are another generator's. The others are the tasks of the papers, with known answers; what a
+//! paper leaves open is said in the task's file. [`make`] makes one by its name, [`REGISTRY`] lists
 //! them. To add an environment, write its file and add its line to the registry.
 //!
 //! ```
@@ -20,22 +21,30 @@
 //! **Must never know:** learning, policies, files, clocks.
 
 mod acrobot;
+mod barto_cart_pole;
 mod cart_pole;
 mod continuous_grid_world;
 mod degris_mountain_car;
 mod degris_pendulum;
+mod kakade_lqg;
+mod kakade_mdp;
 mod mountain_car;
 mod mountain_car_continuous;
 mod pendulum;
 mod registry;
+mod short_corridor;
 mod state;
 
 pub use acrobot::Acrobot;
+pub use barto_cart_pole::BartoCartPole;
 pub use cart_pole::CartPole;
 pub use continuous_grid_world::ContinuousGridWorld;
 pub use degris_mountain_car::DegrisMountainCar;
 pub use degris_pendulum::DegrisPendulum;
+pub use kakade_lqg::KakadeLqg;
+pub use kakade_mdp::KakadeMdp;
 pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use pendulum::Pendulum;
 pub use registry::{EnvEntry, REGISTRY, UnknownEnv, find, make};
+pub use short_corridor::ShortCorridor;

@@ -66,6 +66,14 @@ pub static REGISTRY: &[EnvEntry] = &[
         crate::ContinuousGridWorld,
         "the grid world of Off-PAC: walk to a corner around smooth puddles"
     ),
+    entry!(
+        "ShortCorridor-v0",
+        crate::ShortCorridor,
+        "leave three places that look alike, one of them switched"
+    ),
+    entry!("KakadeMdp-v0", crate::KakadeMdp, "two states: cross to the one where staying pays more"),
+    entry!("KakadeLqg-v0", crate::KakadeLqg, "keep a number near 0 that noise drives away"),
+    entry!("BartoCartPole-v0", crate::BartoCartPole, "balance a pole on a cart with a push of any size"),
 ];
 
 /// A name that no environment has.

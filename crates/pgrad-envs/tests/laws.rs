@@ -119,7 +119,7 @@ fn impossible_states_are_refused() {
 fn first_states_are_spread_over_their_range() {
     /// A number of the observation, and its lowest and highest value in the first state.
     type Range = (usize, f32, f32);
-    let ranges: [(&str, &[Range]); 5] = [
+    let ranges: [(&str, &[Range]); 6] = [
         ("CartPole-v1", &[(0, -0.05, 0.05), (1, -0.05, 0.05), (2, -0.05, 0.05), (3, -0.05, 0.05)]),
         (
             "Acrobot-v1",
@@ -127,6 +127,7 @@ fn first_states_are_spread_over_their_range() {
         ),
         ("MountainCar-v0", &[(0, -0.6, -0.4)]),
         ("MountainCarContinuous-v0", &[(0, -0.6, -0.4)]),
+        ("BartoCartPole-v0", &[(0, -0.05, 0.05), (1, -0.05, 0.05), (2, -0.05, 0.05), (3, -0.05, 0.05)]),
         ("Pendulum-v1", &[(0, -1.0, 1.0), (1, -1.0, 1.0), (2, -1.0, 1.0)]),
     ];
     let n = 4000;

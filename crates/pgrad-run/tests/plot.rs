@@ -303,8 +303,7 @@ fn a_heat_map_has_a_cell_and_a_number_for_each_pair() {
     };
     // Columns to the right, rows from the bottom.
     assert!(
-        place(colours[1], "x") > place(colours[0], "x")
-            && place(colours[1], " y") == place(colours[0], " y")
+        place(colours[1], "x") > place(colours[0], "x") && place(colours[1], " y") == place(colours[0], " y")
     );
     assert!(place(colours[4], " y") < place(colours[2], " y"));
 
