@@ -1,6 +1,7 @@
 //! What can stop an iteration.
 
 use pgrad_env::EnvError;
+use pgrad_num::cg::CgError;
 use thiserror::Error;
 
 /// Why an iteration could not be done. Parameters and normalisers are then as they were before it, or as
@@ -132,6 +133,19 @@ pub enum AgentError {
         epoch: usize,
         /// Minibatch of the epoch, from 0.
         minibatch: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// A natural direction `F⁻¹ g` cannot be computed.
+    #[error("the natural gradient: {0}")]
+    Natural(#[from] CgError),
+    /// A step would make a parameter that is not finite.
+    #[error("the step would make `{tensor}` at index {index} {value}; a smaller step size may help")]
+    Step {
+        /// Name of the parameter.
+        tensor: String,
+        /// Index in that parameter.
+        index: usize,
         /// Its value.
         value: f32,
     },

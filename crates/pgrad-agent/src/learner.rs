@@ -145,13 +145,29 @@ impl Learner {
     /// When the critic is one of actions.
     #[must_use]
     pub fn new(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
-        let lanes_per_network = LANES.min(max_samples.div_ceil(CHUNK)).max(1);
         let roles: &[Role] = match (model.shape().critic, model.shape().trunk) {
             (Critic::None, _) => &[Role::Policy],
             (Critic::State, Trunk::Separate) => &[Role::Policy, Role::Value],
             (Critic::State, Trunk::Shared) => &[Role::Both],
             (Critic::Action, _) => panic!("a learner's critic tells the value of states"),
         };
+        Self::of_roles(model, roles, max_samples, threads)
+    }
+
+    /// A learner of the critic of `model` alone: the policy's part of every gradient is 0, and the policy's
+    /// loss is never asked.
+    ///
+    /// # Panics
+    /// When the model has no critic of states with a network of its own.
+    #[must_use]
+    pub fn of_critic(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
+        let own = model.is_separate() && model.shape().critic == Critic::State;
+        assert!(own, "this learner needs a critic of states with a network of its own");
+        Self::of_roles(model, &[Role::Value], max_samples, threads)
+    }
+
+    fn of_roles(model: &ActorCritic, roles: &[Role], max_samples: usize, threads: usize) -> Self {
+        let lanes_per_network = LANES.min(max_samples.div_ceil(CHUNK)).max(1);
         let lanes = (0..lanes_per_network)
             .flat_map(|number| {
                 roles.iter().map(move |role| {

@@ -10,7 +10,8 @@
 //! - [`Minibatches`]: which samples make a minibatch;
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
 //! - [`Policy`]: what is left when training is over: it loads from bytes and acts;
-//! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed.
+//! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed;
+//!   [`PolicyProblem`]: gradient, Fisher matrix and trials of the policy over all samples of a rollout.
 //!
 //! **Must never know:** files, clocks, concrete environments, algorithms.
 
@@ -18,6 +19,7 @@ pub mod bootstrap;
 mod error;
 mod fisher;
 mod learner;
+mod local;
 mod minibatch;
 mod model;
 mod normalize;
@@ -29,6 +31,7 @@ pub mod tensors;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;
 pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
+pub use local::{Fisher, LocalPolicy, PolicyProblem};
 pub use minibatch::Minibatches;
 pub use model::{ActorCritic, Critic, ModelShape, Part, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};

@@ -7,11 +7,17 @@
 
 mod algorithm;
 mod common;
+mod natural;
+pub mod npg;
 pub mod ppo;
+pub mod trpo;
 
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 pub use common::{ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
+pub use natural::{CriticSettings, NaturalSettings};
+pub use npg::{Npg, NpgConfig, NpgSettings};
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
+pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
 
 /// An algorithm of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +33,7 @@ pub struct AlgoEntry {
 }
 
 /// All algorithms.
-pub static REGISTRY: &[AlgoEntry] = &[ppo::ENTRY];
+pub static REGISTRY: &[AlgoEntry] = &[npg::ENTRY, trpo::ENTRY, ppo::ENTRY];
 
 /// The algorithm called `name`.
 #[must_use]

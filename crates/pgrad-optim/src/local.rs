@@ -23,6 +23,8 @@ pub struct Trial {
     pub surrogate: f64,
     /// Mean `KL(π_old ‖ π_θ)`.
     pub kl: f64,
+    /// The largest `KL(π_old ‖ π_θ)` of a state.
+    pub largest_kl: f64,
 }
 
 /// A [`LocalMetric`] problem that can be evaluated elsewhere.

@@ -1,0 +1,521 @@
+//! The policy's surrogate, its metric and its divergence around `θ_old`, over all samples of a rollout.
+
+use crate::rollout::{Rollout, SampleSet};
+use crate::{ActorCritic, CHUNK};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut, Team, kernels};
+use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
+use pgrad_rl::dist::Actions;
+use pgrad_rl::surrogate;
+
+/// Partial sums. Chunk `c` goes to partial sum `c mod LANES`, and the partial sums are added in order: the
+/// same bits for any number of threads.
+const LANES: usize = 8;
+
+/// Bytes of activations that are kept from one product to the next; beyond it they are computed anew.
+const KEPT_BYTES: usize = 256 << 20;
+
+/// Which estimate of the Fisher matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fisher {
+    /// `(1/n) Σ_t Jᵀ F_out J`, the Hessian of the mean `KL(π_old ‖ π_θ)`: the expectation over actions in
+    /// closed form (Schulman et al. 2015, Appendix C).
+    KlHessian,
+    /// `(1/n) Σ_t ∇ log π(a_t|s_t) ∇ log π(a_t|s_t)ᵀ`: the covariance of the scores of the actions that were
+    /// taken (Kakade 2002, section 5).
+    Empirical,
+}
+
+/// The samples of a rollout under the policy that drew them, in pieces of [`CHUNK`] columns: what
+/// [`LocalPolicy`] computes on. The memory is reused from rollout to rollout; a product allocates nothing.
+#[derive(Debug)]
+pub struct PolicyProblem {
+    lanes: Vec<Lane>,
+    work: Vec<Work>,
+    /// Samples.
+    n: usize,
+    /// The first chunks and samples make the metric.
+    metric_chunks: usize,
+    metric_samples: usize,
+    /// Chunks whose activations are kept, at most.
+    kept: usize,
+}
+
+/// Every `LANES`-th chunk, and their partial sums.
+#[derive(Debug, Default)]
+struct Lane {
+    chunks: Vec<Chunk>,
+    /// Chunks that hold samples.
+    used: usize,
+    sum: Vec<f32>,
+    entropy: f64,
+    surrogate: f64,
+    kl: f64,
+    largest: f64,
+}
+
+/// Up to [`CHUNK`] samples.
+#[derive(Debug)]
+struct Chunk {
+    data: Data,
+    /// Activations at `θ_old`, if they are kept.
+    tape: Option<Tape<f32>>,
+}
+
+/// What is known of the samples of a chunk; matrices are `[rows x n]`.
+#[derive(Debug)]
+struct Data {
+    n: usize,
+    x: Vec<f32>,
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    masks: Vec<bool>,
+    masked: bool,
+    adv: [f32; CHUNK],
+    logp_old: [f32; CHUNK],
+    /// The distribution's parameters under `π_old`, prepared.
+    params_old: Vec<f32>,
+    /// `∂ log π_old(a|s) / ∂ outputs`.
+    score: Vec<f32>,
+}
+
+/// One thread's buffers for a chunk.
+#[derive(Debug)]
+struct Work {
+    tape: Tape<f32>,
+    tangent: Vec<f32>,
+    cotangent: Vec<f32>,
+    rows: [[f32; CHUNK]; 4],
+}
+
+impl PolicyProblem {
+    /// Room for `samples` samples of the policy of `model`; it grows when there are more.
+    ///
+    /// # Panics
+    /// When actor and critic share a network: the policy's parameters would not be its own.
+    #[must_use]
+    pub fn new(model: &ActorCritic, samples: usize, threads: usize) -> Self {
+        let widths = &model.shape().hidden;
+        let widest = widths.iter().fold(model.shape().obs_dim, |w, h| w.max(*h));
+        let floats = widths.iter().sum::<usize>() + 2 * widest + model.actor().net.n_outputs();
+        Self::keeping(model, samples, threads, KEPT_BYTES / (4 * CHUNK * floats))
+    }
+    /// As [`PolicyProblem::new`]; the activations of the first `kept` chunks only are kept in memory. The
+    /// results do not depend on it.
+    ///
+    /// # Panics
+    /// As [`PolicyProblem::new`].
+    #[must_use]
+    pub fn keeping(model: &ActorCritic, samples: usize, threads: usize, kept: usize) -> Self {
+        assert!(model.is_separate() || !model.has_critic(), "the policy needs a network of its own");
+        let net = &model.actor().net;
+        let outputs = net.n_outputs() * CHUNK;
+        let lane = || Lane { sum: vec![0.0; net.n_params()], ..Lane::default() };
+        let work = || Work {
+            tape: net.tape(CHUNK),
+            tangent: vec![0.0; outputs],
+            cotangent: vec![0.0; outputs],
+            rows: [[0.0; CHUNK]; 4],
+        };
+        let mut problem = Self {
+            lanes: (0..LANES).map(|_| lane()).collect(),
+            work: (0..threads).map(|_| work()).collect(),
+            n: 0,
+            metric_chunks: 0,
+            metric_samples: 0,
+            kept,
+        };
+        problem.reserve(model, samples);
+        problem
+    }
+
+    fn reserve(&mut self, model: &ActorCritic, samples: usize) {
+        for c in 0..samples.div_ceil(CHUNK) {
+            let chunks = &mut self.lanes[c % LANES].chunks;
+            if chunks.len() == c / LANES {
+                chunks.push(Chunk::new(model, c < self.kept));
+            }
+        }
+    }
+
+    /// Takes in all samples of `rollout`, with their advantages, and computes what stays the same around the
+    /// parameters of `model`, which drew them.
+    ///
+    /// With `normalize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The metric
+    /// is made of every `subsample`-th sample, rounded up to whole chunks; 1 takes all.
+    ///
+    /// # Panics
+    /// When `subsample` is 0.
+    pub fn gather(
+        &mut self,
+        model: &ActorCritic,
+        rollout: &Rollout,
+        normalize: bool,
+        subsample: usize,
+        team: &Team,
+    ) {
+        let (set, n) = (rollout.samples(), rollout.len());
+        self.reserve(model, n);
+        self.n = n;
+        self.metric_chunks = n.div_ceil(subsample).div_ceil(CHUNK);
+        self.metric_samples = n.min(self.metric_chunks * CHUNK);
+        team.each_with(&mut self.lanes, &mut self.work, |number, lane, work| {
+            (lane.used, lane.entropy) = (0, 0.0);
+            for c in (number..n.div_ceil(CHUNK)).step_by(LANES) {
+                let ids = (c * CHUNK..n.min((c + 1) * CHUNK)).map(|i| strided(i, n, subsample) as u32);
+                let Chunk { data, tape } = &mut lane.chunks[c / LANES];
+                data.gather(set, ids);
+                data.remember(model, tape.as_mut().unwrap_or(&mut work.tape));
+                let entropy = &mut work.rows[0][..data.n];
+                model.dist().entropy(columns(&data.params_old, data.n), entropy);
+                lane.entropy += kernels::sum(entropy);
+                lane.used += 1;
+            }
+        });
+        if normalize {
+            self.normalize_advantages();
+        }
+    }
+
+    fn normalize_advantages(&mut self) {
+        let n = self.n as f64;
+        let sum = |f: &dyn Fn(f64) -> f64| -> f64 {
+            self.data().flat_map(|d| &d.adv[..d.n]).map(|a| f(f64::from(*a))).sum()
+        };
+        let mean = sum(&|a| a) / n;
+        let std = (sum(&|a| (a - mean) * (a - mean)) / n).sqrt();
+        let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
+        for chunk in self.lanes.iter_mut().flat_map(|l| &mut l.chunks[..l.used]) {
+            chunk.data.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
+        }
+    }
+
+    fn data(&self) -> impl Iterator<Item = &Data> {
+        self.lanes.iter().flat_map(|l| &l.chunks[..l.used]).map(|c| &c.data)
+    }
+
+    /// The problem around the parameters of `model`: those that [`PolicyProblem::gather`] saw.
+    pub fn around<'a>(
+        &'a mut self,
+        model: &'a ActorCritic,
+        fisher: Fisher,
+        team: &'a Team,
+    ) -> LocalPolicy<'a> {
+        LocalPolicy { problem: self, model, fisher, team }
+    }
+}
+
+/// Element `i` of `0, k, 2k, ..., 1, k + 1, ..., k - 1, ...`, the numbers below `n`: every `k`-th comes first.
+fn strided(i: usize, n: usize, k: usize) -> usize {
+    // The first `n mod k` remainders have one number more than the others.
+    let (each, longer) = (n / k, n % k);
+    let border = longer * (each + 1);
+    if i < border {
+        i % (each + 1) * k + i / (each + 1)
+    } else {
+        (i - border) % each * k + longer + (i - border) / each
+    }
+}
+
+impl Chunk {
+    fn new(model: &ActorCritic, keep: bool) -> Self {
+        let (net, dist) = (&model.actor().net, model.dist());
+        let (index_rows, real_rows) =
+            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        let data = Data {
+            n: 0,
+            x: vec![0.0; net.n_inputs() * CHUNK],
+            index_actions: vec![0; index_rows * CHUNK],
+            real_actions: vec![0.0; real_rows * CHUNK],
+            masks: vec![true; dist.mask_rows() * CHUNK],
+            masked: false,
+            adv: [0.0; CHUNK],
+            logp_old: [0.0; CHUNK],
+            params_old: vec![0.0; dist.n_outputs() * CHUNK],
+            score: vec![0.0; dist.n_outputs() * CHUNK],
+        };
+        Self { data, tape: keep.then(|| net.tape(CHUNK)) }
+    }
+
+    /// The samples and their pass through the network at `θ_old`: kept, or made anew on a spare tape.
+    fn at_old<'a>(
+        &'a mut self,
+        model: &ActorCritic,
+        spare: &'a mut Tape<f32>,
+    ) -> (&'a Data, &'a mut Tape<f32>) {
+        let Self { data, tape } = self;
+        let tape = match tape {
+            Some(kept) => kept,
+            None => {
+                model.actor().net.forward(theta_of(model), data.x(), spare);
+                spare
+            }
+        };
+        (data, tape)
+    }
+}
+
+/// The policy's parameters.
+fn theta_of(model: &ActorCritic) -> &[f32] {
+    &model.theta[model.actor().params.clone()]
+}
+
+impl Data {
+    fn gather(&mut self, set: SampleSet<'_>, ids: impl ExactSizeIterator<Item = u32>) {
+        let n = ids.len();
+        self.n = n;
+        self.masked = set.masked;
+        let dim = self.x.len() / CHUNK;
+        let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
+        let mask_rows = if set.masked { self.masks.len() / CHUNK } else { 0 };
+        for (j, id) in ids.enumerate() {
+            let (data, at) = set.get(id);
+            self.adv[j] = data.adv[at];
+            for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
+                self.x[d * n + j] = *x;
+            }
+            for r in 0..index_rows {
+                self.index_actions[r * n + j] = data.index_actions[at * index_rows + r];
+            }
+            for r in 0..real_rows {
+                self.real_actions[r * n + j] = data.real_actions[at * real_rows + r];
+            }
+            for r in 0..mask_rows {
+                self.masks[r * n + j] = data.masks[at * mask_rows + r];
+            }
+        }
+    }
+
+    fn x(&self) -> Cols<'_, f32> {
+        columns(&self.x, self.n)
+    }
+    fn actions(&self) -> Actions<'_, f32> {
+        if self.real_actions.is_empty() {
+            Actions::Index(columns(&self.index_actions, self.n))
+        } else {
+            Actions::Real(columns(&self.real_actions, self.n))
+        }
+    }
+    fn mask(&self) -> Option<Cols<'_, bool>> {
+        self.masked.then(|| columns(&self.masks, self.n))
+    }
+
+    /// What is computed once at `θ_old`: distributions, log-probabilities, scores.
+    fn remember(&mut self, model: &ActorCritic, tape: &mut Tape<f32>) {
+        let (dist, n) = (model.dist(), self.n);
+        let mut out = model.policy_outputs(self.x(), tape);
+        dist.prepare(out.reborrow(), self.mask());
+        let span = out.as_cols().data().len();
+        self.params_old[..span].copy_from_slice(out.as_cols().data());
+        let params = columns(&self.params_old, n);
+        let actions = if self.real_actions.is_empty() {
+            Actions::Index(columns(&self.index_actions, n))
+        } else {
+            Actions::Real(columns(&self.real_actions, n))
+        };
+        dist.logp(params, actions, &mut self.logp_old[..n]);
+        self.score.fill(0.0);
+        dist.logp_vjp(params, actions, &[1.0; CHUNK][..n], columns_mut(&mut self.score, n));
+    }
+}
+
+/// The `n` columns of a buffer for [`CHUNK`] columns.
+fn columns<T>(buffer: &[T], n: usize) -> Cols<'_, T> {
+    let rows = buffer.len() / CHUNK;
+    Cols::new(&buffer[..rows * n], rows, n)
+}
+
+fn columns_mut<T>(buffer: &mut [T], n: usize) -> ColsMut<'_, T> {
+    let rows = buffer.len() / CHUNK;
+    ColsMut::new(&mut buffer[..rows * n], rows, n)
+}
+
+/// The surrogate `L(θ) = (1/n) Σ_t π_θ(a_t|s_t)/π_old(a_t|s_t) Â_t` (Schulman et al. 2015, Eq. 14) around
+/// `θ_old`, with the Fisher matrix for a metric and the divergence `KL(π_old ‖ π_θ)` in closed form.
+///
+/// Parameters are those of the policy alone.
+#[derive(Debug)]
+pub struct LocalPolicy<'a> {
+    problem: &'a mut PolicyProblem,
+    model: &'a ActorCritic,
+    fisher: Fisher,
+    team: &'a Team,
+}
+
+impl LocalPolicy<'_> {
+    /// Mean entropy of `π_old`, in nats.
+    #[must_use]
+    pub fn entropy(&self) -> f64 {
+        self.problem.lanes.iter().map(|l| l.entropy).sum::<f64>() / self.problem.n as f64
+    }
+
+    /// Calls `each` for the first `chunks` chunks and writes `scale` times the sum of the partial sums.
+    fn accumulate(
+        &mut self,
+        chunks: usize,
+        scale: f64,
+        out: &mut [f32],
+        each: impl Fn(&mut Chunk, &mut Work, &mut [f32]) + Sync,
+    ) {
+        let PolicyProblem { lanes, work, .. } = &mut *self.problem;
+        self.team.each_with(lanes, work, |number, lane, work| {
+            lane.sum.fill(0.0);
+            for c in (number..chunks).step_by(LANES) {
+                each(&mut lane.chunks[c / LANES], work, &mut lane.sum);
+            }
+        });
+        out.fill(0.0);
+        for lane in lanes.iter().take(chunks) {
+            kernels::axpy(1.0, &lane.sum, out);
+        }
+        kernels::scale(scale as f32, out);
+    }
+
+    /// The largest `vᵀ F(s) v` of a sample, with the Fisher matrix `F(s)` of that sample alone: to second
+    /// order twice the largest divergence of the step `v`.
+    pub fn largest_quadratic_form(&mut self, v: &[f32]) -> f64 {
+        let (model, fisher) = (self.model, self.fisher);
+        let PolicyProblem { lanes, work, .. } = &mut *self.problem;
+        self.team.each_with(lanes, work, |_, lane, work| {
+            lane.largest = 0.0;
+            for chunk in &mut lane.chunks[..lane.used] {
+                let Work { tape, tangent, cotangent, rows } = &mut *work;
+                let (data, _) = through_metric(chunk, model, fisher, v, tape, tangent, cotangent);
+                let form = &mut rows[0][..data.n];
+                form.fill(0.0);
+                for (t, c) in tangent
+                    .chunks_exact(data.n)
+                    .zip(cotangent.chunks_exact(data.n))
+                    .take(model.dist().n_outputs())
+                {
+                    form.iter_mut().zip(t).zip(c).for_each(|((f, t), c)| *f += t * c);
+                }
+                lane.largest = form.iter().fold(lane.largest, |m, f| m.max(f64::from(*f)));
+            }
+        });
+        lanes.iter().fold(0.0, |m, l| m.max(l.largest))
+    }
+}
+
+/// `tangent = J v` and `cotangent = F_out J v` of a chunk.
+fn through_metric<'a>(
+    chunk: &'a mut Chunk,
+    model: &ActorCritic,
+    fisher: Fisher,
+    v: &[f32],
+    spare: &'a mut Tape<f32>,
+    tangent: &mut [f32],
+    cotangent: &mut [f32],
+) -> (&'a Data, &'a mut Tape<f32>) {
+    let (data, tape) = chunk.at_old(model, spare);
+    let n = data.n;
+    model.actor().net.jvp(theta_of(model), data.x(), tape, v, columns_mut(tangent, n));
+    match fisher {
+        Fisher::KlHessian => {
+            let params = columns(&data.params_old, n);
+            model.dist().fisher_mul(params, columns(tangent, n), columns_mut(cotangent, n));
+        }
+        Fisher::Empirical => {
+            outer_product_mul(columns(&data.score, n), columns(tangent, n), columns_mut(cotangent, n));
+        }
+    }
+    (data, tape)
+}
+
+/// `out = g gᵀ v` of each sample.
+fn outer_product_mul(g: Cols<'_, f32>, v: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
+    let mut dots = [0.0f32; CHUNK];
+    let dots = &mut dots[..g.cols()];
+    for r in 0..g.rows() {
+        dots.iter_mut().zip(g.row(r)).zip(v.row(r)).for_each(|((d, g), v)| *d += g * v);
+    }
+    for r in 0..g.rows() {
+        out.row_mut(r).iter_mut().zip(g.row(r)).zip(&*dots).for_each(|((o, g), d)| *o = g * d);
+    }
+}
+
+impl Local<f32> for LocalPolicy<'_> {
+    fn dim(&self) -> usize {
+        self.model.actor().net.n_params()
+    }
+    /// At `θ_old` all ratios are 1: `L = mean Â` and `∇L = (1/n) Σ_t ∇ log π(a_t|s_t) Â_t`.
+    fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
+        let (model, n) = (self.model, self.problem.n as f64);
+        self.accumulate(self.problem.n.div_ceil(CHUNK), 1.0 / n, gradient, |chunk, work, sum| {
+            let (data, tape) = chunk.at_old(model, &mut work.tape);
+            let n = data.n;
+            let (score, mut d_out) = (columns(&data.score, n), columns_mut(&mut work.cotangent, n));
+            for r in 0..score.rows() {
+                let row = d_out.row_mut(r).iter_mut().zip(score.row(r)).zip(&data.adv);
+                row.for_each(|((d, score), adv)| *d = score * adv);
+            }
+            let d_out = columns(&work.cotangent, n);
+            model.actor().net.vjp(theta_of(model), data.x(), tape, d_out, sum, None);
+        });
+        self.problem.data().map(|d| kernels::sum(&d.adv[..d.n])).sum::<f64>() / n
+    }
+}
+
+impl LocalMetric<f32> for LocalPolicy<'_> {
+    fn fisher_mul(&mut self, v: &[f32], out: &mut [f32]) {
+        let (model, fisher) = (self.model, self.fisher);
+        let (chunks, n) = (self.problem.metric_chunks, self.problem.metric_samples as f64);
+        self.accumulate(chunks, 1.0 / n, out, |chunk, work, sum| {
+            let Work { tape, tangent, cotangent, .. } = work;
+            let (data, tape) = through_metric(chunk, model, fisher, v, tape, tangent, cotangent);
+            model.actor().net.vjp(theta_of(model), data.x(), tape, columns(cotangent, data.n), sum, None);
+        });
+    }
+}
+
+impl LocalTrial<f32> for LocalPolicy<'_> {
+    fn trial(&mut self, theta: &[f32]) -> Trial {
+        let (net, dist) = (&self.model.actor().net, self.model.dist());
+        let PolicyProblem { lanes, work, n, .. } = &mut *self.problem;
+        self.team.each_with(lanes, work, |_, lane, work| {
+            (lane.surrogate, lane.kl, lane.largest) = (0.0, 0.0, 0.0);
+            for Chunk { data, .. } in &lane.chunks[..lane.used] {
+                let [logp, ratio, value, d_logp] = work.rows.each_mut().map(|row| &mut row[..data.n]);
+                let mut out = net.forward(theta, data.x(), &mut work.tape);
+                dist.prepare(out.reborrow(), data.mask());
+                dist.logp(out.as_cols(), data.actions(), logp);
+                surrogate::ratio(logp, &data.logp_old[..data.n], &data.adv[..data.n], ratio, value, d_logp);
+                lane.surrogate += kernels::sum(value);
+                let kl = ratio;
+                dist.kl(columns(&data.params_old, data.n), out.as_cols(), kl);
+                lane.kl += kernels::sum(kl);
+                lane.largest = kl.iter().fold(lane.largest, |m, kl| m.max(f64::from(*kl)));
+            }
+        });
+        let mut trial = Trial { surrogate: 0.0, kl: 0.0, largest_kl: 0.0 };
+        for lane in lanes.iter() {
+            trial.surrogate += lane.surrogate / *n as f64;
+            trial.kl += lane.kl / *n as f64;
+            trial.largest_kl = lane.largest.max(trial.largest_kl);
+        }
+        if !trial.kl.is_finite() {
+            // A maximum passes over NaN.
+            trial.largest_kl = trial.kl;
+        }
+        trial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kth_number_comes_first_and_none_is_missing() {
+        for n in [1, 2, 5, 12, 13, 100] {
+            for k in [1, 2, 3, 7, 12, 13, 200] {
+                let order: Vec<usize> = (0..n).map(|i| strided(i, n, k)).collect();
+                let first: Vec<usize> = (0..n).step_by(k).collect();
+                assert_eq!(order[..first.len()], first, "n {n}, k {k}");
+                let mut sorted = order.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, (0..n).collect::<Vec<_>>(), "n {n}, k {k}");
+            }
+        }
+    }
+}

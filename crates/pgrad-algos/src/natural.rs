@@ -1,0 +1,230 @@
+//! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
+
+use crate::algorithm::{BuildError, Setup};
+use crate::common::RolloutSettings;
+use pgrad_agent::{ActorCritic, AgentError, Fisher as FisherKind, Learner, Minibatches, Rollout, ValueChunk};
+use pgrad_num::cg::CgParams;
+use pgrad_num::{Record, RecordError, Team, kernels};
+use pgrad_optim::{Adam, AdamParams};
+use pgrad_rl::surrogate;
+use pgrad_settings::{above, choice, settings};
+
+choice! {
+    /// Which estimate of the Fisher matrix measures steps.
+    pub enum Fisher {
+        /// The Hessian of the mean divergence, the expectation over actions in closed form.
+        KlHessian = "kl-hessian",
+        /// The covariance of the scores of the actions that were taken.
+        Empirical = "empirical",
+    }
+}
+
+impl From<Fisher> for FisherKind {
+    fn from(f: Fisher) -> Self {
+        match f {
+            Fisher::KlHessian => Self::KlHessian,
+            Fisher::Empirical => Self::Empirical,
+        }
+    }
+}
+
+settings! {
+    /// The natural direction `F⁻¹ g`.
+    pub struct NaturalSettings {
+        /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
+        lambda: f64 = 0.95, range: 0.0..=1.0, source: "Stable-Baselines3 contrib, TRPO";
+        /// Shift and scale the advantages of an iteration to mean 0 and standard deviation 1.
+        normalize_advantage: bool = true, source: "Stable-Baselines3 contrib, TRPO";
+        /// Which estimate of the Fisher matrix measures steps.
+        fisher: Fisher = Fisher::KlHessian, source: "Schulman et al. 2015, Appendix C";
+        /// Every how manieth sample makes the Fisher matrix; the gradient takes all. Raising it saves time and
+        /// makes the direction noisier.
+        fisher_every: usize = 1, range: 1..=1_000_000, unit: "samples", source: "Schulman et al. 2015, Appendix C.1";
+        /// Most products with the Fisher matrix in a search for the direction.
+        cg_iterations: usize = 10, range: 1..=10_000, unit: "products", source: "Schulman et al. 2015, Appendix C";
+        /// Stop that search when the residual is this part of the gradient.
+        cg_tolerance: f64 = 1e-10, range: 0.0..=1.0, source: "OpenAI baselines, trpo_mpi";
+        /// Added to the diagonal of the Fisher matrix. Raising it shortens steps along directions in which the
+        /// policy hardly changes.
+        cg_damping: f64 = 0.1, range: 0.0..=1e6, source: "Stable-Baselines3 contrib, TRPO";
+    }
+}
+
+impl NaturalSettings {
+    /// When the search for the direction stops.
+    pub(crate) fn cg(&self) -> CgParams {
+        CgParams { max_iterations: self.cg_iterations, tolerance: self.cg_tolerance }
+    }
+}
+
+settings! {
+    /// The critic, fitted to the returns of each iteration after the policy's step.
+    pub struct CriticSettings {
+        /// Passes over the data of an iteration.
+        critic_epochs: usize = 10, range: 0..=1000, unit: "epochs", source: "Stable-Baselines3 contrib, TRPO";
+        /// Samples of a minibatch; at most those of an iteration.
+        minibatch_size: usize = 128, range: 1..=1_073_741_824, unit: "samples", source: "Stable-Baselines3 contrib, TRPO";
+        /// Step size of Adam.
+        critic_learning_rate: f64 = 1e-3, range: above(0.0), source: "Stable-Baselines3 contrib, TRPO";
+        /// Added to the root of the mean squared gradient in Adam.
+        adam_epsilon: f64 = 1e-5, range: above(0.0), source: "Stable-Baselines3, ActorCriticPolicy";
+    }
+}
+
+impl CriticSettings {
+    /// Checks that a minibatch fits into an iteration.
+    pub(crate) fn check(&self, rollout: &RolloutSettings) -> Result<(), BuildError> {
+        let (samples, size) = (rollout.samples(), self.minibatch_size);
+        if size > samples {
+            return Err(BuildError::Inconsistent {
+                key: "minibatch_size",
+                value: size.to_string(),
+                reason: format!(
+                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
+                    rollout.n_envs, rollout.n_steps
+                ),
+            });
+        }
+        if u32::try_from(samples).is_err() {
+            return Err(BuildError::Inconsistent {
+                key: "n_steps",
+                value: rollout.n_steps.to_string(),
+                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The critic's own problem: `(V_θ(s_t) − V_t^targ)²` over the samples of an iteration, by Adam.
+#[derive(Debug)]
+pub(crate) struct CriticFit {
+    config: CriticSettings,
+    learner: Learner,
+    minibatches: Minibatches,
+    adam: Adam<f32>,
+    gradient: Vec<f32>,
+}
+
+impl CriticFit {
+    /// A fit of batches of `samples` samples.
+    pub(crate) fn new(
+        config: &CriticSettings,
+        model: &ActorCritic,
+        samples: usize,
+        setup: &Setup<'_>,
+    ) -> Self {
+        let minibatches = Minibatches::new(samples, config.minibatch_size, setup.seed);
+        let params = AdamParams { epsilon: config.adam_epsilon, ..AdamParams::default() };
+        Self {
+            config: config.clone(),
+            learner: Learner::of_critic(model, minibatches.size(), setup.threads),
+            minibatches,
+            adam: Adam::new(model.critic().params.len(), params),
+            gradient: vec![0.0; model.theta.len()],
+        }
+    }
+
+    /// Fits the critic to the targets of `rollout`; returns the mean squared error on the way (NaN without an
+    /// epoch). `scale` multiplies the step size.
+    pub(crate) fn fit(
+        &mut self,
+        model: &mut ActorCritic,
+        rollout: &Rollout,
+        scale: f64,
+        team: &Team,
+    ) -> Result<f64, AgentError> {
+        let params = model.critic().params.clone();
+        let alpha = self.config.critic_learning_rate * scale;
+        let (mut loss, mut samples) = (0.0, 0);
+        for epoch in 0..self.config.critic_epochs {
+            self.minibatches.shuffle();
+            for minibatch in 0..self.minibatches.count() {
+                let ids = self.minibatches.get(minibatch);
+                let n = ids.len();
+                let sums = self.learner.gradient(
+                    model,
+                    rollout,
+                    ids,
+                    team,
+                    &mut self.gradient,
+                    |_| {},
+                    |v| {
+                        squared_error(v, n);
+                    },
+                );
+                let gradient = &self.gradient[params.clone()];
+                if !sums.value_loss.is_finite() {
+                    let (what, value) = ("value loss", sums.value_loss);
+                    return Err(AgentError::Loss { what, epoch, minibatch, value });
+                }
+                if let Some(i) = kernels::first_non_finite(gradient) {
+                    let (tensor, index) = model.parameter_name(params.start + i);
+                    return Err(AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[i] });
+                }
+                self.adam.step(&mut model.theta[params.clone()], gradient, alpha);
+                loss += sums.value_loss;
+                samples += n;
+            }
+        }
+        Ok(loss / samples as f64)
+    }
+
+    pub(crate) fn save(&self) -> Record {
+        let mut r = Record::new();
+        r.put_record("adam", self.adam.save());
+        r.put_record("minibatches", self.minibatches.save());
+        r
+    }
+    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        self.adam.load(&from.record("adam"))?;
+        self.minibatches.load(&from.record("minibatches"))
+    }
+}
+
+/// The gradient of `(V_θ(s_t) − V_t^targ)²`, averaged over a minibatch of `n`.
+fn squared_error(chunk: ValueChunk<'_>, n: usize) {
+    let ValueChunk { v, ret, d_v, work, sums, .. } = chunk;
+    surrogate::squared(v, ret, work, d_v);
+    sums.value_loss += 2.0 * kernels::sum(work);
+    kernels::scale((2.0 / n as f64) as f32, d_v);
+}
+
+/// The length `√(2δ / sᵀFs)` of the longest step along `s` whose divergence is `δ` in the quadratic model; 0 along a
+/// direction of no length.
+pub(crate) fn longest_step(delta: f64, s_f_s: f64) -> f64 {
+    if s_f_s > 0.0 { (2.0 * delta / s_f_s).sqrt() } else { 0.0 }
+}
+
+/// Floating-point operations of an iteration's learning for one sample, with one trial.
+pub(crate) fn natural_flops(model: &ActorCritic, natural: &NaturalSettings, critic: &CriticSettings) -> f64 {
+    let (net, value) = (&model.actor().net, &model.critic().net);
+    // A tangent goes through two products where a value goes through one, except at the input.
+    let jvp = net.vjp_flops();
+    let products = (natural.cg_iterations + 1) as f64 / natural.fisher_every as f64;
+    (2 * net.forward_flops() + net.vjp_flops()) as f64
+        + products * (jvp + net.vjp_flops()) as f64
+        + (model.value_flops() + critic.critic_epochs * (value.forward_flops() + value.vjp_flops())) as f64
+}
+
+/// The error of a gradient of the policy that is not finite.
+pub(crate) fn check_gradient(model: &ActorCritic, gradient: &[f32]) -> Result<(), AgentError> {
+    kernels::first_non_finite(gradient).map_or(Ok(()), |i| {
+        let (tensor, index) = model.parameter_name(model.actor().params.start + i);
+        Err(AgentError::Gradient { tensor, index, epoch: 0, minibatch: 0, value: gradient[i] })
+    })
+}
+
+/// The error of parameters of the policy that are not finite.
+pub(crate) fn check_step(model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
+    kernels::first_non_finite(theta).map_or(Ok(()), |i| {
+        let (tensor, index) = model.parameter_name(model.actor().params.start + i);
+        Err(AgentError::Step { tensor, index, value: theta[i] })
+    })
+}
+
+/// `θ = θ_old + step s`.
+pub(crate) fn move_along(theta_old: &[f32], step: f64, s: &[f32], theta: &mut [f32]) {
+    theta.copy_from_slice(theta_old);
+    kernels::axpy(step as f32, s, theta);
+}

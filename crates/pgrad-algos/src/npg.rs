@@ -1,0 +1,246 @@
+//! Natural policy gradient. Kakade 2002, "A Natural Policy Gradient", NIPS 14.
+//!
+//! `θ ← θ + α F⁻¹ ∇η(θ)`, with the Fisher matrix `F = E[ ∇ log π_θ(a|s) ∇ log π_θ(a|s)ᵀ ]` of the policy: the
+//! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the policy's
+//! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
+
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings};
+use crate::natural::{
+    CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step, move_along,
+    natural_flops,
+};
+use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, PolicyProblem, Rollout, Trunk};
+use pgrad_env::{EnvSpec, Episode};
+use pgrad_num::cg::{self, CgScratch};
+use pgrad_num::linop::{Damped, FnOp, quadratic_form};
+use pgrad_num::{Record, RecordError, Team, kernels};
+use pgrad_optim::{Local, LocalMetric, LocalTrial};
+use pgrad_rl::returns;
+use pgrad_settings::{Settings, above, choice, settings};
+
+/// The registry's line.
+pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
+    name: "npg",
+    title: "Natural policy gradient",
+    source: "Kakade 2002, NIPS 14",
+    config: || Box::new(NpgConfig::default()),
+};
+
+choice! {
+    /// How long a step is.
+    pub enum Step {
+        /// A fixed multiple of the natural gradient.
+        Fixed = "fixed",
+        /// As long as makes the mean divergence delta, to second order.
+        Kl = "kl",
+    }
+}
+
+settings! {
+    /// Natural policy gradient.
+    pub struct NpgSettings {
+        /// How long a step is.
+        step: Step = Step::Kl, source: "Kakade 2002; Rajeswaran et al. 2017, Algorithm 1";
+        /// The multiple of the natural gradient (alpha).
+        step_size: f64 = 0.1, range: above(0.0), source: "Tianshou, NPG";
+        /// Mean KL(old, new) of a step to second order (delta). Raising it makes steps longer.
+        delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Rajeswaran et al. 2017, Table 2";
+    }
+}
+
+/// All settings of NPG.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NpgConfig {
+    /// The rollout.
+    pub rollout: RolloutSettings,
+    /// The algorithm.
+    pub npg: NpgSettings,
+    /// The direction.
+    pub natural: NaturalSettings,
+    /// The critic.
+    pub critic: CriticSettings,
+    /// The networks.
+    pub model: ModelSettings,
+    /// Normalisation.
+    pub normalize: NormalizeSettings,
+}
+
+/// NPG at work.
+pub struct Npg {
+    config: NpgConfig,
+    steps: u64,
+    /// What divergences have left of the step size.
+    step_scale: f64,
+    model: ActorCritic,
+    rollout: Rollout,
+    problem: PolicyProblem,
+    critic: CriticFit,
+    /// `g`, `s`, `F s` and the parameters on trial.
+    vectors: [Vec<f32>; 4],
+    scratch: CgScratch<f32>,
+    observer: PhaseObserver,
+}
+
+impl std::fmt::Debug for Npg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Npg")
+            .field("config", &self.config)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Algorithm for Npg {
+    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
+        let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
+        let NpgConfig { npg: c, natural, .. } = config;
+        let (gamma, lambda) = (config.rollout.gamma as f32, natural.lambda as f32);
+        let [g, s, f_s, theta] = vectors;
+
+        observer(Phase::Collect);
+        rollout.collect(model, team)?; // run π_θ
+        observer(Phase::Learn);
+        rollout.evaluate(model, team)?; // V(s_t), and V of what follows
+        rollout.estimate(team, |p| {
+            let (v, ret) = (p.v, p.ret);
+            let mut adv = p.adv;
+            returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
+            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
+        })?;
+        problem.gather(model, rollout, natural.normalize_advantage, natural.fisher_every, team);
+        let mut local = problem.around(model, natural.fisher.into(), team);
+        let surrogate_old = local.gradient(g); // g = ∇η(θ)
+        check_gradient(model, g)?;
+        let product = FnOp::new(g.len(), |v: &[f32], out: &mut [f32]| local.fisher_mul(v, out));
+        let mut f = Damped { inner: product, damping: natural.cg_damping as f32 }; // F
+        let solved = cg::solve(&mut f, g, s, natural.cg(), scratch)?; // s = F⁻¹ ∇η
+        let s_f_s = quadratic_form(&mut f, s, f_s); // sᵀ F s
+        let theta_old = &model.theta[model.actor().params.clone()];
+        let alpha = self.step_scale * step_length(c, s_f_s);
+        move_along(theta_old, alpha, s, theta); // θ + α F⁻¹ ∇η
+        let taken = local.trial(theta);
+        let entropy = local.entropy();
+        check_step(model, theta)?;
+        let params = model.actor().params.clone();
+        model.theta[params].copy_from_slice(theta);
+        let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
+        self.steps += rollout.len() as u64;
+        observer(Phase::Done);
+        Ok(Report::default()
+            .with("learn/surrogate", taken.surrogate - surrogate_old)
+            .with("learn/kl", taken.kl)
+            .with("learn/largest_kl", taken.largest_kl)
+            .with("learn/step_size", alpha)
+            .with("learn/entropy", entropy)
+            .with("learn/value_loss", value_loss)
+            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
+            .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
+            .with("learn/cg_products", solved.iterations as f64)
+            .with("learn/cg_residual", solved.relative_residual))
+    }
+
+    fn start(&mut self) -> Result<(), AgentError> {
+        self.rollout.start()
+    }
+    fn observe_phases(&mut self, observer: PhaseObserver) {
+        self.observer = observer;
+    }
+    fn learn_flops(&self) -> f64 {
+        natural_flops(&self.model, &self.config.natural, &self.config.critic) * self.rollout.len() as f64
+    }
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+    fn steps_per_iteration(&self) -> u64 {
+        self.rollout.len() as u64
+    }
+    fn spec(&self) -> &EnvSpec {
+        self.rollout.spec()
+    }
+    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
+        Box::new(self.rollout.episodes())
+    }
+    fn obs_norm(&self) -> Option<&ObsNormalizer> {
+        self.rollout.obs_norm()
+    }
+    fn model(&self) -> &ActorCritic {
+        &self.model
+    }
+    fn scale_step_size(&mut self, factor: f64) {
+        self.step_scale *= factor;
+    }
+    fn save(&self) -> Record {
+        let mut r = Record::new();
+        r.put("steps", vec![self.steps]);
+        r.put("step_scale", vec![self.step_scale]);
+        r.put("theta", self.model.theta.clone());
+        r.put_record("critic", self.critic.save());
+        r.put_record("rollout", self.rollout.save());
+        r
+    }
+    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let theta = from.f32s("theta", self.model.theta.len())?;
+        if !kernels::all_finite(theta) {
+            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
+        }
+        self.model.theta.copy_from_slice(theta);
+        self.steps = from.u64("steps")?;
+        self.step_scale = from.f64("step_scale")?;
+        self.critic.load(&from.record("critic"))?;
+        self.rollout.load(&from.record("rollout"))
+    }
+}
+
+/// `α`: fixed, or such that `½ α² sᵀFs = δ`.
+fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
+    match c.step {
+        Step::Fixed => c.step_size,
+        Step::Kl => longest_step(c.delta, s_f_s),
+    }
+}
+
+impl AlgoConfig for NpgConfig {
+    fn parts(&self) -> Vec<&dyn Settings> {
+        vec![&self.rollout, &self.npg, &self.natural, &self.critic, &self.model, &self.normalize]
+    }
+    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
+        let Self { rollout, npg, natural, critic, model, normalize } = self;
+        vec![rollout, npg, natural, critic, model, normalize]
+    }
+    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
+        Box::new(self.clone())
+    }
+    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
+        self.critic.check(&self.rollout)
+    }
+    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        Ok(Box::new(Npg::new(self, setup)?))
+    }
+}
+
+impl Npg {
+    /// NPG with its environments, not yet started.
+    ///
+    /// # Errors
+    /// When settings do not fit together.
+    pub fn new(config: &NpgConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
+        let spec = (setup.make_env)(1).spec().clone();
+        config.check(&spec)?;
+        let model = config.model.build(&spec, Critic::State, Trunk::Separate, setup.seed)?;
+        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        let n_params = model.actor().net.n_params();
+        Ok(Self {
+            config: config.clone(),
+            steps: 0,
+            step_scale: 1.0,
+            problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
+            critic: CriticFit::new(&config.critic, &model, rollout.len(), setup),
+            vectors: std::array::from_fn(|_| vec![0.0; n_params]),
+            scratch: CgScratch::new(n_params),
+            observer: Box::new(drop),
+            model,
+            rollout,
+        })
+    }
+}
