@@ -141,7 +141,7 @@ pub enum AgentError {
     Natural(#[from] CgError),
     /// A step would make a parameter that is not finite.
     #[error("the step would make `{tensor}` at index {index} {value}; a smaller step size may help")]
-    Step {
+    Parameter {
         /// Name of the parameter.
         tensor: String,
         /// Index in that parameter.

@@ -61,7 +61,7 @@ settings! {
     /// The critic, fitted to the returns of each iteration after the policy's step.
     pub struct CriticSettings {
         /// Passes over the data of an iteration.
-        critic_epochs: usize = 10, range: 0..=1000, unit: "epochs", source: "Stable-Baselines3 contrib, TRPO";
+        critic_epochs: usize = 10, range: 1..=1000, unit: "epochs", source: "Stable-Baselines3 contrib, TRPO";
         /// Samples of a minibatch; at most those of an iteration.
         minibatch_size: usize = 128, range: 1..=1_073_741_824, unit: "samples", source: "Stable-Baselines3 contrib, TRPO";
         /// Step size of Adam.
@@ -125,8 +125,7 @@ impl CriticFit {
         }
     }
 
-    /// Fits the critic to the targets of `rollout`; returns the mean squared error on the way (NaN without an
-    /// epoch). `scale` multiplies the step size.
+    /// Fits the critic to the targets of `rollout`; returns the mean squared error on the way. `scale` multiplies the step size.
     pub(crate) fn fit(
         &mut self,
         model: &mut ActorCritic,
@@ -219,7 +218,7 @@ pub(crate) fn check_gradient(model: &ActorCritic, gradient: &[f32]) -> Result<()
 pub(crate) fn check_step(model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
     kernels::first_non_finite(theta).map_or(Ok(()), |i| {
         let (tensor, index) = model.parameter_name(model.actor().params.start + i);
-        Err(AgentError::Step { tensor, index, value: theta[i] })
+        Err(AgentError::Parameter { tensor, index, value: theta[i] })
     })
 }
 

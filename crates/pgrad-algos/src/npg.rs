@@ -43,9 +43,10 @@ settings! {
         /// How long a step is.
         step: Step = Step::Kl, source: "Kakade 2002; Rajeswaran et al. 2017, Algorithm 1";
         /// The multiple of the natural gradient (alpha).
-        step_size: f64 = 0.1, range: above(0.0), source: "Tianshou, NPG";
+        step_size: f64 = 0.1, range: above(0.0), source: "Tianshou, NPG", when: step is "fixed";
         /// Mean KL(old, new) of a step to second order (delta). Raising it makes steps longer.
-        delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Rajeswaran et al. 2017, Table 2";
+        delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Rajeswaran et al. 2017, Table 2",
+            when: step is "kl";
     }
 }
 

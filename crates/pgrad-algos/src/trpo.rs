@@ -49,9 +49,10 @@ settings! {
         /// What bounds a step.
         constraint: Constraint = Constraint::MeanKl, source: "Schulman et al. 2015, section 8.1";
         /// Largest KL(old, new) of a step (delta). Raising it makes steps longer.
-        delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Schulman et al. 2015, Table 2";
+        delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Schulman et al. 2015, Table 2",
+            when: constraint is "mean-kl" | "max-kl";
         /// Price of the mean KL(old, new) (C), in units of the surrogate. Raising it makes steps shorter.
-        penalty_coef: f64 = 10.0, range: above(0.0), unit: "per nat";
+        penalty_coef: f64 = 10.0, range: above(0.0), unit: "per nat", when: constraint is "penalty";
         /// Each step that the line search tries is this part of the one before.
         backtrack_ratio: f64 = 0.8, range: 0.01..=0.99, source: "Stable-Baselines3 contrib, TRPO";
         /// Most steps that it tries; when none is good, the policy stays as it is.

@@ -35,23 +35,59 @@ struct Method {
 
 const BOTH: &[ActionKind] = &[ActionKind::Discrete, ActionKind::Continuous];
 
-static METHODS: &[Method] = &[Method {
-    algo: "ppo",
-    pairs: &[
-        "n_envs=16",
-        "n_steps=8",
-        "minibatch_size=64",
-        "learning_rate=0.01",
-        "hidden=16",
-        "learning_rate_schedule=linear",
-    ],
-    variants: &[&["trunk=separate"], &["trunk=shared"]],
-    budget: 1.0,
-    endless: &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1", "learning_rate=0.02"],
-    no_bootstrap: &["bootstrap_time_limit=false"],
-    kinds: BOTH,
-    structured: true,
-}];
+/// Settings of NPG and TRPO for tasks this small: long steps, a critic that is fitted well.
+const NATURAL: &[&str] = &[
+    "n_envs=16",
+    "n_steps=8",
+    "minibatch_size=64",
+    "critic_learning_rate=0.02",
+    "hidden=16",
+    "cg_damping=0.01",
+    "delta=0.02",
+];
+
+/// The same under a time limit: whole paths.
+const NATURAL_ENDLESS: &[&str] = &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1"];
+
+static METHODS: &[Method] = &[
+    Method {
+        algo: "ppo",
+        pairs: &[
+            "n_envs=16",
+            "n_steps=8",
+            "minibatch_size=64",
+            "learning_rate=0.01",
+            "hidden=16",
+            "learning_rate_schedule=linear",
+        ],
+        variants: &[&["trunk=separate"], &["trunk=shared"]],
+        budget: 1.0,
+        endless: &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1", "learning_rate=0.02"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "npg",
+        pairs: NATURAL,
+        variants: &[&[], &["fisher=empirical"]],
+        budget: 1.0,
+        endless: NATURAL_ENDLESS,
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "trpo",
+        pairs: NATURAL,
+        variants: &[&[], &["constraint=max-kl", "delta=0.1"], &["constraint=penalty", "penalty_coef=5"]],
+        budget: 1.0,
+        endless: NATURAL_ENDLESS,
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+];
 
 /// Steps of the first budget: `iterations` of 128.
 fn steps(iterations: u64) -> u64 {

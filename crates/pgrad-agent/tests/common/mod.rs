@@ -35,12 +35,14 @@ pub struct Task {
     pub limit: Option<u32>,
     /// Factor on the rewards.
     pub scale: f64,
+    /// Factor on the observations.
+    pub obs_scale: f32,
     pub log: Log,
 }
 
 impl Task {
     pub fn new(action: Space, masked: bool, limit: Option<u32>) -> Self {
-        Self { action, masked, limit, scale: 1.0, log: Log::default() }
+        Self { action, masked, limit, scale: 1.0, obs_scale: 1.0, log: Log::default() }
     }
     pub fn make(&self) -> impl Fn(usize) -> Box<dyn BatchEnv> + use<> {
         let task = self.clone();
@@ -68,7 +70,7 @@ pub struct Recorder {
 
 impl Recorder {
     fn draw(&mut self, rng: &mut Stream) {
-        self.obs = (0..OBS).map(|_| rng.normal() as f32).collect();
+        self.obs = (0..OBS).map(|_| self.task.obs_scale * rng.normal() as f32).collect();
         self.mask = vec![true; self.task.action.mask_dim()];
         if self.task.masked {
             let mut from = 0;
