@@ -109,12 +109,12 @@ struct Lane {
 
 /// One thread's buffers for a chunk.
 #[derive(Debug)]
-struct ChunkWork {
-    actor: Tape<f32>,
-    critic: Tape<f32>,
-    x: Vec<f32>,
-    index_actions: Vec<u32>,
-    real_actions: Vec<f32>,
+pub(crate) struct ChunkWork {
+    pub(crate) actor: Tape<f32>,
+    pub(crate) critic: Tape<f32>,
+    pub(crate) x: Vec<f32>,
+    pub(crate) index_actions: Vec<u32>,
+    pub(crate) real_actions: Vec<f32>,
     masks: Vec<bool>,
     logp: [f32; CHUNK],
     logp_old: [f32; CHUNK],
@@ -123,7 +123,7 @@ struct ChunkWork {
     v_old: [f32; CHUNK],
     ret: [f32; CHUNK],
     work: [[f32; CHUNK]; 4],
-    d_out: Vec<f32>,
+    pub(crate) d_out: Vec<f32>,
 }
 
 /// Computes gradients of losses over minibatches, on a team of threads.
@@ -227,7 +227,7 @@ impl Learner {
 }
 
 impl ChunkWork {
-    fn new(model: &ActorCritic) -> Self {
+    pub(crate) fn new(model: &ActorCritic) -> Self {
         let dist = model.dist();
         let shape = model.shape();
         let (index_rows, real_rows) =
@@ -252,7 +252,7 @@ impl ChunkWork {
         }
     }
 
-    fn gather_obs(&mut self, set: SampleSet<'_>, ids: &[u32]) {
+    pub(crate) fn gather_obs(&mut self, set: SampleSet<'_>, ids: &[u32]) {
         let (n, dim) = (ids.len(), self.x.len() / CHUNK);
         for (j, id) in ids.iter().enumerate() {
             let (data, at) = set.get(*id);
@@ -262,8 +262,8 @@ impl ChunkWork {
         }
     }
 
-    /// Gathers what the policy's loss needs; returns whether the actions are masked.
-    fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> bool {
+    /// Gathers what a policy's loss needs; returns whether the actions are masked.
+    pub(crate) fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> bool {
         let n = ids.len();
         let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
         let masked = set.masked;
@@ -361,6 +361,16 @@ impl ChunkWork {
         part.net.vjp(&model.theta[part.params.clone()], x, &mut self.actor, d_out, &mut lane.gradient, None);
     }
 
+    /// Turns the policy's rows of the actor's outputs into the distribution's parameters.
+    pub(crate) fn prepare(&mut self, model: &ActorCritic, masked: bool, n: usize, first_row: usize) {
+        let dist = model.dist();
+        let rows = dist.n_outputs();
+        let out = &mut self.actor.outputs_mut()[first_row * n..(first_row + rows) * n];
+        let mask_rows = self.masks.len() / CHUNK;
+        let masks = masked.then(|| Cols::new(&self.masks[..mask_rows * n], mask_rows, n));
+        dist.prepare(ColsMut::new(out, rows, n), masks);
+    }
+
     fn policy_loss(
         &mut self,
         model: &ActorCritic,
@@ -373,16 +383,9 @@ impl ChunkWork {
         let dist = model.dist();
         let rows = dist.n_outputs();
         let span = first_row * n..(first_row + rows) * n;
-        let mut out = ColsMut::new(&mut self.actor.outputs_mut()[span.clone()], rows, n);
-        let mask_rows = self.masks.len() / CHUNK;
-        dist.prepare(out.reborrow(), masked.then(|| Cols::new(&self.masks[..mask_rows * n], mask_rows, n)));
-        let params = out.as_cols();
-        let action_rows = dist.action_rows();
-        let actions = if dist.is_discrete() {
-            Actions::Index(Cols::new(&self.index_actions[..action_rows * n], action_rows, n))
-        } else {
-            Actions::Real(Cols::new(&self.real_actions[..action_rows * n], action_rows, n))
-        };
+        self.prepare(model, masked, n, first_row);
+        let params = Cols::new(&self.actor.outputs()[span.clone()], rows, n);
+        let actions = gathered_actions(dist, &self.index_actions, &self.real_actions, n);
         dist.logp(params, actions, &mut self.logp[..n]);
         let d_out = &mut self.d_out[span];
         d_out.fill(0.0);
@@ -409,5 +412,20 @@ impl ChunkWork {
             work: &mut self.work[0][..n],
             sums: &mut lane.sums,
         });
+    }
+}
+
+/// The actions of `n` gathered samples, from the buffer that the distribution uses.
+pub(crate) fn gathered_actions<'a>(
+    dist: &ActionDist,
+    indices: &'a [u32],
+    reals: &'a [f32],
+    n: usize,
+) -> Actions<'a, f32> {
+    let rows = dist.action_rows();
+    if dist.is_discrete() {
+        Actions::Index(Cols::new(&indices[..rows * n], rows, n))
+    } else {
+        Actions::Real(Cols::new(&reals[..rows * n], rows, n))
     }
 }

@@ -11,11 +11,13 @@
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
 //! - [`Policy`]: what is left when training is over: it loads from bytes and acts;
 //! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed;
-//!   [`PolicyProblem`]: gradient, Fisher matrix and trials of the policy over all samples of a rollout.
+//!   [`PolicyProblem`]: gradient, Fisher matrix and trials of the policy over all samples of a rollout;
+//! - [`Curvature`]: its Kronecker factors, layer by layer, with the critic's beside them.
 //!
 //! **Must never know:** files, clocks, concrete environments, algorithms.
 
 pub mod bootstrap;
+mod curvature;
 mod error;
 mod fisher;
 mod learner;
@@ -28,6 +30,7 @@ mod policy;
 mod rollout;
 pub mod tensors;
 
+pub use curvature::Curvature;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;
 pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
