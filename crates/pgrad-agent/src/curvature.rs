@@ -183,7 +183,12 @@ impl ChunkWork {
             let actions = gathered_actions(dist, &self.index_actions, &self.real_actions, n);
             let d_out = &mut self.d_out[..outputs * n];
             d_out.fill(0.0);
-            dist.logp_vjp(params, actions, &[1.0; CHUNK][..n], ColsMut::new(&mut d_out[first * n..], rows, n));
+            dist.logp_vjp(
+                params,
+                actions,
+                &[1.0; CHUNK][..n],
+                ColsMut::new(&mut d_out[first * n..], rows, n),
+            );
             let d_out = Cols::new(d_out, outputs, n);
             part.net.add_cotangent_moments(theta, &mut self.actor, d_out, &mut lane.sums);
         }

@@ -73,7 +73,8 @@ fn slow(theta: &[f64], layer: &Layer, f: &dyn Fn(&[f64]) -> Vec<f64>) -> [Vec<f6
 fn factors_are_those_of_single_samples() {
     let team = Team::new(2).unwrap();
     for task in tasks(Some(7)) {
-        for (trunk, hidden) in [(Trunk::Separate, &[4, 3][..]), (Trunk::Shared, &[4]), (Trunk::Separate, &[])] {
+        for (trunk, hidden) in [(Trunk::Separate, &[4, 3][..]), (Trunk::Shared, &[4]), (Trunk::Separate, &[])]
+        {
             let Case { model, rollout, batch } = case(&task, trunk, hidden);
             let mut curvature = Curvature::new(&model, 2);
             curvature.measure(&model, &rollout, &team);

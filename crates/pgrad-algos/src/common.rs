@@ -149,6 +149,18 @@ impl RolloutSettings {
     pub(crate) fn samples(&self) -> usize {
         self.n_envs * self.n_steps
     }
+    /// Checks that the samples of an iteration can be numbered.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let samples = self.samples();
+        if u32::try_from(samples).is_err() {
+            return Err(BuildError::Inconsistent {
+                key: "n_steps",
+                value: self.n_steps.to_string(),
+                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+            });
+        }
+        Ok(())
+    }
     /// Builds the environments and their storage.
     pub(crate) fn build(
         &self,

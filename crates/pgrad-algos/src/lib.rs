@@ -5,6 +5,7 @@
 //!
 //! **Must never know:** concrete environments, files, clocks.
 
+pub mod acktr;
 mod algorithm;
 mod common;
 mod natural;
@@ -12,6 +13,7 @@ pub mod npg;
 pub mod ppo;
 pub mod trpo;
 
+pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 pub use common::{ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
 pub use natural::{CriticSettings, NaturalSettings};
@@ -33,7 +35,7 @@ pub struct AlgoEntry {
 }
 
 /// All algorithms.
-pub static REGISTRY: &[AlgoEntry] = &[npg::ENTRY, trpo::ENTRY, ppo::ENTRY];
+pub static REGISTRY: &[AlgoEntry] = &[acktr::ENTRY, npg::ENTRY, ppo::ENTRY, trpo::ENTRY];
 
 /// The algorithm called `name`.
 #[must_use]

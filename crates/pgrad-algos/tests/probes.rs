@@ -52,6 +52,27 @@ const NATURAL_ENDLESS: &[&str] = &["n_steps=40", "n_envs=4", "minibatch_size=40"
 
 static METHODS: &[Method] = &[
     Method {
+        algo: "acktr",
+        pairs: &[
+            "n_envs=16",
+            "n_steps=8",
+            "hidden=16",
+            "lambda=0.95",
+            "trust_region=0.01",
+            "learning_rate=0.7",
+            "stats_decay=0.9",
+            "momentum=0",
+            "max_grad_norm=none",
+            "entropy_coef=0.001",
+        ],
+        variants: &[&["trunk=separate"], &["trunk=shared"]],
+        budget: 1.0,
+        endless: &["n_steps=40", "n_envs=4", "lambda=1"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
         algo: "ppo",
         pairs: &[
             "n_envs=16",
