@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Heading of the part of an algorithm's page that explains what it logs.
 const METRICS_HEADING: &str = "## Logged metrics";
+/// The page that explains what is logged whatever the algorithm.
+const RUNS_PAGE: &str = "book/src/concepts/runs.md";
 
 /// Checks all documents; with `fix`, moves line numbers to where the quoted lines are now.
 ///
@@ -62,31 +64,36 @@ fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Every algorithm has a page that explains exactly what it and the driver log.
+/// Every algorithm has a page that explains exactly what it logs; what the driver logs for all of them is
+/// explained once.
 fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
-    let driver = read("crates/pgrad-run/src/driver.rs")?;
-    let mut found = Vec::new();
+    let mut all = logged(&read("crates/pgrad-run/src/driver.rs")?, "row.push(\"");
+    all.insert("step".to_owned());
+    let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
         let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };
         let Some(name) = between(entry, "name: \"", "\"") else { continue };
         let path = format!("book/src/algorithms/{name}.md");
-        let Ok(page) = read(&path) else {
-            found.push(format!("the algorithm `{name}` has no page {path}"));
-            continue;
-        };
-        let logged = logged(&source, ".with(\"").into_iter().chain(logged(&driver, "row.push(\""));
-        let logged: BTreeSet<String> = logged.chain(["step".to_owned()]).collect();
-        let explained = explained(&page);
-        for name in logged.difference(&explained) {
-            found.push(format!("{path}: `{name}` is logged but not explained under \"{METRICS_HEADING}\""));
-        }
-        for name in explained.difference(&logged) {
-            found.push(format!("{path}: `{name}` is explained but not logged"));
+        match read(&path) {
+            Ok(page) => found.extend(unexplained(&path, &page, &logged(&source, ".with(\""))),
+            Err(_) => found.push(format!("the algorithm `{name}` has no page {path}")),
         }
     }
     Ok(found)
+}
+
+/// Where the table of metrics of a page and what is logged differ.
+fn unexplained(path: &str, page: &str, logged: &BTreeSet<String>) -> Vec<String> {
+    let explained = explained(page);
+    let missing = logged
+        .difference(&explained)
+        .map(|name| format!("{path}: `{name}` is logged but not explained under \"{METRICS_HEADING}\""));
+    let extra = explained
+        .difference(logged)
+        .map(|name| format!("{path}: `{name}` is explained but not logged (what all log is in {RUNS_PAGE})"));
+    missing.chain(extra).collect()
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
