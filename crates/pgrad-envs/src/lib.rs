@@ -28,6 +28,7 @@ mod degris_mountain_car;
 mod degris_pendulum;
 mod kakade_lqg;
 mod kakade_mdp;
+pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
 mod pendulum;

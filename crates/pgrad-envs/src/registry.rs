@@ -13,7 +13,7 @@ pub struct EnvEntry {
     /// Makes a batch of so many copies (at least one).
     pub make: fn(usize) -> Box<dyn BatchEnv>,
     /// The same with tile-coded observations, `tiles:` before its name. [`find`] gives it only where the
-    /// observations can be tile-coded: its `make` panics elsewhere.
+    /// observations can be tile-coded: its `make` panics elsewhere. None where they are bits.
     pub tiled: Option<&'static EnvEntry>,
 }
 
@@ -38,6 +38,21 @@ fn tile_coded(task: Box<dyn BatchEnv>) -> Box<dyn BatchEnv> {
         Ok(coded) => Box::new(coded),
         Err(e) => panic!("`find` refuses a task that cannot be tile-coded: {e}"),
     }
+}
+
+macro_rules! minatar {
+    ($id:literal, $game:ident, $minimal:literal, $title:literal) => {
+        EnvEntry {
+            id: $id,
+            title: $title,
+            make: |n| {
+                use crate::minatar::{MinAtar, Rules, $game};
+                Box::new(MinAtar::<$game>::new(n, Rules { minimal_actions: $minimal, ..Rules::default() }))
+            },
+            // Bits have no range to be tiled.
+            tiled: None,
+        }
+    };
 }
 
 /// All environments, in the order in which they are listed.
@@ -74,6 +89,26 @@ pub static REGISTRY: &[EnvEntry] = &[
     entry!("KakadeMdp-v0", crate::KakadeMdp, "two states: cross to the one where staying pays more"),
     entry!("KakadeLqg-v0", crate::KakadeLqg, "keep a number near 0 that noise drives away"),
     entry!("BartoCartPole-v0", crate::BartoCartPole, "balance a pole on a cart with a push of any size"),
+    minatar!("MinAtar/Breakout-v1", Breakout, true, "break bricks with a ball, minimal action set"),
+    minatar!("MinAtar/Breakout-v0", Breakout, false, "break bricks with a ball, all six actions"),
+    minatar!("MinAtar/Asterix-v1", Asterix, true, "gather gold among enemies, minimal action set"),
+    minatar!("MinAtar/Asterix-v0", Asterix, false, "gather gold among enemies, all six actions"),
+    minatar!("MinAtar/Freeway-v1", Freeway, true, "cross eight lanes of cars, minimal action set"),
+    minatar!("MinAtar/Freeway-v0", Freeway, false, "cross eight lanes of cars, all six actions"),
+    minatar!(
+        "MinAtar/SpaceInvaders-v1",
+        SpaceInvaders,
+        true,
+        "shoot the aliens before they land, minimal action set"
+    ),
+    minatar!(
+        "MinAtar/SpaceInvaders-v0",
+        SpaceInvaders,
+        false,
+        "shoot the aliens before they land, all six actions"
+    ),
+    minatar!("MinAtar/Seaquest-v1", Seaquest, true, "rescue divers and come up for air, minimal action set"),
+    minatar!("MinAtar/Seaquest-v0", Seaquest, false, "rescue divers and come up for air, all six actions"),
 ];
 
 /// A name that no environment has.
@@ -114,9 +149,14 @@ impl UnknownEnv {
             |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
         let asked = plain(id);
         let limit = (asked.chars().count() / 3).max(1);
+        // And a name without the family before its slash.
+        let distance = |id: &str| {
+            let own = id.rsplit('/').next().unwrap_or_default();
+            [id, own].map(|name| strsim::damerau_levenshtein(&asked, &plain(name))).into_iter().min()
+        };
         let suggestion = REGISTRY
             .iter()
-            .map(|e| (strsim::damerau_levenshtein(&asked, &plain(e.id)), e.id))
+            .filter_map(|e| Some((distance(e.id)?, e.id)))
             .filter(|(distance, _)| *distance <= limit)
             .min_by_key(|(distance, _)| *distance)
             .map(|(_, id)| id);
@@ -177,6 +217,10 @@ mod tests {
             ("mountain car", "MountainCar-v0"),
             ("MountainCarContinous-v0", "MountainCarContinuous-v0"),
             ("Acrobat-v1", "Acrobot-v1"),
+            ("minatar/breakout", "MinAtar/Breakout-v1"),
+            ("MinAtar/SpaceInvader-v1", "MinAtar/SpaceInvaders-v1"),
+            ("space_invaders", "MinAtar/SpaceInvaders-v1"),
+            ("Seaquest-v5", "MinAtar/Seaquest-v1"),
         ] {
             let m = message(wrong);
             assert!(m.contains(&format!("`{wrong}` (did you mean `{meant}`?)")), "{m}");
@@ -191,7 +235,11 @@ mod tests {
     #[test]
     fn a_name_with_tiles_before_it_is_the_same_task() {
         for e in REGISTRY {
-            let tiled = e.tiled.unwrap();
+            let Some(tiled) = e.tiled else {
+                let error = find(&format!("tiles:{}", e.id)).unwrap_err();
+                assert!(matches!(error.untiled, Some(TileError::NotBox { .. })), "{error}");
+                continue;
+            };
             assert_eq!(tiled.id, format!("tiles:{}", e.id));
             let Ok(found) = find(tiled.id) else { continue };
             let (env, plain) = ((found.make)(2), (e.make)(2));

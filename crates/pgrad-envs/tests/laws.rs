@@ -159,8 +159,8 @@ fn stepping_allocates_nothing() {
     for e in REGISTRY {
         let mut envs = VecEnv::new((e.make)(64), 1, 0);
         envs.start().unwrap();
-        // Long enough that every episode has ended once.
-        let steps = envs.spec().max_episode_steps.map_or(1100, |limit| limit.max(1000) + 100);
+        // Long enough that every episode has ended once; without a limit the longest has 2501 steps (Freeway).
+        let steps = envs.spec().max_episode_steps.map_or(2600, |limit| limit.max(1000) + 100);
         envs.reserve_episodes(64 * steps as usize);
         let mut random = RandomActions::new(&envs.spec().action, 64, 1, 0);
         assert_allocates_nothing(|| {

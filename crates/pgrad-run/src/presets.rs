@@ -28,6 +28,11 @@ pub static PRESETS: &[Preset] = &[
     preset!("MountainCar-v0", "ppo"),
     preset!("MountainCarContinuous-v0", "ppo"),
     preset!("Pendulum-v1", "ppo"),
+    preset!("MinAtar/Breakout-v1", "ppo"),
+    preset!("MinAtar/Asterix-v1", "ppo"),
+    preset!("MinAtar/Freeway-v1", "ppo"),
+    preset!("MinAtar/SpaceInvaders-v1", "ppo"),
+    preset!("MinAtar/Seaquest-v1", "ppo"),
 ];
 
 /// The preset of `algo` for `env`.

@@ -108,8 +108,10 @@ pub struct EmbeddedStudy {
 }
 
 /// All studies that come with pgrad.
-pub static STUDIES: &[EmbeddedStudy] =
-    &[EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") }];
+pub static STUDIES: &[EmbeddedStudy] = &[
+    EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
+    EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
+];
 
 /// Which score of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
