@@ -2,11 +2,13 @@
 
 use crate::algorithm::{BuildError, Setup};
 use pgrad_agent::{
-    ActorCritic, Critic, ModelShape, ObsNormalizer, RewardNormalizer, Rollout, RolloutShape,
+    ActorCritic, Critic, EpisodesShape, ModelShape, ObsNormalizer, RewardNormalizer, Rollout, RolloutShape,
     Trunk as ModelTrunk,
 };
 use pgrad_env::EnvSpec;
 use pgrad_nn::Activation as NnActivation;
+use pgrad_num::{Record, RecordError, kernels};
+use pgrad_optim::{Adam, AdamParams};
 use pgrad_settings::{above, choice, settings};
 
 choice! {
@@ -64,6 +66,23 @@ settings! {
         /// Environments of one shard, which one thread collects without waiting for the others; without a
         /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
         /// is not.
+        envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
+    }
+}
+
+settings! {
+    /// Whole episodes: data of one iteration.
+    pub struct EpisodeSettings {
+        /// Environments stepped together (N).
+        n_envs: usize = 1, range: 1..=65_536, unit: "environments", source: "Williams 1992, section 6";
+        /// Whole episodes of an iteration (K), shared out evenly; at least one for each environment. More of them
+        /// make the gradient less noisy, and updates rarer.
+        n_episodes: usize = 1, range: 1..=1_048_576, unit: "episodes", source: "Williams 1992, section 6";
+        /// Discount of what comes later.
+        gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
+        /// Environments of one shard, which one thread collects without waiting for the others; without a
+        /// number, half of `n_envs`, but at least 4 and at most 32. A shard goes on until the last of its
+        /// environments has played its episodes. Part of the results: the number of threads is not.
         envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
     }
 }
@@ -144,6 +163,96 @@ impl ModelSettings {
     }
 }
 
+/// Environments of a shard, where nobody says how many.
+fn default_shard(n_envs: usize) -> usize {
+    n_envs.div_ceil(2).clamp(4, 32)
+}
+
+impl NormalizeSettings {
+    /// The normalisers of `n_envs` environments with observations of `obs_dim` numbers.
+    pub(crate) fn build(
+        &self,
+        n_envs: usize,
+        obs_dim: usize,
+        gamma: f64,
+    ) -> (Option<ObsNormalizer>, Option<RewardNormalizer>) {
+        let obs = self.normalize_obs.then(|| ObsNormalizer::new(obs_dim, self.clip_obs));
+        let reward = self.normalize_reward.then(|| RewardNormalizer::new(n_envs, gamma, self.clip_reward));
+        (obs, reward)
+    }
+}
+
+impl EpisodeSettings {
+    /// Refuses fewer episodes than environments.
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        if self.n_episodes < self.n_envs {
+            return Err(BuildError::Inconsistent {
+                key: "n_episodes",
+                value: self.n_episodes.to_string(),
+                reason: format!(
+                    "each of the n_envs = {} environments plays one episode at least",
+                    self.n_envs
+                ),
+            });
+        }
+        Ok(())
+    }
+    /// Builds the environments and their storage.
+    pub(crate) fn build(
+        &self,
+        bootstrap_truncated: bool,
+        normalize: &NormalizeSettings,
+        model: &ActorCritic,
+        setup: &Setup<'_>,
+    ) -> Rollout {
+        let shape = EpisodesShape {
+            n_envs: self.n_envs,
+            n_episodes: self.n_episodes,
+            envs_per_shard: self.envs_per_shard.unwrap_or(default_shard(self.n_envs)),
+            bootstrap_truncated,
+        };
+        let (obs, reward) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
+        Rollout::whole_episodes(shape, setup.make_env, model, obs, reward, setup.seed, setup.threads)
+    }
+}
+
+/// How a gradient becomes a step.
+#[derive(Clone, Debug)]
+pub(crate) enum StepRule {
+    /// Down the gradient.
+    Sgd,
+    /// Adam.
+    Adam(Adam<f32>),
+}
+
+impl StepRule {
+    /// Adam at rest, for `n` parameters.
+    pub(crate) fn adam(n: usize, epsilon: f64) -> Self {
+        Self::Adam(Adam::new(n, AdamParams { epsilon, ..AdamParams::default() }))
+    }
+    /// One step down the gradient with step size `alpha`.
+    pub(crate) fn step(&mut self, theta: &mut [f32], gradient: &[f32], alpha: f64) {
+        match self {
+            Self::Sgd => kernels::axpy(-alpha as f32, gradient, theta),
+            Self::Adam(adam) => adam.step(theta, gradient, alpha),
+        }
+    }
+    /// Saves the state, if there is any.
+    pub(crate) fn save(&self) -> Record {
+        match self {
+            Self::Sgd => Record::new(),
+            Self::Adam(adam) => adam.save(),
+        }
+    }
+    /// Restores what was saved.
+    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        match self {
+            Self::Sgd => Ok(()),
+            Self::Adam(adam) => adam.load(from),
+        }
+    }
+}
+
 impl RolloutSettings {
     /// Samples of an iteration, `N T`.
     pub(crate) fn samples(&self) -> usize {
@@ -171,14 +280,10 @@ impl RolloutSettings {
         let shape = RolloutShape {
             n_envs: self.n_envs,
             n_steps: self.n_steps,
-            envs_per_shard: self.envs_per_shard.unwrap_or(self.n_envs.div_ceil(2).clamp(4, 32)),
+            envs_per_shard: self.envs_per_shard.unwrap_or(default_shard(self.n_envs)),
             bootstrap_truncated: self.bootstrap_time_limit,
         };
-        let obs_dim = model.shape().obs_dim;
-        let obs_norm = normalize.normalize_obs.then(|| ObsNormalizer::new(obs_dim, normalize.clip_obs));
-        let reward_norm = normalize
-            .normalize_reward
-            .then(|| RewardNormalizer::new(self.n_envs, self.gamma, normalize.clip_reward));
+        let (obs_norm, reward_norm) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
         Rollout::new(shape, setup.make_env, model, obs_norm, reward_norm, setup.seed, setup.threads)
     }
 }

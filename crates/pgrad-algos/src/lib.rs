@@ -11,14 +11,16 @@ mod common;
 mod natural;
 pub mod npg;
 pub mod ppo;
+pub mod reinforce;
 pub mod trpo;
 
 pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-pub use common::{ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
+pub use common::{EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
 pub use natural::{CriticSettings, NaturalSettings};
 pub use npg::{Npg, NpgConfig, NpgSettings};
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
+pub use reinforce::{Reinforce, ReinforceConfig, ReinforceSettings};
 pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
 
 /// An algorithm of the registry.
@@ -35,7 +37,7 @@ pub struct AlgoEntry {
 }
 
 /// All algorithms.
-pub static REGISTRY: &[AlgoEntry] = &[acktr::ENTRY, npg::ENTRY, ppo::ENTRY, trpo::ENTRY];
+pub static REGISTRY: &[AlgoEntry] = &[acktr::ENTRY, npg::ENTRY, ppo::ENTRY, reinforce::ENTRY, trpo::ENTRY];
 
 /// The algorithm called `name`.
 #[must_use]

@@ -90,6 +90,29 @@ static METHODS: &[Method] = &[
         structured: true,
     },
     Method {
+        algo: "reinforce",
+        pairs: &[
+            "n_envs=16",
+            "n_episodes=16",
+            "optimizer=adam",
+            "learning_rate=0.01",
+            "hidden=16",
+            "learning_rate_schedule=linear",
+        ],
+        // Only the learnt baseline has a value to look at, and its step size.
+        variants: &[
+            &["psi=total"],
+            &["psi=to-go"],
+            &["psi=to-go", "discount_states=true"],
+            &["psi=baseline", "value_learning_rate=0.02"],
+        ],
+        budget: 1.0,
+        endless: &["n_envs=4", "n_episodes=4", "psi=baseline", "value_learning_rate=0.05"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
         algo: "npg",
         pairs: NATURAL,
         variants: &[&[], &["fisher=empirical"]],

@@ -14,7 +14,7 @@
 //! | function | Ψ of Schulman et al. 2016 | |
 //! |---|---|---|
 //! | [`total_return`] | 1 | the whole path's return, at every step |
-//! | [`reward_to_go`] | 2; minus a baseline 3 | |
+//! | [`reward_to_go`] | 2; minus a baseline ([`subtract`]) 3 | [`discount`] weighs both from the start of the path |
 //! | [`td_residual`] | 6 | |
 //! | [`n_step`], [`lambda_return`] | estimates of `Q(s_t, a_t)`: 4; minus `v` 5 | |
 //! | [`gae`] | 5 | λ = 0: [`td_residual`]; λ = 1: bootstrapped [`reward_to_go`] − `v` |
@@ -310,4 +310,34 @@ pub fn add<R: Real>(a: Tb<'_, R>, b: Tb<'_, R>, mut out: TbMut<'_, R>) {
             *o = *a + *b;
         }
     });
+}
+
+/// `out = a - b`: from returns and a baseline the weights `Ψ_t = G_t - b(s_t)` (Ψ3 of Schulman et al. 2016).
+///
+/// # Panics
+/// When the shapes differ.
+pub fn subtract<R: Real>(a: Tb<'_, R>, b: Tb<'_, R>, mut out: TbMut<'_, R>) {
+    same_shape(&out, &[a, b]);
+    simd!(|| {
+        for (o, (a, b)) in out.data_mut().iter_mut().zip(a.data().iter().zip(b.data())) {
+            *o = *a - *b;
+        }
+    });
+}
+
+/// Scales row `t` by `γ^k`, where `k` is the number of steps since the first row of its path in the batch: with
+/// rewards-to-go the gradient of the discounted return from the start of the path (Sutton and Barto 2018, section
+/// 13.3, box).
+///
+/// # Panics
+/// When shapes differ.
+pub fn discount<R: Real>(carry: Tb<'_, R>, gamma: R, mut psi: TbMut<'_, R>) {
+    same_shape(&psi, &[carry]);
+    for b in 0..carry.b() {
+        let mut weight = R::ONE;
+        for t in 0..carry.t() {
+            psi.row_mut(t)[b] *= weight;
+            weight = if carry.row(t)[b] == R::ZERO { R::ONE } else { weight * gamma };
+        }
+    }
 }

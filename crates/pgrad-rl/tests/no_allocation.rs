@@ -92,6 +92,8 @@ fn surrogates_and_returns_do_not_allocate() {
             TbMut::new(&mut o1, t, b),
             TbMut::new(&mut o2, t, b),
         );
+        returns::subtract(r, v, TbMut::new(&mut o1, t, b));
+        returns::discount(c, 0.9, TbMut::new(&mut o1, t, b));
         returns::standardize(&mut o1);
     });
 }

@@ -236,6 +236,28 @@ fn reward_to_go_and_total_return_are_plain_sums() {
 }
 
 #[test]
+fn a_baseline_is_taken_off_and_states_are_discounted_from_the_start_of_their_path() {
+    let gamma = 0.97f64;
+    for batch in batches() {
+        let (v, carry) = (batch.tb(&batch.v), batch.tb(&batch.carry));
+        let to_go = batch.reward_to_go(gamma, true);
+        let psi = batch.run(|out| returns::subtract(batch.tb(&to_go), v, out));
+        let end = |p: &Path, k: usize| -> f64 {
+            let n = p.rewards.len();
+            let rewards: f64 = (k..n).map(|i| gamma.powi((i - k) as i32) * p.rewards[i]).sum();
+            rewards + gamma.powi((n - k) as i32) * p.values[n]
+        };
+        assert_close(&psi, &batch.slow(|p, k| end(p, k) - p.values[k]));
+        let weighed = batch.run(|mut out| {
+            out.data_mut().copy_from_slice(&psi);
+            returns::discount(carry, gamma, out);
+        });
+        let slow = batch.slow(|p, k| gamma.powi(k as i32) * (end(p, k) - p.values[k]));
+        assert_close(&weighed, &slow);
+    }
+}
+
+#[test]
 fn reward_to_go_reads_values_at_the_ends_of_paths_only() {
     let mut batch = Batch::random(20, 8, 3);
     let clean = batch.reward_to_go(0.97, true);
