@@ -10,7 +10,7 @@
 //! that move at every step change the meaning of what traces have gathered.
 
 use crate::rollout::{action_rows, mask_rows, transpose};
-use crate::{ActorCritic, AgentError};
+use crate::{ActorCritic, AgentError, Critic};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
 use pgrad_nn::Tape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
@@ -40,6 +40,9 @@ pub struct Transition<'a> {
     pub reward: f32,
     /// `s_{t+1}`, `[obs_dim x 1]`: the final observation where the episode ended.
     pub next_obs: Cols<'a, f32>,
+    /// Which alternatives were allowed in `s_{t+1}`, one column, where the episode ended there; `None`
+    /// elsewhere and without masks.
+    pub next_mask: Option<Cols<'a, bool>>,
     /// How the step ended.
     pub end: End,
 }
@@ -305,16 +308,21 @@ impl Stepper {
         let (episode, step) = self.taken.places[b];
         let n = self.env.len();
         let taken = &self.taken;
+        let masked = !taken.masks.is_empty();
         Transition {
             env: b,
             episode,
             step,
             obs: column(&taken.obs, b, n),
             action: action(taken, b, n),
-            mask: (!taken.masks.is_empty()).then(|| column(&taken.masks, b, n)),
+            mask: masked.then(|| column(&taken.masks, b, n)),
             logp: taken.logp[b],
             reward: self.reward[b],
             next_obs: column(&self.next_obs, b, n),
+            next_mask: (masked && self.ends[b] != End::Running).then(|| {
+                let mask = self.env.final_mask(b);
+                Cols::new(mask, mask.len(), 1)
+            }),
             end: self.ends[b],
         }
     }
@@ -506,9 +514,25 @@ impl PointGradients {
         part.net.vjp(theta, t.obs, &mut self.actor, Cols::new(d_out, d_out.len(), 1), score, None);
         logp[0]
     }
-    /// The policy's raw outputs in `obs`, `[n_outputs x 1]`.
-    pub fn policy<'t>(&'t mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> ColsMut<'t, f32> {
-        model.policy_outputs(obs, &mut self.actor)
+    /// `Σ_a π_θ(a|s) Q_w(s, a)` over the alternatives that `mask` allows: the value of a state of which no
+    /// action was drawn. Not finite when nothing is allowed.
+    ///
+    /// # Panics
+    /// When the critic is not one of actions.
+    pub fn expected_value(
+        &mut self,
+        model: &ActorCritic,
+        obs: Cols<'_, f32>,
+        mask: Option<Cols<'_, bool>>,
+    ) -> f32 {
+        assert_eq!(model.shape().critic, Critic::Action, "the critic tells of every action");
+        let mut out = model.policy_outputs(obs, &mut self.actor);
+        model.dist().prepare(out.reborrow(), mask);
+        let tape = self.critic.as_mut();
+        let q = model.values(obs, tape.unwrap_or_else(|| panic!("this model is a policy alone")));
+        let logp = self.actor.outputs();
+        let mean: f64 = logp.iter().zip(q).map(|(l, q)| f64::from(l.exp()) * f64::from(*q)).sum();
+        mean as f32
     }
     /// `V_w(s)`, or `Q_w(s, a)` of every action.
     ///

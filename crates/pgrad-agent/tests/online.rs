@@ -67,6 +67,9 @@ fn transitions_are_what_the_environments_saw() {
                 assert_eq!(got.mask.map(|m| m.data().to_vec()), task.masked.then(|| seen.mask.clone()));
                 assert_eq!(numbers(got.action), (seen.index.clone(), seen.real.clone()));
                 assert_eq!((got.reward, got.end), (seen.reward as f32, seen.end));
+                let ended = seen.end != End::Running;
+                let next_mask = (task.masked && ended).then(|| seen.next_mask.clone());
+                assert_eq!(got.next_mask.map(|m| m.data().to_vec()), next_mask);
                 assert_eq!(got.continues(), seen.end == End::Running);
                 ends[seen.end as usize] += 1;
                 at[b] = if got.continues() { (at[b].0, at[b].1 + 1) } else { (at[b].0 + 1, 0) };
@@ -186,6 +189,27 @@ fn the_gradient_of_one_actions_value_leaves_the_others_out() {
             [2.0, 1.0].iter().flat_map(|g| (0..3).map(move |i| if i == a { *g } else { 0.0 })).collect();
         assert_eq!(gradient, expected);
     }
+}
+
+#[test]
+fn the_expected_value_is_the_slow_sum() {
+    let model = model(2, Space::Discrete { n: 3 }, &[4], Critic::Action);
+    let mut point = PointGradients::new(&model);
+    let x = [0.3, -1.2];
+    let obs = pgrad_num::Cols::new(&x, 2, 1);
+    let q = wide(point.values(&model, obs));
+    let mut tape = model.actor().net.tape(1);
+    let z = wide(model.policy_outputs(obs, &mut tape).as_cols().data());
+    for allowed in [[true; 3], [true, false, true], [false, true, false]] {
+        let p: Vec<f64> = (0..3).map(|a| if allowed[a] { z[a].exp() } else { 0.0 }).collect();
+        let slow = p.iter().zip(&q).map(|(p, q)| p * q).sum::<f64>() / p.iter().sum::<f64>();
+        let got = point.expected_value(&model, obs, Some(pgrad_num::Cols::new(&allowed, 3, 1)));
+        assert!((f64::from(got) - slow).abs() < 1e-5, "{got}, {slow}");
+        if allowed == [true; 3] {
+            assert_eq!(point.expected_value(&model, obs, None), got);
+        }
+    }
+    assert!(point.expected_value(&model, obs, Some(pgrad_num::Cols::new(&[false; 3], 3, 1))).is_nan());
 }
 
 #[test]

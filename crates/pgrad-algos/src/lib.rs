@@ -8,19 +8,30 @@
 pub mod acktr;
 mod algorithm;
 mod common;
+pub mod nac;
 mod natural;
 pub mod npg;
+mod online;
 pub mod ppo;
+pub mod qac;
 pub mod reinforce;
+pub mod td_ac;
 pub mod trpo;
 
 pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-pub use common::{EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, TrunkSettings};
+pub use common::{
+    Activation, EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, Schedule, Trunk,
+    TrunkSettings,
+};
+pub use nac::{Nac, NacConfig, NacSettings};
 pub use natural::{CriticSettings, NaturalSettings};
 pub use npg::{Npg, NpgConfig, NpgSettings};
+pub use online::OnlineSettings;
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
+pub use qac::{Qac, QacConfig, QacSettings};
 pub use reinforce::{Reinforce, ReinforceConfig, ReinforceSettings};
+pub use td_ac::{TdAc, TdAcConfig, TdAcSettings};
 pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
 
 /// An algorithm of the registry.
@@ -37,7 +48,16 @@ pub struct AlgoEntry {
 }
 
 /// All algorithms.
-pub static REGISTRY: &[AlgoEntry] = &[acktr::ENTRY, npg::ENTRY, ppo::ENTRY, reinforce::ENTRY, trpo::ENTRY];
+pub static REGISTRY: &[AlgoEntry] = &[
+    acktr::ENTRY,
+    nac::ENTRY,
+    npg::ENTRY,
+    ppo::ENTRY,
+    qac::ENTRY,
+    reinforce::ENTRY,
+    td_ac::ENTRY,
+    trpo::ENTRY,
+];
 
 /// The algorithm called `name`.
 #[must_use]

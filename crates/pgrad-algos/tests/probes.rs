@@ -29,7 +29,7 @@ struct Method {
     no_bootstrap: &'static [&'static str],
     /// Kinds of actions that it is defined for.
     kinds: &'static [ActionKind],
-    /// Whether it is defined for several choices at once, and for masks.
+    /// Whether it is defined for several choices at once. Masks are for all of them.
     structured: bool,
 }
 
@@ -129,6 +129,64 @@ static METHODS: &[Method] = &[
         budget: 1.0,
         endless: NATURAL_ENDLESS,
         no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "qac",
+        pairs: &[
+            "n_envs=4",
+            "n_steps=16",
+            "hidden=16",
+            "alpha_theta=0.01",
+            "alpha_w=0.05",
+            "step_size_schedule=linear",
+        ],
+        variants: &[&[]],
+        budget: 4.0,
+        endless: &[],
+        no_bootstrap: &[],
+        // Its critic has an output for each action.
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "td-ac",
+        pairs: &[
+            "n_envs=4",
+            "n_steps=16",
+            "hidden=16",
+            "alpha_theta=0.01",
+            "alpha_w=0.05",
+            "step_size_schedule=linear",
+        ],
+        variants: &[
+            &["lambda_policy=0", "lambda_value=0"],
+            &["lambda_policy=0.8", "lambda_value=0.8", "discount_policy=false"],
+        ],
+        budget: 4.0,
+        // From whole returns: every step of the trace counts, so that each may be smaller.
+        endless: &["n_envs=1", "lambda_value=1", "alpha_w=0.005"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "nac",
+        pairs: &[
+            "n_envs=1",
+            "n_steps=64",
+            // Linear: the features of a network change with its parameters, and a step along them may be far too large.
+            "hidden=",
+            "alpha_theta=0.001",
+            "alpha_w=0.05",
+            "alpha_advantage=0.004",
+            "step_size_schedule=linear",
+        ],
+        variants: &[&[]],
+        budget: 1.5,
+        endless: &[],
+        no_bootstrap: &[],
         kinds: BOTH,
         structured: true,
     },
@@ -316,7 +374,7 @@ fn several_choices_and_switches_are_learnt_at_once() {
 
 #[test]
 fn a_mask_is_obeyed_while_learning() {
-    for m in METHODS.iter().filter(|m| m.structured) {
+    for m in METHODS {
         // A forbidden action has no reward, and would stop the run.
         let algo = train(m, &MaskedAction::default(), steps(150), &[]);
         let mut policy = algo.policy(1);

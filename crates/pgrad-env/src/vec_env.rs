@@ -34,6 +34,8 @@ pub struct VecEnv {
     returns: Vec<f64>,
     obs: Vec<f32>,
     final_obs: Vec<f32>,
+    /// A row for each environment.
+    final_masks: Vec<bool>,
     rewards: Vec<f64>,
     ends: Vec<End>,
     finished: Vec<Episode>,
@@ -87,7 +89,6 @@ impl VecEnv {
         Self {
             choices: spec.action.choices(),
             column: vec![0.0; dim],
-            spec,
             first,
             rngs: (0..n).map(|b| Stream::new(seed, STREAM_ENV, (first + b) as u32)).collect(),
             elapsed: vec![0; n],
@@ -95,9 +96,11 @@ impl VecEnv {
             returns: vec![0.0; n],
             obs: vec![0.0; dim * n],
             final_obs: vec![0.0; dim * n],
+            final_masks: vec![true; spec.action.mask_dim() * n],
             rewards: vec![0.0; n],
             ends: vec![End::Running; n],
             finished: Vec::new(),
+            spec,
             env,
         }
     }
@@ -158,6 +161,13 @@ impl VecEnv {
     #[must_use]
     pub fn final_obs(&self) -> Cols<'_, f32> {
         Cols::new(&self.final_obs, self.spec.observation.obs_dim(), self.len())
+    }
+    /// Which alternatives the final state of environment `b` allowed ([`Space::mask_dim`](crate::Space::mask_dim)
+    /// entries), where its last step ended an episode. Not checked: a terminal state may allow nothing.
+    #[must_use]
+    pub fn final_mask(&self, b: usize) -> &[bool] {
+        let rows = self.final_masks.len() / self.len();
+        &self.final_masks[b * rows..(b + 1) * rows]
     }
     /// Rewards of the last step.
     #[must_use]
@@ -261,6 +271,12 @@ impl VecEnv {
                 end: self.ends[b],
                 env: self.first + b,
             });
+            if self.spec.masks_actions {
+                let rows = self.final_masks.len() / n;
+                let mask = &mut self.final_masks[b * rows..(b + 1) * rows];
+                mask.fill(true);
+                self.env.action_mask(b, mask);
+            }
             self.env.reset(b, &mut self.rngs[b]);
             self.elapsed[b] = 0;
             self.returns[b] = 0.0;

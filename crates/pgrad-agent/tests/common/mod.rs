@@ -22,6 +22,8 @@ pub struct Seen {
     pub end: End,
     /// The observation that followed: the final one where the episode ended.
     pub next: Vec<f32>,
+    /// The mask of that observation.
+    pub next_mask: Vec<bool>,
 }
 
 /// The steps of each environment of a run.
@@ -123,7 +125,8 @@ impl Env for Recorder {
             (false, true) => End::Truncated,
             (false, false) => End::Running,
         };
-        let seen = Seen { obs: shown, mask, index, real, reward, end, next: self.obs.clone() };
+        let (next, next_mask) = (self.obs.clone(), self.mask.clone());
+        let seen = Seen { obs: shown, mask, index, real, reward, end, next, next_mask };
         self.task.log.lock().unwrap()[self.number.unwrap()].push(seen);
         obs.write(&self.obs);
         // The time limit is not the environment's business.

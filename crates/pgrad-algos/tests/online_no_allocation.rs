@@ -1,0 +1,38 @@
+//! Methods that learn at every step allocate nothing once they are warm.
+
+use pgrad_algos::Setup;
+use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction};
+use pgrad_env::{BatchEnv, Each};
+use pgrad_num::Team;
+use pgrad_settings::apply_pair;
+use pgrad_testkit::{CountingAllocator, allocations_during};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
+
+#[test]
+fn an_iteration_allocates_nothing() {
+    assert!(
+        allocations_during(|| std::hint::black_box(vec![1u8])) > 0,
+        "the counting allocator is installed"
+    );
+    let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
+    let endless =
+        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 3))) };
+    let team = Team::new(1).unwrap();
+    for name in ["qac", "td-ac", "nac"] {
+        for make in [&masked as &dyn Fn(usize) -> Box<dyn BatchEnv>, &endless] {
+            let mut c = (pgrad_algos::find(name).unwrap().config)();
+            for pair in ["n_envs=3", "n_steps=50", "hidden=64,64", "alpha_w=0.001"] {
+                apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
+            }
+            let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads: 1 };
+            let mut algo = c.build(&setup).unwrap();
+            algo.start().unwrap();
+            algo.iterate(&team).unwrap();
+            let allocated = allocations_during(|| algo.iterate(&team).unwrap());
+            assert!(algo.episodes().count() > 40, "episodes were stored");
+            assert_eq!(allocated, 0, "{name}");
+        }
+    }
+}
