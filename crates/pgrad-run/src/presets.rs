@@ -24,6 +24,10 @@ macro_rules! preset {
 /// All presets.
 pub static PRESETS: &[Preset] = &[
     preset!("CartPole-v1", "ppo"),
+    preset!("CartPole-v1", "td-ac"),
+    preset!("CartPole-v1", "qac"),
+    preset!("CartPole-v1", "nac"),
+    preset!("ShortCorridor-v0", "td-ac"),
     preset!("Acrobot-v1", "ppo"),
     preset!("MountainCar-v0", "ppo"),
     preset!("MountainCarContinuous-v0", "ppo"),

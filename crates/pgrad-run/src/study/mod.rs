@@ -110,6 +110,10 @@ pub struct EmbeddedStudy {
 /// All studies that come with pgrad.
 pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
+    EmbeddedStudy {
+        name: "online-classic",
+        toml: include_str!("../../../../studies/online-classic.toml"),
+    },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
 ];
 
