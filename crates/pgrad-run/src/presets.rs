@@ -23,14 +23,18 @@ macro_rules! preset {
 
 /// All presets.
 pub static PRESETS: &[Preset] = &[
+    preset!("CartPole-v1", "acktr"),
     preset!("CartPole-v1", "ppo"),
     preset!("CartPole-v1", "td-ac"),
     preset!("CartPole-v1", "qac"),
     preset!("CartPole-v1", "nac"),
     preset!("ShortCorridor-v0", "td-ac"),
+    preset!("Acrobot-v1", "acktr"),
     preset!("Acrobot-v1", "ppo"),
+    preset!("MountainCar-v0", "acktr"),
     preset!("MountainCar-v0", "ppo"),
     preset!("MountainCarContinuous-v0", "ppo"),
+    preset!("Pendulum-v1", "acktr"),
     preset!("Pendulum-v1", "ppo"),
     preset!("MinAtar/Breakout-v1", "ppo"),
     preset!("MinAtar/Asterix-v1", "ppo"),

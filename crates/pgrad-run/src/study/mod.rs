@@ -109,6 +109,10 @@ pub struct EmbeddedStudy {
 
 /// All studies that come with pgrad.
 pub static STUDIES: &[EmbeddedStudy] = &[
+    EmbeddedStudy {
+        name: "acktr-classic",
+        toml: include_str!("../../../../studies/acktr-classic.toml"),
+    },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
     EmbeddedStudy {
         name: "online-classic",
