@@ -329,6 +329,13 @@ def seaquest():
           e_fish=[[4, 2, True, 3], [4, 2, True, 3], [5, 4, False, 0], [5, 4, False, 0], [9, 3, True, 0], [9, 3, True, 0]],
           e_subs=[[6, 4, False, 0, 2], [6, 4, False, 0, 2], [0, 1, False, 0, 0], [0, 1, False, 0, 0]],
           divers=[[5, 6, False, 0], [5, 6, False, 0], [0, 8, False, 0], [0, 8, False, 0], [4, 6, False, 2]])
+    c.add("a bullet that goes equals an earlier one, and a diver too", always(NOOP), limit=40, sticky=0,
+          sub_x=5, sub_y=6, surface=False, diver_count=1,
+          f_bullets=[[4, 2, True], [7, 5, False], [3, 2, True]], e_fish=[[4, 2, True, 5]],
+          divers=[[5, 6, False, 5], [2, 1, False, 3], [6, 6, False, 0]])
+    c.add("six on board and two divers in one cell", always(NOOP), limit=40, sticky=0,
+          sub_x=5, sub_y=6, surface=False, diver_count=5,
+          divers=[[5, 6, False, 5], [2, 1, False, 3], [6, 6, False, 0]])
     c.add("a bullet meets the second of two equal enemies", always(NOOP), limit=60, sticky=0,
           f_bullets=[[2, 3, True], [8, 3, False]],
           e_subs=[[4, 3, False, 0, 1], [4, 3, False, 0, 1], [5, 3, False, 1, 5]],

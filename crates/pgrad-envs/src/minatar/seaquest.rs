@@ -21,8 +21,8 @@
 //! - Coming up with 6 divers leaves -1 on board, not 0. With fewer than 0 one can come up again and again.
 //! - At the surface time costs nothing: a submarine that stays where it starts is never met, and the game never
 //!   ends.
-//! - What is removed from a list is the first *equal* entry. When two are equal and the later one goes, the
-//!   earlier one is removed and the later one gets another turn.
+//! - A bullet or diver that goes takes the first *equal* entry off the list, which may be an earlier one that has not
+//!   moved yet; the later one then gets its turn. That shows in the order of the list only.
 //!
 //! Source: see the [module](super).
 
@@ -83,11 +83,11 @@ fn is_outside(x: i32) -> bool {
     !(0..SIDE).contains(&x)
 }
 
-/// Removes the first entry that equals entry `i`. Where entry `i` is then, if it is still there.
-fn remove<T: PartialEq>(list: &mut Vec<T>, i: usize) -> Option<usize> {
-    let first = list.iter().position(|x| *x == list[i])?;
-    list.remove(first);
-    (first != i).then(|| i - 1)
+/// Removes the first entry that equals entry `i`.
+fn remove<T: PartialEq>(list: &mut Vec<T>, i: usize) {
+    if let Some(first) = list.iter().position(|x| *x == list[i]) {
+        list.remove(first);
+    }
 }
 
 /// The player's submarine.
@@ -231,15 +231,14 @@ impl Seaquest {
             remove(&mut self.divers, i);
         }
     }
-    /// Moves entry `i` of the fish or the enemies, when it is its turn. Where the entry is then, if it is still
-    /// there, and what it is.
-    fn swim(&mut self, i: usize, is_fish: bool, outcome: &mut Outcome) -> (Option<usize>, Swimmer) {
+    /// Moves entry `i` of the fish or the enemies, when it is its turn. Whether it is still there, and what it is.
+    fn swim(&mut self, i: usize, is_fish: bool, outcome: &mut Outcome) -> (bool, Swimmer) {
         let list = if is_fish { &mut self.fish } else { &mut self.enemies };
         let swimmer = &mut list[i];
         outcome.terminal |= self.boat.is_at(swimmer.x, swimmer.y);
         if swimmer.timer > 0 {
             swimmer.timer -= 1;
-            return (Some(i), *swimmer);
+            return (true, *swimmer);
         }
         swimmer.timer = self.pace.move_speed;
         swimmer.forward();
@@ -247,18 +246,20 @@ impl Seaquest {
         if !is_outside(swimmer.x) {
             if self.boat.is_at(swimmer.x, swimmer.y) {
                 outcome.terminal = true;
-                return (Some(i), swimmer);
+                return (true, swimmer);
             }
             let hit = self.own_bullets.iter().position(|b| (b.x, b.y) == (swimmer.x, swimmer.y));
-            let Some(bullet) = hit else { return (Some(i), swimmer) };
+            let Some(bullet) = hit else { return (true, swimmer) };
             self.own_bullets.remove(bullet);
             outcome.reward += 1.0;
         }
-        (remove(list, i), swimmer)
+        // No earlier entry equals it: none is outside, and a bullet in one's cell would have hit that one before.
+        list.remove(i);
+        (false, swimmer)
     }
     fn move_enemies(&mut self, outcome: &mut Outcome) {
         for i in (0..self.enemies.len()).rev() {
-            let (place, mut enemy) = self.swim(i, false, outcome);
+            let (is_there, mut enemy) = self.swim(i, false, outcome);
             // One that has just gone shoots all the same.
             if enemy.shot_timer == 0 {
                 enemy.shot_timer = ENEMY_SHOT_INTERVAL;
@@ -266,8 +267,8 @@ impl Seaquest {
             } else {
                 enemy.shot_timer -= 1;
             }
-            if let Some(place) = place {
-                self.enemies[place] = enemy;
+            if is_there {
+                self.enemies[i] = enemy;
             }
         }
     }
