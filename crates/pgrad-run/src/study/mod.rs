@@ -109,15 +109,9 @@ pub struct EmbeddedStudy {
 
 /// All studies that come with pgrad.
 pub static STUDIES: &[EmbeddedStudy] = &[
-    EmbeddedStudy {
-        name: "acktr-classic",
-        toml: include_str!("../../../../studies/acktr-classic.toml"),
-    },
+    EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../../studies/acktr-classic.toml") },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
-    EmbeddedStudy {
-        name: "online-classic",
-        toml: include_str!("../../../../studies/online-classic.toml"),
-    },
+    EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
 ];
 
