@@ -534,6 +534,28 @@ impl PointGradients {
         let mean: f64 = logp.iter().zip(q).map(|(l, q)| f64::from(l.exp()) * f64::from(*q)).sum();
         mean as f32
     }
+    /// The policy's raw outputs in `obs`, `[n_outputs]`.
+    pub fn outputs<'t>(&'t mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> &'t [f32] {
+        model.policy_outputs(obs, &mut self.actor).into_data()
+    }
+    /// Writes `Σ_i c_i ∇_θ y_i(s)`, the gradient of the policy's raw outputs `y` in `obs` with cotangent `c`
+    /// (`[n_outputs]`), `[actor parameters]`: `∇_θ Q_θ(s, a)` for a network of action values and `c` = 1 at `a`.
+    ///
+    /// # Panics
+    /// When a length does not fit.
+    pub fn output_gradient(
+        &mut self,
+        model: &ActorCritic,
+        obs: Cols<'_, f32>,
+        cotangent: &[f32],
+        gradient: &mut [f32],
+    ) {
+        model.policy_outputs(obs, &mut self.actor);
+        let part = model.actor();
+        gradient.fill(0.0);
+        let (theta, d_out) = (&model.theta[part.params.clone()], Cols::new(cotangent, cotangent.len(), 1));
+        part.net.vjp(theta, obs, &mut self.actor, d_out, gradient, None);
+    }
     /// `V_w(s)`, or `Q_w(s, a)` of every action.
     ///
     /// # Panics

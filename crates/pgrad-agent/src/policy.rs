@@ -247,6 +247,22 @@ impl Policy {
         }
     }
 
+    /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before masks.
+    ///
+    /// # Panics
+    /// When a shape does not fit or the batch is larger than the policy was made for.
+    pub fn outputs(&mut self, obs: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
+        let (rows, cols) = (obs.rows(), obs.cols());
+        assert!(cols <= self.batch, "the policy was made for {} observations at once", self.batch);
+        let x = &mut self.x[..rows * cols];
+        x.copy_from_slice(obs.data());
+        if let Some(norm) = &self.obs_norm {
+            norm.apply(ColsMut::new(x, rows, cols));
+        }
+        let own = self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
+        out.data_mut().copy_from_slice(own.as_cols().data());
+    }
+
     /// The policy as a file: safetensors with a description in JSON. The same training gives the same bytes.
     ///
     /// # Errors

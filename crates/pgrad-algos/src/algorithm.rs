@@ -56,6 +56,13 @@ pub trait AlgoConfig: Debug + Send + Sync {
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings>;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn AlgoConfig>;
+    /// A file that the settings ask for: the setting that names it, and its path. Who runs the algorithm reads it
+    /// and hands it over by [`AlgoConfig::take_file`] before it checks or builds.
+    fn file(&self) -> Option<(&'static str, &str)> {
+        None
+    }
+    /// Takes the bytes of [`AlgoConfig::file`].
+    fn take_file(&mut self, _bytes: &[u8]) {}
     /// Checks that the settings fit together and to the environment.
     ///
     /// # Errors

@@ -8,13 +8,18 @@
 pub mod acktr;
 mod algorithm;
 mod common;
+pub mod greedy_gq;
 pub mod nac;
 mod natural;
 pub mod npg;
+pub mod off_pac;
+mod off_policy;
 mod online;
 pub mod ppo;
+pub mod q_lambda;
 pub mod qac;
 pub mod reinforce;
+pub mod softmax_gq;
 pub mod td_ac;
 pub mod trpo;
 
@@ -24,13 +29,18 @@ pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, Schedule, Trunk,
     TrunkSettings,
 };
+pub use greedy_gq::{GreedyGq, GreedyGqConfig, GreedyGqSettings};
 pub use nac::{Nac, NacConfig, NacSettings};
 pub use natural::{CriticSettings, NaturalSettings};
 pub use npg::{Npg, NpgConfig, NpgSettings};
+pub use off_pac::{OffPac, OffPacConfig, OffPacSettings};
+pub use off_policy::{BehaviourKind, BehaviourSettings, FeatureSettings};
 pub use online::OnlineSettings;
 pub use ppo::{Ppo, PpoConfig, PpoSettings};
+pub use q_lambda::{QLambda, QLambdaConfig, QLambdaSettings};
 pub use qac::{Qac, QacConfig, QacSettings};
 pub use reinforce::{Reinforce, ReinforceConfig, ReinforceSettings};
+pub use softmax_gq::{SoftmaxGq, SoftmaxGqConfig, SoftmaxGqSettings};
 pub use td_ac::{TdAc, TdAcConfig, TdAcSettings};
 pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
 
@@ -50,11 +60,15 @@ pub struct AlgoEntry {
 /// All algorithms.
 pub static REGISTRY: &[AlgoEntry] = &[
     acktr::ENTRY,
+    greedy_gq::ENTRY,
     nac::ENTRY,
     npg::ENTRY,
+    off_pac::ENTRY,
     ppo::ENTRY,
+    q_lambda::ENTRY,
     qac::ENTRY,
     reinforce::ENTRY,
+    softmax_gq::ENTRY,
     td_ac::ENTRY,
     trpo::ENTRY,
 ];

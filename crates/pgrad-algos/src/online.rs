@@ -2,6 +2,7 @@
 
 use crate::algorithm::{Phase, PhaseObserver, Setup};
 use crate::common::Schedule;
+use crate::off_policy::Behaviour;
 use pgrad_agent::{ActorCritic, AgentError, PointGradients, Stepper};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::Schedule as Factor;
@@ -56,7 +57,7 @@ impl Online {
             stepper: Stepper::new(settings.n_envs, setup.make_env, &model, setup.seed, episodes),
             point: PointGradients::new(&model),
             score: vec![0.0; model.actor().params.len()],
-            gradient: vec![0.0; model.critic().params.len()],
+            gradient: vec![0.0; model.theta.len() - model.actor().params.len()],
             update: vec![0.0; model.theta.len()],
             observer: Box::new(drop),
             model,
@@ -91,9 +92,17 @@ impl Online {
         (self.observer)(Phase::Learn);
         Ok(())
     }
+    /// Takes actions of a behaviour policy in all environments.
+    pub(crate) fn step_off_policy(&mut self, behaviour: &mut Behaviour) -> Result<(), AgentError> {
+        (self.observer)(Phase::Collect);
+        behaviour.act(&mut self.stepper, &self.model)?;
+        self.stepper.advance()?;
+        (self.observer)(Phase::Learn);
+        Ok(())
+    }
     /// Where a step writes what it adds to the parameters of policy and critic.
     pub(crate) fn updates(&mut self) -> Updates<'_> {
-        let (d_theta, d_w) = self.update.split_at_mut(self.model.critic().params.start);
+        let (d_theta, d_w) = self.update.split_at_mut(self.model.actor().params.end);
         Updates {
             model: &self.model,
             stepper: &self.stepper,

@@ -50,6 +50,9 @@ const NATURAL: &[&str] = &[
 /// The same under a time limit: whole paths.
 const NATURAL_ENDLESS: &[&str] = &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1"];
 
+/// Methods that ask for the best action in the next state, whose mask they cannot know.
+const WITHOUT_MASKS: &[&str] = &["q-lambda", "greedy-gq", "softmax-gq"];
+
 static METHODS: &[Method] = &[
     Method {
         algo: "acktr",
@@ -71,6 +74,50 @@ static METHODS: &[Method] = &[
         no_bootstrap: &["bootstrap_time_limit=false"],
         kinds: BOTH,
         structured: true,
+    },
+    Method {
+        algo: "off-pac",
+        pairs: &["n_envs=4", "n_steps=16", "alpha_v=0.2", "alpha_u=1", "step_size_schedule=linear"],
+        variants: &[
+            &["hidden="],
+            &["hidden=16", "lambda=0.4", "behaviour=soft-target", "alpha_w=0.001"],
+        ],
+        budget: 4.0,
+        endless: &["n_envs=1", "lambda=0.9", "alpha_v=0.1"],
+        no_bootstrap: &[],
+        // The paper's method is for alternatives.
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "q-lambda",
+        pairs: &["n_envs=4", "n_steps=16", "alpha=0.2", "step_size_schedule=linear"],
+        variants: &[&["hidden="], &["hidden=16", "lambda=0"]],
+        budget: 4.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "greedy-gq",
+        pairs: &["n_envs=4", "n_steps=16", "alpha_theta=0.2", "alpha_w=0.01", "step_size_schedule=linear"],
+        variants: &[&["hidden="], &["hidden=16", "lambda=0"]],
+        budget: 4.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "softmax-gq",
+        pairs: &["n_envs=4", "n_steps=16", "alpha_theta=0.2", "alpha_w=0.01", "step_size_schedule=linear"],
+        variants: &[&["hidden="], &["hidden=16", "lambda=0"]],
+        budget: 4.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
     },
     Method {
         algo: "ppo",
@@ -374,7 +421,7 @@ fn several_choices_and_switches_are_learnt_at_once() {
 
 #[test]
 fn a_mask_is_obeyed_while_learning() {
-    for m in METHODS {
+    for m in METHODS.iter().filter(|m| !WITHOUT_MASKS.contains(&m.algo)) {
         // A forbidden action has no reward, and would stop the run.
         let algo = train(m, &MaskedAction::default(), steps(150), &[]);
         let mut policy = algo.policy(1);

@@ -1,6 +1,7 @@
 //! The configuration of a run: what to train, on what, with which settings.
 
 use crate::presets;
+use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
 use pgrad_env::{BatchEnv, Each, Env, EnvSpec};
 use pgrad_settings::{
@@ -8,8 +9,12 @@ use pgrad_settings::{
     suggest, to_toml,
 };
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
+
+/// Largest file that a setting may name.
+const MAX_FILE_LEN: u64 = 1 << 30;
 
 choice! {
     /// What to do when learning diverges.
@@ -64,6 +69,14 @@ pub enum RunConfigError {
     /// Settings that do not fit together.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// A file that a setting names cannot be read.
+    #[error("`{key}`: {cause}")]
+    File {
+        /// The setting.
+        key: &'static str,
+        /// Why, with its path.
+        cause: StorageError,
+    },
     /// A configuration file that names another algorithm or environment than the command.
     #[error("{origin} is for {key} `{theirs}`, but `{ours}` was asked for\n  hint: leave out one of the two")]
     Conflict {
@@ -271,7 +284,7 @@ impl RunConfig {
     /// Everything that does not apply, or the first contradiction.
     pub fn check(&self) -> Result<(), RunConfigError> {
         self.check_given()?;
-        Ok(self.settings.check(&self.env_spec())?)
+        Ok(self.with_file()?.check(&self.env_spec())?)
     }
     /// Builds the algorithm with its environments, not yet started.
     ///
@@ -281,7 +294,17 @@ impl RunConfig {
         self.check_given()?;
         let setup =
             Setup { make_env: &*self.make_env, seed: self.run.seed, total_steps: self.run.steps, threads };
-        Ok(self.settings.build(&setup)?)
+        Ok(self.with_file()?.build(&setup)?)
+    }
+    /// The algorithm's settings, with the file that they name.
+    fn with_file(&self) -> Result<Box<dyn AlgoConfig>, RunConfigError> {
+        let mut settings = self.settings.clone();
+        let named = settings.file().map(|(key, path)| (key, PathBuf::from(path)));
+        if let Some((key, path)) = named {
+            let read = FsStorage.read(&path, MAX_FILE_LEN);
+            settings.take_file(&read.map_err(|cause| RunConfigError::File { key, cause })?);
+        }
+        Ok(settings)
     }
 }
 

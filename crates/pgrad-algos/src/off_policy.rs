@@ -1,0 +1,319 @@
+//! What methods have in common that learn about one policy from the actions of another.
+
+use crate::algorithm::BuildError;
+use crate::common::{Activation, ModelSettings};
+use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Trunk};
+use pgrad_env::{EnvSpec, Space};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut, Record, RecordError, kernels};
+use pgrad_rl::dist::Actions;
+use pgrad_settings::{choice, settings};
+
+choice! {
+    /// Whose actions are taken while learning.
+    pub enum BehaviourKind {
+        /// All actions are equally probable, always.
+        Uniform = "uniform",
+        /// A policy from a file.
+        Policy = "policy",
+        /// The policy that is learnt, mixed with random actions.
+        SoftTarget = "soft-target",
+    }
+}
+
+settings! {
+    /// The behaviour policy b.
+    pub struct BehaviourSettings {
+        /// Whose actions are taken while learning.
+        behaviour: BehaviourKind = BehaviourKind::Uniform, source: "Degris, White, Sutton 2012, section 4";
+        /// File of the behaviour policy, a `policy.safetensors` for the same observations and actions.
+        behaviour_policy: String = String::new(), when: behaviour is "policy";
+        /// Part of the actions that is drawn uniformly instead of from the policy that is learnt (before masks).
+        /// An importance weight is then at most 1/(1 - behaviour_epsilon).
+        behaviour_epsilon: f64 = 0.5, range: 0.0..=1.0, when: behaviour is "soft-target";
+        /// Divide all step sizes by the squared norm of the gradient of the value that is learnt: with binary
+        /// features, by the number of active ones.
+        normalize_step: bool = true, source: "RLPark, OffPolicyControlTests";
+    }
+}
+
+settings! {
+    /// The functions.
+    pub struct FeatureSettings {
+        /// Units of each hidden layer; an empty list is the linear function of the papers, which starts at 0.
+        hidden: Vec<usize> = Vec::new(), range: 1..=8192, unit: "units", source: "Degris, White, Sutton 2012, section 3";
+        /// What hidden units do.
+        activation: Activation = Activation::Tanh;
+    }
+}
+
+impl BehaviourSettings {
+    /// The file that has to be read, and the setting that names it.
+    pub(crate) fn file(&self) -> Option<(&'static str, &str)> {
+        let asked = self.behaviour == BehaviourKind::Policy && !self.behaviour_policy.is_empty();
+        asked.then_some(("behaviour_policy", self.behaviour_policy.as_str()))
+    }
+}
+
+impl FeatureSettings {
+    /// Builds a policy (or the values of all actions) and what critic the algorithm needs.
+    pub(crate) fn build(&self, env: &EnvSpec, critic: Critic, seed: u64) -> Result<ActorCritic, BuildError> {
+        let Self { hidden, activation } = self.clone();
+        let linear = hidden.is_empty();
+        let settings = ModelSettings { hidden, activation, ..ModelSettings::default() };
+        let mut model = settings.build(env, critic, Trunk::Separate, seed)?;
+        if linear {
+            model.theta.fill(0.0);
+        }
+        Ok(model)
+    }
+}
+
+/// The policy that is learnt, as a function of the outputs of its network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Target {
+    /// The action of the largest output, the first one of equals.
+    Greedy,
+    /// `π(a|s) ∝ exp(y_a / T)`.
+    Softmax {
+        /// `T`.
+        temperature: f32,
+    },
+}
+
+impl Target {
+    /// Writes the probabilities of all actions.
+    pub(crate) fn probabilities(self, outputs: &[f32], pi: &mut [f32]) {
+        let best = greedy(outputs);
+        match self {
+            Self::Greedy => {
+                pi.fill(0.0);
+                pi[best] = 1.0;
+            }
+            Self::Softmax { temperature } => {
+                for (p, y) in pi.iter_mut().zip(outputs) {
+                    *p = kernels::exp1((y - outputs[best]) / temperature);
+                }
+                let total: f32 = pi.iter().sum();
+                pi.iter_mut().for_each(|p| *p /= total);
+            }
+        }
+    }
+}
+
+/// The action of the largest output, the first one of equals.
+pub(crate) fn greedy(outputs: &[f32]) -> usize {
+    let larger = |best: usize, a: usize| if outputs[a] > outputs[best] { a } else { best };
+    (1..outputs.len()).fold(0, larger)
+}
+
+/// The index of an action of a discrete space.
+///
+/// # Panics
+/// With numbers: [`Behaviour::check`] refuses their spaces.
+pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
+    match action {
+        Actions::Index(a) => a.at(0, 0) as usize,
+        Actions::Real(_) => panic!("the method is for alternatives"),
+    }
+}
+
+/// The behaviour policy at work.
+pub(crate) enum Behaviour {
+    Uniform,
+    Policy { policy: Box<Policy>, bytes: Vec<u8> },
+    SoftTarget { epsilon: f32, target: Target, tape: Tape<f32>, column: Vec<f32>, pi: Vec<f32> },
+}
+
+impl Behaviour {
+    /// The policy in a file, when that is asked for and fits.
+    fn from_file(c: &BehaviourSettings, file: Option<&[u8]>, env: &EnvSpec) -> Result<Policy, BuildError> {
+        let wrong = |reason: String| BuildError::Inconsistent {
+            key: "behaviour_policy",
+            value: format!("`{}`", c.behaviour_policy),
+            reason,
+        };
+        let bytes = file.ok_or_else(|| {
+            wrong("`behaviour` is `policy`: name the `policy.safetensors` of a finished run".into())
+        })?;
+        let policy = Policy::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
+        if policy.obs_dim() != env.observation.obs_dim() || *policy.action_space() != env.action {
+            return Err(wrong(format!(
+                "it was trained on `{}`, with {} numbers of observation and actions {}; `{}` has {} and {}",
+                policy.env_id(),
+                policy.obs_dim(),
+                policy.action_space(),
+                env.id,
+                env.observation.obs_dim(),
+                env.action
+            )));
+        }
+        Ok(policy)
+    }
+    /// Checks the settings.
+    pub(crate) fn check(c: &BehaviourSettings, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
+        if !matches!(env.action, Space::Discrete { .. }) {
+            return Err(BuildError::Environment {
+                env: env.id.clone(),
+                reason: format!("the method is for one choice among alternatives, not for {}", env.action),
+            });
+        }
+        if c.behaviour == BehaviourKind::Policy {
+            Self::from_file(c, file, env)?;
+        }
+        Ok(())
+    }
+    pub(crate) fn new(
+        c: &BehaviourSettings,
+        file: Option<&[u8]>,
+        env: &EnvSpec,
+        target: Target,
+        model: &ActorCritic,
+        n_envs: usize,
+    ) -> Result<Self, BuildError> {
+        Ok(match c.behaviour {
+            BehaviourKind::Uniform => Self::Uniform,
+            BehaviourKind::Policy => Self::Policy {
+                policy: Box::new(Self::from_file(c, file, env)?.with_batch(n_envs)),
+                bytes: file.unwrap_or_default().to_vec(),
+            },
+            BehaviourKind::SoftTarget => Self::SoftTarget {
+                epsilon: c.behaviour_epsilon as f32,
+                target,
+                tape: model.actor().net.tape(n_envs),
+                column: vec![0.0; model.dist().n_outputs()],
+                pi: vec![0.0; model.dist().n_outputs()],
+            },
+        })
+    }
+    /// Draws `a_t ~ b(·|s_t)` in the present states.
+    pub(crate) fn act(&mut self, stepper: &mut Stepper, model: &ActorCritic) -> Result<(), AgentError> {
+        stepper.act_with(model.dist(), |obs, mut out| match self {
+            Self::Uniform => out.data_mut().fill(0.0),
+            Self::Policy { policy, .. } => policy.outputs(obs, out),
+            Self::SoftTarget { epsilon, target, tape, column, pi } => {
+                let outputs = model.policy_outputs(obs, tape);
+                soften(outputs.as_cols(), *epsilon, *target, column, pi, out);
+            }
+        })
+    }
+    /// Checks that a saved run had the same behaviour policy.
+    pub(crate) fn check_file(&self, from: &Record) -> Result<(), RecordError> {
+        let own = self.file();
+        if from.u8s("behaviour", own.len()).is_ok_and(|saved| saved == own) {
+            return Ok(());
+        }
+        let reason = "the file of the behaviour policy is not the one that the run began with";
+        Err(RecordError::Value { name: "behaviour".into(), reason: reason.into() })
+    }
+    /// What makes it another behaviour: the bytes of its file.
+    pub(crate) fn file(&self) -> &[u8] {
+        match self {
+            Self::Policy { bytes, .. } => bytes,
+            _ => &[],
+        }
+    }
+}
+
+/// `ln b` with `b = (1 − ε) π + ε / n`, for a batch.
+fn soften(
+    outputs: Cols<'_, f32>,
+    epsilon: f32,
+    target: Target,
+    column: &mut [f32],
+    pi: &mut [f32],
+    mut out: ColsMut<'_, f32>,
+) {
+    let n = outputs.rows();
+    for b in 0..outputs.cols() {
+        column.iter_mut().enumerate().for_each(|(a, y)| *y = outputs.at(a, b));
+        target.probabilities(column, pi);
+        for (a, p) in pi.iter().enumerate() {
+            // A greedy policy without random actions has probabilities of 0; ln 0 is no logit.
+            let b_a = ((1.0 - epsilon) * p + epsilon / n as f32).max(f32::MIN_POSITIVE);
+            out.set(a, b, b_a.ln());
+        }
+    }
+}
+
+/// Means over the steps of an iteration.
+#[derive(Debug, Default)]
+pub(crate) struct Means {
+    n: f64,
+    delta: f64,
+    delta_squared: f64,
+    value: f64,
+    rho: f64,
+    rho_max: f64,
+}
+
+impl Means {
+    /// Adds a step with its TD error, the value of its state (or of its action), and its importance weight.
+    pub(crate) fn add(&mut self, delta: f32, value: f32, rho: f32) {
+        let (delta, rho) = (f64::from(delta), f64::from(rho));
+        self.n += 1.0;
+        self.delta += delta;
+        self.delta_squared += delta * delta;
+        self.value += f64::from(value);
+        self.rho += rho;
+        self.rho_max = self.rho_max.max(rho);
+    }
+    pub(crate) fn report(&self) -> crate::Report {
+        crate::Report::default()
+            .with("learn/td_error", self.delta / self.n)
+            .with("learn/td_error_rms", (self.delta_squared / self.n).sqrt())
+            .with("learn/value", self.value / self.n)
+            .with("learn/rho", self.rho / self.n)
+            .with("learn/rho_max", self.rho_max)
+    }
+    /// For a method that has no importance weights: `rho` was 1 where the action was greedy, else 0.
+    pub(crate) fn report_greedy(&self) -> crate::Report {
+        crate::Report::default()
+            .with("learn/td_error", self.delta / self.n)
+            .with("learn/td_error_rms", (self.delta_squared / self.n).sqrt())
+            .with("learn/value", self.value / self.n)
+            .with("learn/greedy_fraction", self.rho / self.n)
+    }
+}
+
+/// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of `s'`.
+pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
+    if env.masks_actions {
+        let reason =
+            "the method looks at all actions of the next state, and cannot know which are allowed there";
+        return Err(BuildError::Environment { env: env.id.clone(), reason: reason.into() });
+    }
+    Ok(())
+}
+
+/// The model with all outputs of its policy divided by `temperature`.
+pub(crate) fn with_temperature(model: &ActorCritic, temperature: f32) -> ActorCritic {
+    let mut scaled = model.clone();
+    for view in model.views().iter().filter(|v| v.name.starts_with("actor.logits")) {
+        scaled.theta[view.range.clone()].iter_mut().for_each(|x| *x /= temperature);
+    }
+    scaled
+}
+
+/// What a step size is divided by: `‖∇Q‖²` or `‖∇V‖²`, the number of active features when these are binary.
+pub(crate) fn norm(normalize: bool, gradient: &[f32]) -> f32 {
+    if normalize { (kernels::dot(gradient, gradient) as f32).max(f32::MIN_POSITIVE) } else { 1.0 }
+}
+
+/// That the auxiliary weights are finite.
+pub(crate) fn check_auxiliary(w: &[f32], step: u64) -> Result<(), AgentError> {
+    match kernels::first_non_finite(w) {
+        None => Ok(()),
+        Some(index) => Err(AgentError::Update { tensor: "w".into(), index, step, value: w[index] }),
+    }
+}
+
+/// Restores the auxiliary weights, saved as `w`.
+pub(crate) fn load_auxiliary(w: &mut [f32], from: &Record) -> Result<(), RecordError> {
+    let saved = from.f32s("w", w.len())?;
+    if !kernels::all_finite(saved) {
+        return Err(RecordError::Value { name: "w".into(), reason: "a weight is finite".into() });
+    }
+    w.copy_from_slice(saved);
+    Ok(())
+}
