@@ -675,6 +675,9 @@ pub(crate) fn mask_rows(spec: &EnvSpec) -> usize {
 
 /// `[dim x b]`, batch contiguous, to a row of `dim` for each sample.
 pub(crate) fn transpose<T: Copy>(columns: &[T], rows: &mut [T], b: usize) {
+    if b == 1 {
+        return rows.copy_from_slice(columns);
+    }
     let dim = columns.len() / b;
     for (i, row) in rows.chunks_exact_mut(dim.max(1)).enumerate() {
         for (d, x) in row.iter_mut().enumerate() {

@@ -127,9 +127,9 @@ impl Algorithm for GreedyGq {
                 }
                 means.add(delta, q, rho);
             }
+            check_auxiliary(w, run.steps)?;
             run.learn()?;
         }
-        check_auxiliary(w, run.steps)?;
         (run.observer)(Phase::Done);
         Ok(means.report())
     }

@@ -123,9 +123,9 @@ impl Algorithm for OffPac {
                 }
                 means.add(delta, v, rho);
             }
+            check_auxiliary(w, run.steps)?;
             run.learn()?;
         }
-        check_auxiliary(w, run.steps)?;
         (run.observer)(Phase::Done);
         Ok(means.report())
     }

@@ -134,9 +134,9 @@ impl Algorithm for SoftmaxGq {
                 }
                 means.add(delta, q, rho);
             }
+            check_auxiliary(w, run.steps)?;
             run.learn()?;
         }
-        check_auxiliary(w, run.steps)?;
         (run.observer)(Phase::Done);
         Ok(means.report())
     }

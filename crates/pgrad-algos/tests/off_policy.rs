@@ -646,7 +646,7 @@ fn what_is_not_finite_stops_before_anything_is_learnt_from_it() {
             move |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Third { reward, obs, step: 0 })) };
         let mut algo = build(&*config(name, &[&["n_envs=1", "hidden="], pairs].concat()), &make, 1);
         let team = Team::new(1).unwrap();
-        for _ in 0..5 {
+        for _ in 0..30 {
             let before = algo.model().theta.clone();
             if let Err(e) = algo.iterate(&team) {
                 assert_eq!(algo.model().theta, before, "{name}: {e}");
@@ -680,7 +680,7 @@ fn what_is_not_finite_stops_before_anything_is_learnt_from_it() {
                 saved.put(key, if key == "w" { bad } else { array.clone() });
             }
             assert!(on_endless(name, 1, 1).load(&saved).unwrap_err().to_string().contains("finite"));
-            let e = fails(name, 1.0, 0.5, &["alpha_w=1e6", "normalize_step=false", "n_steps=30"]);
+            let e = fails(name, 1.0, 0.5, &["alpha_w=1e6", "normalize_step=false"]);
             assert!(e.is_some(), "{name}");
         }
     }
