@@ -103,8 +103,11 @@ impl Algorithm for Nac {
         }
         (run.observer)(Phase::Done);
         let factor = run.factor();
-        Ok(means
-            .report()
+        Ok(Report::default()
+            .with("learn/td_error", means.td_error())
+            .with("learn/td_error_rms", means.td_error_rms())
+            .with("learn/value", means.value())
+            .with("learn/entropy", means.entropy())
             .with("learn/natural_gradient_norm", kernels::sum_of_squares(w, 0.0).sqrt())
             .with("learn/alpha_theta", c.alpha_theta * factor)
             .with("learn/alpha_w", c.alpha_w * factor)

@@ -180,12 +180,21 @@ impl Means {
         self.value += f64::from(value);
         self.entropy -= f64::from(logp);
     }
-    pub(crate) fn report(&self) -> crate::Report {
-        crate::Report::default()
-            .with("learn/td_error", self.delta / self.n)
-            .with("learn/td_error_rms", (self.delta_squared / self.n).sqrt())
-            .with("learn/value", self.value / self.n)
-            .with("learn/entropy", self.entropy / self.n)
+    /// Mean TD error.
+    pub(crate) fn td_error(&self) -> f64 {
+        self.delta / self.n
+    }
+    /// Root of the mean squared TD error.
+    pub(crate) fn td_error_rms(&self) -> f64 {
+        (self.delta_squared / self.n).sqrt()
+    }
+    /// Mean value.
+    pub(crate) fn value(&self) -> f64 {
+        self.value / self.n
+    }
+    /// Mean of `−log π(a|s)`: an estimate of the entropy.
+    pub(crate) fn entropy(&self) -> f64 {
+        self.entropy / self.n
     }
 }
 

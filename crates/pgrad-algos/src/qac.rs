@@ -91,8 +91,11 @@ impl Algorithm for Qac {
         }
         (run.observer)(Phase::Done);
         let factor = run.factor();
-        Ok(means
-            .report()
+        Ok(Report::default()
+            .with("learn/td_error", means.td_error())
+            .with("learn/td_error_rms", means.td_error_rms())
+            .with("learn/value", means.value())
+            .with("learn/entropy", means.entropy())
             .with("learn/alpha_theta", c.alpha_theta * factor)
             .with("learn/alpha_w", c.alpha_w * factor))
     }
