@@ -78,10 +78,7 @@ static METHODS: &[Method] = &[
     Method {
         algo: "off-pac",
         pairs: &["n_envs=4", "n_steps=16", "alpha_v=0.2", "alpha_u=1", "step_size_schedule=linear"],
-        variants: &[
-            &["hidden="],
-            &["hidden=16", "lambda=0.4", "behaviour=soft-target", "alpha_w=0.001"],
-        ],
+        variants: &[&["hidden="], &["hidden=16", "lambda=0.4", "behaviour=soft-target", "alpha_w=0.001"]],
         budget: 4.0,
         endless: &["n_envs=1", "lambda=0.9", "alpha_v=0.1"],
         no_bootstrap: &[],

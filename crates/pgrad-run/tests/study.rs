@@ -308,7 +308,7 @@ fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
         (text.replacen("Pendulum-v1,ppo,900", "Pendulum-v1,ppo,many", 1), 5),
         (text.replacen(",ppo,1024", ",1024", 1), 2),
         (text.replacen("entry,env", "entry;env", 1), 1),
-        (text.replacen(&whole.rows[1].e.to_string(), "NaN", 1), 3),
+        (text.replacen(&format!(",{},", whole.rows[1].e), ",NaN,", 1), 3),
     ] {
         assert_ne!(wrong, text);
         fs::write(&path, &wrong).unwrap();
