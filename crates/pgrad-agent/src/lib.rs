@@ -17,6 +17,7 @@
 //! **Must never know:** files, clocks, concrete environments, algorithms.
 
 pub mod bootstrap;
+mod candidates;
 mod curvature;
 mod error;
 mod fisher;
@@ -30,6 +31,7 @@ mod policy;
 mod rollout;
 pub mod tensors;
 
+pub use candidates::Candidates;
 pub use curvature::Curvature;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;

@@ -111,6 +111,7 @@ pub struct ActorCritic {
     /// All parameters.
     pub theta: Vec<f32>,
     shape: ModelShape,
+    critic_hidden: Vec<usize>,
     dist: ActionDist,
     /// The network that holds the policy, and with a shared trunk the critic too.
     actor: Part,
@@ -127,6 +128,24 @@ impl ActorCritic {
     /// # Panics
     /// With a shared trunk and no critic, or a critic of actions in a space that is not discrete.
     pub fn new(shape: ModelShape, orthogonal_init: bool, seed: u64) -> Result<Self, ShapeError> {
+        let hidden = shape.hidden.clone();
+        Self::with_critic(shape, hidden, orthogonal_init, seed)
+    }
+    /// A model whose critic has hidden layers of its own widths.
+    ///
+    /// # Errors
+    /// When a layer is empty.
+    ///
+    /// # Panics
+    /// As [`ActorCritic::new`]; when a shared trunk is to have other widths for the critic.
+    pub fn with_critic(
+        shape: ModelShape,
+        critic_hidden: Vec<usize>,
+        orthogonal_init: bool,
+        seed: u64,
+    ) -> Result<Self, ShapeError> {
+        let same = critic_hidden == shape.hidden;
+        assert!(same || shape.trunk == Trunk::Separate, "a shared trunk has one list of widths");
         let dist = shape.dist();
         let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
         let mut rng = Stream::new(seed, STREAM_INIT, 0);
@@ -134,7 +153,7 @@ impl ActorCritic {
             (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
             (Trunk::Separate, Critic::None) => (shape.actor()?, None),
             (Trunk::Separate, _) => {
-                let critic = Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, vec![value])?;
+                let critic = Mlp::new(shape.obs_dim, &critic_hidden, shape.activation, vec![value])?;
                 (shape.actor()?, Some(critic))
             }
             (Trunk::Shared, _) => {
@@ -151,12 +170,17 @@ impl ActorCritic {
             theta.extend(net.init::<f32>(orthogonal_init, &mut rng));
             Part { net, params: start..theta.len(), name: "critic" }
         });
-        Ok(Self { theta, shape, dist, actor, critic })
+        Ok(Self { theta, shape, critic_hidden, dist, actor, critic })
     }
     /// What the model looks like.
     #[must_use]
     pub fn shape(&self) -> &ModelShape {
         &self.shape
+    }
+    /// Widths of the critic's hidden layers.
+    #[must_use]
+    pub fn critic_hidden(&self) -> &[usize] {
+        &self.critic_hidden
     }
     /// The distribution over actions.
     #[must_use]
@@ -324,6 +348,20 @@ mod tests {
         // The policy is the same network, with or without a critic beside it.
         let both = with(Trunk::Separate, Critic::State);
         assert_eq!(alone.theta, both.theta[both.actor().params.clone()]);
+    }
+
+    #[test]
+    fn a_critic_may_have_widths_of_its_own() {
+        let space = Space::Discrete { n: 4 };
+        let model = |hidden: &[usize], critic: &[usize]| {
+            let shape = ModelShape { hidden: hidden.to_vec(), ..shape(Trunk::Separate, space.clone()) };
+            ActorCritic::with_critic(shape, critic.to_vec(), true, 1).unwrap()
+        };
+        let m = model(&[], &[20]);
+        assert_eq!((m.actor().params.len(), m.critic().params.len()), (3 * 4 + 4, 3 * 20 + 20 + 20 + 1));
+        assert_eq!(m.critic_hidden(), [20]);
+        let same = model(&[8, 8], &[8, 8]);
+        assert_eq!(same.theta, ActorCritic::new(shape(Trunk::Separate, space), true, 1).unwrap().theta);
     }
 
     #[test]

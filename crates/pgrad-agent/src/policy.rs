@@ -82,6 +82,9 @@ struct Card {
     action: String,
     sizes: Vec<usize>,
     hidden: Vec<usize>,
+    /// Absent when the critic has the policy's widths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    critic_hidden: Option<Vec<usize>>,
     activation: String,
     trunk: String,
     critic: String,
@@ -294,6 +297,9 @@ impl Policy {
             action: action.into(),
             sizes,
             hidden: shape.hidden.clone(),
+            critic_hidden: Some(self.model.critic_hidden())
+                .filter(|h| *h != shape.hidden)
+                .map(<[usize]>::to_vec),
             activation: match shape.activation {
                 Activation::Tanh => "tanh".into(),
                 Activation::Relu => "relu".into(),
@@ -329,7 +335,9 @@ impl Policy {
         }
         let card: Card = serde_json::from_value(version).map_err(|e| PolicyError::Card(e.to_string()))?;
         let shape = card.shape(&record)?;
-        let mut model = ActorCritic::new(shape, false, 0).map_err(|e| PolicyError::Card(e.to_string()))?;
+        let critic_hidden = card.critic_hidden.clone().unwrap_or(shape.hidden.clone());
+        let mut model = ActorCritic::with_critic(shape, critic_hidden, false, 0)
+            .map_err(|e| PolicyError::Card(e.to_string()))?;
         for view in model.views() {
             let values = record.f32s(&view.name, view.range.len())?;
             if !kernels::all_finite(values) {
@@ -392,11 +400,18 @@ impl Card {
         // and must not make us allocate.
         let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
         let outputs = self.sizes.iter().try_fold(1usize, |sum, n| sum.checked_add(*n)).unwrap_or(usize::MAX);
-        let widths: Vec<usize> =
-            std::iter::once(self.obs_dim).chain(self.hidden.iter().copied()).chain([outputs]).collect();
-        let needed = widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
         let most = stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored));
-        if needed.is_none_or(|n| n > most) {
+        let fits = |hidden: &[usize]| {
+            let widths: Vec<usize> =
+                std::iter::once(self.obs_dim).chain(hidden.iter().copied()).chain([outputs]).collect();
+            let needed =
+                widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
+            needed.is_some_and(|n| n <= most)
+        };
+        if self.critic_hidden.is_some() && trunk == Trunk::Shared {
+            return Err(wrong("a critic of its own width on a shared trunk"));
+        }
+        if !fits(&self.hidden) || self.critic_hidden.as_ref().is_some_and(|h| h.len() > most || !fits(h)) {
             return Err(PolicyError::Card(format!(
                 "the description needs more parameters than the {stored} numbers of the file"
             )));

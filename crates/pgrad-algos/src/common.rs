@@ -144,6 +144,17 @@ impl ModelSettings {
         trunk: ModelTrunk,
         seed: u64,
     ) -> Result<ActorCritic, BuildError> {
+        self.build_with(env, critic, trunk, &self.hidden, seed)
+    }
+    /// As [`ModelSettings::build`], with widths of the critic's own.
+    pub(crate) fn build_with(
+        &self,
+        env: &EnvSpec,
+        critic: Critic,
+        trunk: ModelTrunk,
+        critic_hidden: &[usize],
+        seed: u64,
+    ) -> Result<ActorCritic, BuildError> {
         let shape = ModelShape {
             obs_dim: env.observation.obs_dim(),
             action: env.action.clone(),
@@ -156,7 +167,8 @@ impl ModelSettings {
             critic,
             log_std_init: self.log_std_init,
         };
-        ActorCritic::new(shape, self.orthogonal_init, seed).map_err(|e| BuildError::Environment {
+        let model = ActorCritic::with_critic(shape, critic_hidden.to_vec(), self.orthogonal_init, seed);
+        model.map_err(|e| BuildError::Environment {
             env: env.id.clone(),
             reason: format!("no network can be built for it: {e}"),
         })

@@ -7,6 +7,7 @@
 
 pub mod acktr;
 mod algorithm;
+pub mod cem;
 mod common;
 pub mod greedy_gq;
 pub mod nac;
@@ -25,13 +26,14 @@ pub mod trpo;
 
 pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+pub use cem::{Cem, CemConfig, CemSettings};
 pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, Schedule, Trunk,
     TrunkSettings,
 };
 pub use greedy_gq::{GreedyGq, GreedyGqConfig, GreedyGqSettings};
 pub use nac::{Nac, NacConfig, NacSettings};
-pub use natural::{CriticSettings, NaturalSettings};
+pub use natural::{BatchSettings, CriticSettings, NaturalSettings};
 pub use npg::{Npg, NpgConfig, NpgSettings};
 pub use off_pac::{OffPac, OffPacConfig, OffPacSettings};
 pub use off_policy::{BehaviourKind, BehaviourSettings, FeatureSettings};
@@ -60,6 +62,7 @@ pub struct AlgoEntry {
 /// All algorithms.
 pub static REGISTRY: &[AlgoEntry] = &[
     acktr::ENTRY,
+    cem::ENTRY,
     greedy_gq::ENTRY,
     nac::ENTRY,
     npg::ENTRY,

@@ -1,8 +1,11 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
 use crate::algorithm::{BuildError, Setup};
-use crate::common::RolloutSettings;
-use pgrad_agent::{ActorCritic, AgentError, Fisher as FisherKind, Learner, Minibatches, Rollout, ValueChunk};
+use crate::common::NormalizeSettings;
+use pgrad_agent::{
+    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, ObsNormalizer,
+    RewardNormalizer, Rollout, RolloutShape, ValueChunk,
+};
 use pgrad_num::cg::CgParams;
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Adam, AdamParams};
@@ -24,6 +27,102 @@ impl From<Fisher> for FisherKind {
         match f {
             Fisher::KlHessian => Self::KlHessian,
             Fisher::Empirical => Self::Empirical,
+        }
+    }
+}
+
+choice! {
+    /// What an iteration learns from.
+    pub enum Batch {
+        /// A number of steps of each environment.
+        Steps = "steps",
+        /// Whole episodes.
+        Episodes = "episodes",
+    }
+}
+
+settings! {
+    /// The batch: data of one iteration.
+    pub struct BatchSettings {
+        /// What an iteration learns from.
+        batch: Batch = Batch::Steps, source: "Schulman et al. 2015, section 5.1";
+        /// Environments stepped together (N).
+        n_envs: usize = 8, range: 1..=65_536, unit: "environments", source: "Schulman et al. 2017, Table 5";
+        /// Steps of each environment in an iteration (T).
+        n_steps: usize = 128, range: 1..=1_048_576, unit: "steps", source: "Schulman et al. 2017, Table 5",
+            when: batch is "steps";
+        /// Whole episodes of an iteration, shared out evenly; at least one for each environment.
+        n_episodes: usize = 20, range: 1..=1_048_576, unit: "episodes", source: "Schulman et al. 2016, section 6.1",
+            when: batch is "episodes";
+        /// Discount of what comes later.
+        gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2015, Table 2";
+        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
+        /// the cut as an end of the task: a common mistake, kept to show its effect.
+        bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
+        /// Environments of one shard, which one thread collects without waiting for the others; without a
+        /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
+        /// is not.
+        envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
+    }
+}
+
+impl BatchSettings {
+    /// Samples of an iteration; 0 when only the episodes know.
+    pub(crate) fn samples(&self) -> usize {
+        if self.batch == Batch::Steps { self.n_envs * self.n_steps } else { 0 }
+    }
+    /// Refuses fewer episodes than environments and batches that cannot be numbered.
+    pub(crate) fn check(&self, critic: &CriticSettings) -> Result<(), BuildError> {
+        let refuse = |key, value: usize, reason| {
+            Err(BuildError::Inconsistent { key, value: value.to_string(), reason })
+        };
+        let (samples, size) = (self.samples(), critic.minibatch_size);
+        match self.batch {
+            Batch::Episodes if self.n_episodes < self.n_envs => refuse(
+                "n_episodes",
+                self.n_episodes,
+                format!("each of the n_envs = {} environments plays one episode at least", self.n_envs),
+            ),
+            Batch::Steps if u32::try_from(samples).is_err() => refuse(
+                "n_steps",
+                self.n_steps,
+                format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+            ),
+            Batch::Steps if size > samples => refuse(
+                "minibatch_size",
+                size,
+                format!(
+                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
+                    self.n_envs, self.n_steps
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+    /// Builds the environments and their storage.
+    pub(crate) fn build(
+        &self,
+        normalize: &NormalizeSettings,
+        model: &ActorCritic,
+        setup: &Setup<'_>,
+    ) -> Rollout {
+        let Self { n_envs, n_steps, n_episodes, gamma, .. } = *self;
+        let (envs_per_shard, bootstrap_truncated) =
+            (self.envs_per_shard.unwrap_or(n_envs.div_ceil(2).clamp(4, 32)), self.bootstrap_time_limit);
+        let obs_dim = model.shape().obs_dim;
+        let obs = normalize.normalize_obs.then(|| ObsNormalizer::new(obs_dim, normalize.clip_obs));
+        let reward =
+            normalize.normalize_reward.then(|| RewardNormalizer::new(n_envs, gamma, normalize.clip_reward));
+        let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
+        match self.batch {
+            Batch::Steps => {
+                let shape = RolloutShape { n_envs, n_steps, envs_per_shard, bootstrap_truncated };
+                Rollout::new(shape, make, model, obs, reward, seed, threads)
+            }
+            Batch::Episodes => {
+                let shape = EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated };
+                Rollout::whole_episodes(shape, make, model, obs, reward, seed, threads)
+            }
         }
     }
 }
@@ -60,6 +159,8 @@ impl NaturalSettings {
 settings! {
     /// The critic, fitted to the returns of each iteration after the policy's step.
     pub struct CriticSettings {
+        /// Units of each hidden layer of the critic; an empty list gives a linear critic.
+        critic_hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units", source: "Stable-Baselines3 contrib, TRPO";
         /// Passes over the data of an iteration.
         critic_epochs: usize = 10, range: 1..=1000, unit: "epochs", source: "Stable-Baselines3 contrib, TRPO";
         /// Samples of a minibatch; at most those of an iteration.
@@ -68,31 +169,6 @@ settings! {
         critic_learning_rate: f64 = 1e-3, range: above(0.0), source: "Stable-Baselines3 contrib, TRPO";
         /// Added to the root of the mean squared gradient in Adam.
         adam_epsilon: f64 = 1e-5, range: above(0.0), source: "Stable-Baselines3, ActorCriticPolicy";
-    }
-}
-
-impl CriticSettings {
-    /// Checks that a minibatch fits into an iteration.
-    pub(crate) fn check(&self, rollout: &RolloutSettings) -> Result<(), BuildError> {
-        let (samples, size) = (rollout.samples(), self.minibatch_size);
-        if size > samples {
-            return Err(BuildError::Inconsistent {
-                key: "minibatch_size",
-                value: size.to_string(),
-                reason: format!(
-                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
-                    rollout.n_envs, rollout.n_steps
-                ),
-            });
-        }
-        if u32::try_from(samples).is_err() {
-            return Err(BuildError::Inconsistent {
-                key: "n_steps",
-                value: rollout.n_steps.to_string(),
-                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
-            });
-        }
-        Ok(())
     }
 }
 
@@ -107,7 +183,7 @@ pub(crate) struct CriticFit {
 }
 
 impl CriticFit {
-    /// A fit of batches of `samples` samples.
+    /// A fit of batches of `samples` samples, or of 0 where they vary.
     pub(crate) fn new(
         config: &CriticSettings,
         model: &ActorCritic,
@@ -135,6 +211,7 @@ impl CriticFit {
     ) -> Result<f64, AgentError> {
         let params = model.critic().params.clone();
         let alpha = self.config.critic_learning_rate * scale;
+        self.minibatches.resize(rollout.len());
         let (mut loss, mut samples) = (0.0, 0);
         for epoch in 0..self.config.critic_epochs {
             self.minibatches.shuffle();

@@ -5,10 +5,10 @@
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings};
+use crate::common::{ModelSettings, NormalizeSettings};
 use crate::natural::{
-    CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step, move_along,
-    natural_flops,
+    BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step,
+    move_along, natural_flops,
 };
 use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, PolicyProblem, Rollout, Trunk};
 use pgrad_env::{EnvSpec, Episode};
@@ -53,8 +53,8 @@ settings! {
 /// All settings of NPG.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NpgConfig {
-    /// The rollout.
-    pub rollout: RolloutSettings,
+    /// The batch.
+    pub batch: BatchSettings,
     /// The algorithm.
     pub npg: NpgSettings,
     /// The direction.
@@ -96,7 +96,7 @@ impl Algorithm for Npg {
     fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
         let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
         let NpgConfig { npg: c, natural, .. } = config;
-        let (gamma, lambda) = (config.rollout.gamma as f32, natural.lambda as f32);
+        let (gamma, lambda) = (config.batch.gamma as f32, natural.lambda as f32);
         let [g, s, f_s, theta] = vectors;
 
         observer(Phase::Collect);
@@ -154,7 +154,7 @@ impl Algorithm for Npg {
         self.steps
     }
     fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len() as u64
+        self.rollout.len().max(1) as u64 // whole episodes: those of the last batch
     }
     fn spec(&self) -> &EnvSpec {
         self.rollout.spec()
@@ -203,17 +203,17 @@ fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
 
 impl AlgoConfig for NpgConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.rollout, &self.npg, &self.natural, &self.critic, &self.model, &self.normalize]
+        vec![&self.batch, &self.npg, &self.natural, &self.critic, &self.model, &self.normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { rollout, npg, natural, critic, model, normalize } = self;
-        vec![rollout, npg, natural, critic, model, normalize]
+        let Self { batch, npg, natural, critic, model, normalize } = self;
+        vec![batch, npg, natural, critic, model, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.critic.check(&self.rollout)
+        self.batch.check(&self.critic)
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Npg::new(self, setup)?))
@@ -228,15 +228,16 @@ impl Npg {
     pub fn new(config: &NpgConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, Trunk::Separate, setup.seed)?;
-        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        let hidden = &config.critic.critic_hidden;
+        let model = config.model.build_with(&spec, Critic::State, Trunk::Separate, hidden, setup.seed)?;
+        let rollout = config.batch.build(&config.normalize, &model, setup);
         let n_params = model.actor().net.n_params();
         Ok(Self {
             config: config.clone(),
             steps: 0,
             step_scale: 1.0,
             problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: CriticFit::new(&config.critic, &model, rollout.len(), setup),
+            critic: CriticFit::new(&config.critic, &model, config.batch.samples(), setup),
             vectors: std::array::from_fn(|_| vec![0.0; n_params]),
             scratch: CgScratch::new(n_params),
             observer: Box::new(drop),

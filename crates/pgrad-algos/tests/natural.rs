@@ -27,6 +27,7 @@ fn config(algo: &str, pairs: &[&str]) -> Box<dyn AlgoConfig> {
         "gamma=0.9",
         "lambda=0.8",
         "hidden=4",
+        "critic_hidden=4",
         "minibatch_size=165",
         "critic_epochs=1",
         "cg_iterations=200",
@@ -242,7 +243,8 @@ fn a_step_is_the_same_policy_whatever_the_parameters_scale() {
     let policy_after = |algo: &str, scale: f32, pairs: &[&str]| {
         let task = Task::new(Space::Discrete { n: 3 }, false, Some(9));
         let scaled = Task { obs_scale: scale, ..task };
-        let pairs = [&["hidden=", "cg_damping=1e-6", "lambda=1", "critic_epochs=1"], pairs].concat();
+        let pairs = [&["hidden=", "critic_hidden=", "cg_damping=1e-6", "lambda=1", "critic_epochs=1"], pairs]
+            .concat();
         let make = scaled.make();
         let mut algo = build(algo, &pairs, &make, 1);
         // The critic is the same function: no weights.
@@ -400,7 +402,7 @@ fn without_advantages_nothing_moves() {
     // Rewards of 0 and a critic that says 0: the gradient is 0.
     for algo in ["npg", "trpo"] {
         let task = Task { scale: 0.0, ..Task::new(Space::Discrete { n: 4 }, false, Some(9)) };
-        let mut algo = build(algo, &["hidden=", "orthogonal_init=true"], &task.make(), 1);
+        let mut algo = build(algo, &["hidden=", "critic_hidden="], &task.make(), 1);
         let mut theta = algo.model().theta.clone();
         let critic = algo.model().critic().params.clone();
         theta[critic].fill(0.0);
@@ -500,7 +502,7 @@ settings_that_are_tested! {
     normalize_advantage => {
         // Without it the gradient has the scale of the rewards.
         for (normalize, factor) in [("true", 1.0), ("false", 100.0)] {
-            let pairs = ["lambda=1", "hidden=", &format!("normalize_advantage={normalize}")];
+            let pairs = ["lambda=1", "hidden=", "critic_hidden=", &format!("normalize_advantage={normalize}")];
             let norm = |scale: f64| {
                 both(&pairs, &Task { scale, ..random_task() }).map(|t| t.get("learn/grad_norm"))
             };
@@ -556,6 +558,53 @@ settings_that_are_tested! {
         let g = Slow::new(&trained, &task, 0.8, true).gradient();
         let got: Vec<f64> = trained.step().iter().map(|d| d * 1e4).collect();
         assert!(relative_difference(&got, &g) < 1e-2);
+    }
+    batch => {
+        for algo in ["npg", "trpo"] {
+            let task = random_task();
+            let t = train(algo, &["batch=episodes", "n_episodes=20"], &task);
+            // As many steps as these episodes have; of each environment the first four.
+            let log = task.log.lock().unwrap();
+            let lengths = log.iter().flat_map(|steps| {
+                let ended = |s: &Seen| s.end != End::Running;
+                let mut lengths = Vec::new();
+                let mut length = 0;
+                for (i, step) in steps.iter().enumerate() {
+                    length += 1;
+                    // The recorder does not know the time limit of nine steps by the end it gives itself.
+                    if ended(step) || length == 9 {
+                        lengths.push(length);
+                        length = 0;
+                    }
+                    assert!(i < steps.len());
+                }
+                lengths.truncate(4);
+                lengths
+            });
+            let steps: u64 = lengths.map(|l: u64| l).sum();
+            assert_eq!(t.saved.u64("steps").unwrap(), steps);
+            assert_eq!(train(algo, &["batch=steps"], &random_task()).saved.u64("steps").unwrap(), N as u64);
+            assert_ne!(t.theta(), t.theta_old());
+        }
+    }
+    n_episodes => {
+        for (n, algo) in [(5, "npg"), (13, "trpo")] {
+            let mut algo = build(algo, &["batch=episodes", &format!("n_episodes={n}")], &random_task().make(), 1);
+            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            assert_eq!(algo.episodes().count(), n);
+            let lengths: u64 = algo.episodes().map(|e| u64::from(e.length)).sum();
+            assert_eq!((algo.steps(), algo.steps_per_iteration()), (lengths, lengths));
+        }
+        let make = random_task().make();
+        let error = config("trpo", &["batch=episodes", "n_episodes=4"]).check(make(1).spec()).unwrap_err();
+        assert!(error.to_string().contains("n_episodes"), "{error}");
+    }
+    critic_hidden => {
+        for t in both(&["hidden=", "critic_hidden=7,3"], &random_task()) {
+            assert_eq!(t.after.critic_hidden(), [7, 3]);
+            assert_eq!(t.after.critic().params.len(), (OBS * 7 + 7) + (7 * 3 + 3) + (3 + 1));
+            assert_eq!(t.after.actor().params.len(), OBS * 4 + 4);
+        }
     }
     critic_epochs => {
         let t = |n: &str| {
@@ -655,6 +704,8 @@ const VARIANTS: &[(&str, &[&str])] = &[
     ("trpo", &["normalize_obs=true", "normalize_reward=true"]),
     ("trpo", &["constraint=max-kl", "minibatch_size=50", "critic_epochs=3"]),
     ("trpo", &["constraint=penalty", "fisher=empirical"]),
+    ("npg", &["batch=episodes", "n_episodes=150", "minibatch_size=64"]),
+    ("trpo", &["batch=episodes", "n_episodes=12", "critic_hidden=5"]),
 ];
 
 fn bits(algo: &dyn Algorithm) -> Vec<u32> {
@@ -697,7 +748,8 @@ fn a_saved_run_goes_on_with_the_same_bits() {
                 assert_eq!(format!("{a:?}"), format!("{b:?}"), "{name} {pairs:?}");
             }
             assert!(bits(&*whole) == bits(&*resumed), "{name} {pairs:?}");
-            assert_eq!((whole.steps(), resumed.steps()), (6 * N as u64, 6 * N as u64));
+            assert_eq!(whole.steps(), resumed.steps());
+            assert!(whole.steps() >= 6 * 12);
         }
     }
 }

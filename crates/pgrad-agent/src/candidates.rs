@@ -1,0 +1,202 @@
+//! Many policies, each judged by whole episodes of its own.
+
+use crate::{ActorCritic, AgentError};
+use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut, Record, RecordError, Team, kernels};
+use pgrad_rl::dist::ActionsMut;
+
+/// Steps after which an episode counts as endless.
+const LONGEST: u32 = 1 << 20;
+
+/// Environments in which candidates for a policy's parameters play whole episodes, with the most probable
+/// actions. Candidate `i` always plays in the same environments, so that results do not depend on who plays it.
+pub struct Candidates {
+    spec: EnvSpec,
+    players: Vec<Player>,
+}
+
+impl std::fmt::Debug for Candidates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidates").field("env", &self.spec.id).field("n", &self.players.len()).finish()
+    }
+}
+
+/// The environments of one candidate.
+struct Player {
+    env: VecEnv,
+    tape: Tape<f32>,
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    masks: Vec<bool>,
+    mask_scratch: Vec<bool>,
+    /// Which environments have played their episode.
+    done: Vec<bool>,
+    finished: Vec<Episode>,
+    steps: u64,
+    score: f64,
+    error: Option<AgentError>,
+}
+
+impl Candidates {
+    /// Room for `n` candidates of the policy of `model`, each with `episodes` environments.
+    ///
+    /// # Panics
+    /// When `n` or `episodes` is 0.
+    pub fn new(
+        n: usize,
+        episodes: usize,
+        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        model: &ActorCritic,
+        seed: u64,
+    ) -> Self {
+        assert!(n > 0 && episodes > 0, "a candidate plays an episode at least");
+        let players: Vec<Player> = (0..n)
+            .map(|i| {
+                let env = VecEnv::new(make(episodes), seed, i * episodes);
+                let (rows, masked) = (model.dist().action_rows(), env.spec().masks_actions);
+                let (index, real) = if model.dist().is_discrete() { (rows, 0) } else { (0, rows) };
+                Player {
+                    tape: model.actor().net.tape(episodes),
+                    index_actions: vec![0; index * episodes],
+                    real_actions: vec![0.0; real * episodes],
+                    masks: vec![true; if masked { model.dist().mask_rows() * episodes } else { 0 }],
+                    mask_scratch: Vec::new(),
+                    done: vec![false; episodes],
+                    finished: Vec::with_capacity(episodes),
+                    steps: 0,
+                    score: 0.0,
+                    error: None,
+                    env,
+                }
+            })
+            .collect();
+        Self { spec: players[0].env.spec().clone(), players }
+    }
+    /// What the environments are.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    /// Starts a first episode everywhere.
+    ///
+    /// # Errors
+    /// When an environment breaks its contract.
+    pub fn start(&mut self) -> Result<(), AgentError> {
+        for player in &mut self.players {
+            player.env.start()?;
+        }
+        Ok(())
+    }
+    /// Lets candidate `i` play with the policy's parameters `thetas[i]`, and writes the mean return of its
+    /// episodes to `scores[i]`. Returns the steps of all episodes.
+    ///
+    /// # Errors
+    /// When an environment breaks its contract, an episode does not end, or a policy gives an output that is
+    /// not finite.
+    ///
+    /// # Panics
+    /// When there are not as many parameters and scores as candidates.
+    pub fn play(
+        &mut self,
+        model: &ActorCritic,
+        thetas: &[Vec<f32>],
+        scores: &mut [f64],
+        team: &Team,
+    ) -> Result<u64, AgentError> {
+        assert_eq!((thetas.len(), scores.len()), (self.players.len(), self.players.len()));
+        team.each(&mut self.players, |i, player| {
+            player.error = player.play(model, &thetas[i]).err();
+        });
+        let mut steps = 0;
+        for (player, score) in self.players.iter_mut().zip(scores) {
+            if let Some(e) = player.error.take() {
+                return Err(e);
+            }
+            *score = player.score;
+            steps += player.steps;
+        }
+        Ok(steps)
+    }
+    /// The episodes of the last [`Candidates::play`], candidate by candidate.
+    pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
+        self.players.iter().flat_map(|p| &p.finished)
+    }
+    /// Saves the environments.
+    #[must_use]
+    pub fn save(&self) -> Record {
+        let mut r = Record::new();
+        for (i, player) in self.players.iter().enumerate() {
+            r.put_record(&format!("env{i}"), player.env.save());
+        }
+        r
+    }
+    /// Restores what [`Candidates::save`] saved. Returns whether the environments continue exactly.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let mut exact = true;
+        for (i, player) in self.players.iter_mut().enumerate() {
+            exact &= player.env.load(&from.record(&format!("env{i}")))?;
+        }
+        Ok(exact)
+    }
+}
+
+impl Player {
+    /// One whole episode in every environment. What an environment does after its own is given up.
+    fn play(&mut self, model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
+        self.env.restart()?;
+        self.env.clear_finished();
+        self.finished.clear();
+        self.done.fill(false);
+        while self.done.contains(&false) {
+            self.act(model, theta)?;
+            for (b, end) in self.env.ends().iter().enumerate() {
+                let (episode, steps) = self.env.position(b);
+                if steps >= LONGEST {
+                    return Err(AgentError::Endless { env: b, episode, steps });
+                }
+                self.done[b] |= *end != End::Running;
+            }
+        }
+        // The first episode of each environment counts, in their order.
+        let (first, n) = (self.env.finished().iter().map(|e| e.env).min().unwrap_or(0), self.done.len());
+        let own = (first..first + n).filter_map(|env| self.env.finished().iter().find(|e| e.env == env));
+        self.finished.extend(own.copied());
+        self.steps = self.finished.iter().map(|e| u64::from(e.length)).sum();
+        self.score = self.finished.iter().map(|e| e.episode_return).sum::<f64>() / n as f64;
+        Ok(())
+    }
+
+    /// One step with the most probable actions.
+    fn act(&mut self, model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
+        let Self { env, tape, index_actions, real_actions, masks, mask_scratch, .. } = self;
+        let (dist, n) = (model.dist(), env.len());
+        let mut out = model.actor().net.forward(theta, env.obs(), tape);
+        if let Some(i) = kernels::first_non_finite(out.as_cols().data()) {
+            let (episode, step) = env.position(i % n);
+            let (index, value) = (i / n, out.as_cols().data()[i]);
+            return Err(AgentError::Output { network: "policy", env: i % n, episode, step, index, value });
+        }
+        let mask_rows = masks.len() / n;
+        if mask_rows > 0 {
+            env.action_masks(ColsMut::new(masks, mask_rows, n), mask_scratch)?;
+        }
+        dist.prepare(out.reborrow(), (mask_rows > 0).then(|| Cols::new(&masks[..], mask_rows, n)));
+        let rows = dist.action_rows();
+        let actions = if let Space::Box(bounds) = &env.spec().action {
+            dist.mode(out.as_cols(), ActionsMut::Real(ColsMut::new(real_actions, rows, n)));
+            for (i, row) in real_actions.chunks_exact_mut(n).enumerate() {
+                let (low, high) = (bounds.low[i], bounds.high[i]);
+                row.iter_mut().for_each(|a| *a = a.clamp(low, high));
+            }
+            EnvActions::Real(Cols::new(real_actions, rows, n))
+        } else {
+            dist.mode(out.as_cols(), ActionsMut::Index(ColsMut::new(index_actions, rows, n)));
+            EnvActions::Index(Cols::new(index_actions, rows, n))
+        };
+        Ok(env.step(actions)?)
+    }
+}
