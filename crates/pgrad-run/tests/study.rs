@@ -145,8 +145,9 @@ fn studies_that_come_with_pgrad_are_right_and_keep_to_the_reporting_seeds() {
         for entry in &study.entries {
             entry.check().unwrap();
             assert_eq!((entry.first_seed, entry.seeds), (1, 20), "{}", entry.label);
-            assert!(!entry.anchors.is_empty(), "{}", entry.label);
         }
+        // A rival may be there for the comparison alone.
+        assert!(study.entries.iter().any(|e| !e.anchors.is_empty()), "{}", embedded.name);
     }
     let e = Study::load("ppo-clasic").unwrap_err();
     assert!(e.to_string().contains("did you mean `ppo-classic`?"), "{e}");

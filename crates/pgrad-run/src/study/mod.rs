@@ -112,6 +112,8 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../../studies/acktr-classic.toml") },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
     EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
+    EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
+    EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
 ];
 
