@@ -56,6 +56,9 @@ pub struct PolicyChunk<'a> {
     pub dist: &'a ActionDist,
     /// Its parameters under `π_θ`, prepared, `[n_outputs x cols]`.
     pub params: Cols<'a, f32>,
+    /// Its parameters under `π_θold`, prepared; no rows unless the rollout keeps them
+    /// ([`Rollout::keep_policy_params`]).
+    pub params_old: Cols<'a, f32>,
     /// The actions taken.
     pub actions: Actions<'a, f32>,
     /// `log π_θ(a_t|s_t)`.
@@ -98,6 +101,17 @@ enum Role {
     Both,
 }
 
+/// What was gathered of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathered {
+    /// Samples.
+    n: usize,
+    /// Whether the actions are masked.
+    masked: bool,
+    /// Rows of the old parameters, 0 when they are not kept.
+    old_rows: usize,
+}
+
 /// A partial gradient: every `LANES`-th chunk of a minibatch through one network.
 #[derive(Debug)]
 struct Lane {
@@ -116,6 +130,7 @@ pub(crate) struct ChunkWork {
     pub(crate) index_actions: Vec<u32>,
     pub(crate) real_actions: Vec<f32>,
     masks: Vec<bool>,
+    params_old: Vec<f32>,
     logp: [f32; CHUNK],
     logp_old: [f32; CHUNK],
     adv: [f32; CHUNK],
@@ -224,6 +239,31 @@ impl Learner {
         }
         sums
     }
+
+    /// Lets `see` look at the policy's present outputs over `samples`, without a gradient; returns the sums that it
+    /// kept.
+    pub fn look(
+        &mut self,
+        model: &ActorCritic,
+        rollout: &Rollout,
+        samples: &[u32],
+        team: &Team,
+        see: impl Fn(PolicyChunk<'_>) + Sync,
+    ) -> LossSums {
+        let (stride, set) = (self.lanes_per_network, rollout.samples());
+        team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
+            lane.sums = LossSums::default();
+            if lane.role != Role::Value {
+                for ids in samples.chunks(CHUNK).skip(lane.number).step_by(stride) {
+                    work.gather_obs(set, ids);
+                    work.policy_look(model, set, ids, lane, &see);
+                }
+            }
+        });
+        let mut sums = LossSums::default();
+        self.lanes.iter().for_each(|lane| sums.add(&lane.sums));
+        sums
+    }
 }
 
 impl ChunkWork {
@@ -241,6 +281,7 @@ impl ChunkWork {
             index_actions: vec![0; index_rows * CHUNK],
             real_actions: vec![0.0; real_rows * CHUNK],
             masks: vec![true; shape.action.mask_dim() * CHUNK],
+            params_old: vec![0.0; dist.n_outputs() * CHUNK],
             logp: [0.0; CHUNK],
             logp_old: [0.0; CHUNK],
             adv: [0.0; CHUNK],
@@ -262,12 +303,13 @@ impl ChunkWork {
         }
     }
 
-    /// Gathers what a policy's loss needs; returns whether the actions are masked.
-    pub(crate) fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> bool {
+    /// Gathers what the policy's loss needs.
+    pub(crate) fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> Gathered {
         let n = ids.len();
         let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
         let masked = set.masked;
         let mask_rows = if masked { self.masks.len() / CHUNK } else { 0 };
+        let old_rows = if set.keeps_params() { self.params_old.len() / CHUNK } else { 0 };
         for (j, id) in ids.iter().enumerate() {
             let (data, at) = set.get(*id);
             self.logp_old[j] = data.logp[at];
@@ -281,8 +323,11 @@ impl ChunkWork {
             for r in 0..mask_rows {
                 self.masks[r * n + j] = data.masks[at * mask_rows + r];
             }
+            for r in 0..old_rows {
+                self.params_old[r * n + j] = data.params[at * old_rows + r];
+            }
         }
-        masked
+        Gathered { n, masked, old_rows }
     }
 
     fn gather_value(&mut self, set: SampleSet<'_>, ids: &[u32]) {
@@ -302,10 +347,24 @@ impl ChunkWork {
         loss: &(impl Fn(PolicyChunk<'_>) + Sync),
     ) {
         let n = ids.len();
-        let masked = self.gather_policy(set, ids);
+        let gathered = self.gather_policy(set, ids);
         self.forward(model.actor(), model, n);
-        self.policy_loss(model, masked, n, 0, lane, loss);
+        self.policy_loss(model, gathered, 0, lane, loss);
         self.backward(model.actor(), model, n, lane);
+    }
+
+    /// As a policy's pass without its way back.
+    fn policy_look(
+        &mut self,
+        model: &ActorCritic,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        lane: &mut Lane,
+        see: &(impl Fn(PolicyChunk<'_>) + Sync),
+    ) {
+        let gathered = self.gather_policy(set, ids);
+        self.forward(model.actor(), model, ids.len());
+        self.policy_loss(model, gathered, usize::from(lane.role == Role::Both), lane, see);
     }
 
     fn value_pass(
@@ -339,12 +398,12 @@ impl ChunkWork {
         value_loss: &(impl Fn(ValueChunk<'_>) + Sync),
     ) {
         let n = ids.len();
-        let masked = self.gather_policy(set, ids);
+        let gathered = self.gather_policy(set, ids);
         self.gather_value(set, ids);
         self.forward(model.actor(), model, n);
         self.v[..n].copy_from_slice(&self.actor.outputs()[..n]);
         // The value is row 0 of the outputs, the policy's rows follow.
-        self.policy_loss(model, masked, n, 1, lane, policy_loss);
+        self.policy_loss(model, gathered, 1, lane, policy_loss);
         self.value_loss(n, lane, value_loss);
         self.backward(model.actor(), model, n, lane);
     }
@@ -374,8 +433,7 @@ impl ChunkWork {
     fn policy_loss(
         &mut self,
         model: &ActorCritic,
-        masked: bool,
-        n: usize,
+        Gathered { n, masked, old_rows }: Gathered,
         first_row: usize,
         lane: &mut Lane,
         loss: &(impl Fn(PolicyChunk<'_>) + Sync),
@@ -393,6 +451,7 @@ impl ChunkWork {
         loss(PolicyChunk {
             dist,
             params,
+            params_old: Cols::new(&self.params_old[..old_rows * n], old_rows, n),
             actions,
             logp: &self.logp[..n],
             logp_old: &self.logp_old[..n],

@@ -43,6 +43,11 @@ impl Minibatches {
     pub fn size(&self) -> usize {
         self.size
     }
+    /// All samples, in the order of the epoch.
+    #[must_use]
+    pub fn all(&self) -> &[u32] {
+        &self.order
+    }
     /// Draws the order of the next epoch.
     ///
     /// The order starts from the identity each time, so that it depends on the stream's position only.
@@ -92,6 +97,7 @@ mod tests {
             assert_eq!(order, (0..10).collect::<Vec<u32>>());
         }
         assert_eq!(m.get(2).len(), 2);
+        assert_eq!(m.all(), [m.get(0), m.get(1), m.get(2)].concat());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
 use pgrad_nn::Tape;
-use pgrad_num::{Cols, ColsMut, Moments, Record, RecordError, Stream, Tb, TbMut, Team, kernels};
-use pgrad_rl::dist::{ActionDist, ActionsMut};
+use pgrad_num::{Cols, ColsMut, Moments, Real, Record, RecordError, Stream, Tb, TbMut, Team, kernels};
+use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
 
 /// Purpose number of the streams that actions are sampled from.
 const STREAM_ACTION: u32 = 4;
@@ -40,6 +40,8 @@ pub struct Paths<'a> {
     pub v_next: Tb<'a, f32>,
     /// 1 where row `t + 1` continues the same path.
     pub carry: Tb<'a, f32>,
+    /// `π_θ(a_t|s_t)/π_θold(a_t|s_t)` as of the last [`Rollout::evaluate_ratios`]; 1 before it.
+    pub ratio: Tb<'a, f32>,
     /// To write: the advantages `Â_t`.
     pub adv: TbMut<'a, f32>,
     /// To write: the value targets.
@@ -70,6 +72,9 @@ pub(crate) struct Samples {
     pub(crate) real_actions: Vec<f32>,
     pub(crate) masks: Vec<bool>,
     pub(crate) logp: Vec<f32>,
+    /// The distribution's parameters under `π_θold`, a row each; empty unless they are kept.
+    pub(crate) params: Vec<f32>,
+    ratio: Vec<f32>,
     reward: Vec<f32>,
     ends: Vec<End>,
     /// Flat indices of truncated steps, and their final observations, a row each.
@@ -104,6 +109,10 @@ impl<'a> SampleSet<'a> {
         let (shard, at) = (i / self.shard_len, i % self.shard_len);
         (&self.data[shard as usize], at as usize)
     }
+    /// Whether the samples have the parameters of the policy that drew them.
+    pub(crate) fn keeps_params(&self) -> bool {
+        !self.data[0].params.is_empty()
+    }
 }
 
 /// Buffers of one step of one shard.
@@ -128,6 +137,16 @@ struct Piece {
 /// One thread's buffers for values.
 struct ValueWork {
     x: Vec<f32>,
+    tape: Tape<f32>,
+    ratios: RatioWork,
+}
+
+/// One thread's buffers for ratios.
+struct RatioWork {
+    x: Vec<f32>,
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    masks: Vec<bool>,
     tape: Tape<f32>,
 }
 
@@ -192,10 +211,21 @@ impl Rollout {
         // A policy alone is never asked for values.
         let critic = if model.has_critic() { &model.critic().net } else { &model.actor().net };
         let work = (0..threads)
-            .map(|_| ValueWork { x: vec![0.0; critic.n_inputs() * CHUNK], tape: critic.tape(CHUNK) })
+            .map(|_| ValueWork {
+                x: vec![0.0; critic.n_inputs() * CHUNK],
+                tape: critic.tape(CHUNK),
+                ratios: RatioWork::new(&spec, model),
+            })
             .collect();
         let adv = vec![0.0; shape.n_envs * shape.n_steps];
         Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm, whole: None }
+    }
+    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
+    /// of a later policy from `π_θold` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).
+    pub fn keep_policy_params(&mut self, model: &ActorCritic) {
+        for data in &mut self.data {
+            data.params = vec![0.0; data.logp.len() * model.dist().n_outputs()];
+        }
     }
     /// What the environments are.
     #[must_use]
@@ -246,6 +276,7 @@ impl Rollout {
         }
         let (steps, norm) = (self.shape.n_steps, self.obs_norm.as_ref());
         team.each_zip(&mut self.shards, &mut self.data, |_, shard, data| {
+            data.ratio.fill(1.0);
             data.error = shard.collect(model, norm, data, steps).err();
         });
         self.first_error()?;
@@ -296,6 +327,29 @@ impl Rollout {
         self.first_error()
     }
 
+    /// Computes `π_θ(a_t|s_t)/π_θold(a_t|s_t)` of all samples: how stale the data are for the present parameters.
+    ///
+    /// # Errors
+    /// When a ratio is not finite.
+    pub fn evaluate_ratios(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
+        let Self { data, pieces, work, spec, .. } = self;
+        let rows = &*data;
+        team.each_with(pieces, work, |_, piece, work| {
+            let ratio = &mut piece.v[..piece.len];
+            work.ratios.ratios(model, &rows[piece.shard], piece.from, spec.masks_actions, ratio);
+        });
+        for piece in pieces.iter() {
+            let ratio = &piece.v[..piece.len];
+            let data = &mut data[piece.shard];
+            if let Some(i) = kernels::first_non_finite(ratio) {
+                let (step, env) = data.place(piece.from + i);
+                return Err(AgentError::Estimate { what: "ratio", env, step, value: ratio[i] });
+            }
+            data.ratio[piece.from..piece.from + piece.len].copy_from_slice(ratio);
+        }
+        Ok(())
+    }
+
     /// Lets `estimate` write the advantages and value targets of every shard.
     ///
     /// # Errors
@@ -308,6 +362,7 @@ impl Rollout {
                 v: Tb::new(&data.v, t, b),
                 v_next: Tb::new(&data.v_next, t, b),
                 carry: Tb::new(&data.carry, t, b),
+                ratio: Tb::new(&data.ratio, t, b),
                 adv: TbMut::new(&mut data.adv, t, b),
                 ret: TbMut::new(&mut data.ret, t, b),
             });
@@ -524,6 +579,10 @@ impl Shard {
         let mask = (mask_rows > 0).then(|| Cols::new(&work.masks[..], mask_rows, b));
         dist.prepare(out.reborrow(), mask);
         let params = out.as_cols();
+        if !data.params.is_empty() {
+            let outputs = params.rows();
+            transpose(params.data(), &mut data.params[rows.start * outputs..rows.end * outputs], b);
+        }
         let action_rows = dist.action_rows();
         let at = rows.start * action_rows..rows.end * action_rows;
         if dist.is_discrete() {
@@ -560,6 +619,8 @@ impl Samples {
             real_actions: vec![0.0; n * real_rows],
             masks: vec![true; n * mask_rows(spec)],
             logp: vec![0.0; n],
+            params: Vec::new(),
+            ratio: vec![1.0; n],
             reward: vec![0.0; n],
             ends: vec![End::Running; n],
             // Every step may be cut; memory that is never touched costs nothing.
@@ -658,6 +719,44 @@ impl ValueWork {
             let len = CHUNK.min(v.len() - from);
             self.values(model, obs, from, len, &mut v[from..from + len]);
         }
+    }
+}
+
+impl RatioWork {
+    fn new(spec: &EnvSpec, model: &ActorCritic) -> Self {
+        let net = &model.actor().net;
+        let (index_rows, real_rows) = action_rows(spec);
+        Self {
+            x: vec![0.0; net.n_inputs() * CHUNK],
+            index_actions: vec![0; index_rows * CHUNK],
+            real_actions: vec![0.0; real_rows * CHUNK],
+            masks: vec![true; mask_rows(spec) * CHUNK],
+            tape: net.tape(CHUNK),
+        }
+    }
+    /// Ratios of consecutive samples of a shard, as many as `ratio` has room for.
+    fn ratios(&mut self, model: &ActorCritic, data: &Samples, from: usize, masked: bool, ratio: &mut [f32]) {
+        /// The rows `from..from + n` as columns `[dim x n]` in `to`.
+        fn columns<'a, T: Copy>(rows: &[T], to: &'a mut [T], from: usize, n: usize) -> Cols<'a, T> {
+            let dim = to.len() / CHUNK;
+            let to = &mut to[..dim * n];
+            rows_to_columns(&rows[from * dim..(from + n) * dim], to, n);
+            Cols::new(to, dim, n)
+        }
+        let (n, dist) = (ratio.len(), model.dist());
+        let mut params = model.policy_outputs(columns(&data.obs, &mut self.x, from, n), &mut self.tape);
+        let mask = masked.then(|| columns(&data.masks, &mut self.masks, from, n));
+        dist.prepare(params.reborrow(), mask);
+        let actions = if dist.is_discrete() {
+            Actions::Index(columns(&data.index_actions, &mut self.index_actions, from, n))
+        } else {
+            Actions::Real(columns(&data.real_actions, &mut self.real_actions, from, n))
+        };
+        dist.logp(params.as_cols(), actions, ratio);
+        for (ratio, logp_old) in ratio.iter_mut().zip(&data.logp[from..]) {
+            *ratio -= *logp_old;
+        }
+        f32::exp_slice(ratio);
     }
 }
 

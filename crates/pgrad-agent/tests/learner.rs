@@ -193,3 +193,53 @@ fn the_number_of_threads_does_not_change_a_bit() {
         }
     }
 }
+
+/// The exact divergence of the policy that learns from the one that acted, and the ratio of each sample, without a
+/// gradient: as their definitions say, for every kind of action space and both trunks.
+#[test]
+fn looks_at_the_policy_without_a_gradient() {
+    for task in tasks(Some(7)) {
+        for trunk in [Trunk::Separate, Trunk::Shared] {
+            let mut c = case(task.clone(), trunk, &[6], 5, 31);
+            task.log.lock().unwrap().clear();
+            let team = Team::new(2).unwrap();
+            c.rollout = Rollout::new(c.shape, task.make(), &c.old, None, None, 3, 2);
+            c.rollout.keep_policy_params(&c.old);
+            c.rollout.start().unwrap();
+            c.rollout.collect(&c.old, &team).unwrap();
+            let batch = Batch::new(&c.seen(), task.masked);
+            let (old, new) = (wide(&c.old.theta), wide(&c.new.theta));
+            let samples: Vec<u32> = (0..c.rollout.len() as u32).rev().collect();
+            let mut learner = Learner::new(&c.new, samples.len(), 2);
+            let sums = learner.look(&c.new, &c.rollout, &samples, &team, |p| {
+                let [kl, ..] = p.work;
+                p.dist.kl(p.params_old, p.params, kl);
+                p.sums.kl += kernels::sum(kl);
+                p.sums.surrogate += kernels::sum(p.logp);
+            });
+            let slow: f64 = batch.kl(&c.new, &old, &new).iter().sum();
+            assert!(slow > 0.1 && (sums.kl / slow - 1.0).abs() < 1e-4, "{} {slow}", sums.kl);
+            let (logp, logp_old) = (batch.policy(&c.new, &new).0, batch.policy(&c.new, &old).0);
+            assert!((sums.surrogate / logp.iter().sum::<f64>() - 1.0).abs() < 1e-5);
+
+            let ratios = |rollout: &mut Rollout| {
+                let found = std::sync::Mutex::new(Vec::new());
+                let see = |p: pgrad_agent::Paths<'_>| {
+                    let (mut adv, mut ret) = (p.adv, p.ret);
+                    adv.data_mut().fill(0.0);
+                    ret.data_mut().fill(0.0);
+                    found.lock().unwrap().push(p.ratio.data().to_vec());
+                };
+                rollout.estimate(&Team::new(1).unwrap(), see).unwrap();
+                found.into_inner().unwrap().concat()
+            };
+            assert!(ratios(&mut c.rollout).iter().all(|r| *r == 1.0), "fresh data");
+            c.rollout.evaluate_ratios(&c.new, &team).unwrap();
+            let found = wide(&ratios(&mut c.rollout));
+            let slow: Vec<f64> = logp.iter().zip(&logp_old).map(|(new, old)| (new - old).exp()).collect();
+            assert!(relative_difference(&found, &slow) < 1e-5, "{}", task.action);
+            c.rollout.collect(&c.old, &team).unwrap();
+            assert!(ratios(&mut c.rollout).iter().all(|r| *r == 1.0), "new data are fresh");
+        }
+    }
+}

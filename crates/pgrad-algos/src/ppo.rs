@@ -4,31 +4,61 @@
 //! then climb, with `K` epochs of minibatches of `M ≤ N T` samples,
 //!
 //! `L(θ) = E_t[ min(r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t) − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t) ]`
-//! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`.
+//! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`. The other rows of the paper's Table 1 put
+//! `r_t Â_t − β KL[π_θold, π_θ]` (Eq. 8) or `r_t Â_t` (Eq. 6) in place of the minimum.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, PolicyChunk, Rollout,
-    ValueChunk,
+    ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, Paths, PolicyChunk,
+    Rollout, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Adam, AdamParams, Schedule as Factor, clip_global_norm};
 use pgrad_rl::{returns, surrogate};
-use pgrad_settings::{Settings, above, settings};
+use pgrad_settings::{Settings, above, choice, settings};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     name: "ppo",
-    title: "Proximal Policy Optimization, clipped",
+    title: "Proximal Policy Optimization",
     source: "Schulman et al. 2017, arXiv:1707.06347",
     config: || Box::new(PpoConfig::default()),
 };
 
+choice! {
+    /// What keeps the new policy near the old one (Schulman et al. 2017, Table 1).
+    pub enum Objective {
+        /// The probability ratio is clipped (Eq. 7).
+        Clip = "clip",
+        /// A penalty on KL(old, new) whose weight adapts to a target after each iteration (Eq. 8, section 4).
+        KlAdaptive = "kl-adaptive",
+        /// A penalty on KL(old, new) of fixed weight.
+        KlFixed = "kl-fixed",
+        /// Nothing (Eq. 6).
+        Unbounded = "none",
+    }
+}
+
+choice! {
+    /// What advantages and the critic's targets are made of.
+    pub enum Advantage {
+        /// Generalised advantage estimation.
+        Gae = "gae",
+        /// V-trace, for data that later epochs find stale: each step back is weighed by the ratio of the present
+        /// policy to the one that acted. Needs `recompute_advantage`.
+        Vtrace = "vtrace",
+    }
+}
+
 settings! {
     /// Proximal Policy Optimization.
     pub struct PpoSettings {
+        /// What keeps the new policy near the old one.
+        objective: Objective = Objective::Clip, source: "Schulman et al. 2017, Table 1";
+        /// What advantages and the critic's targets are made of.
+        advantage: Advantage = Advantage::Gae, source: "Schulman et al. 2017, Eq. 11";
         /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
         /// Passes over the data of an iteration (K).
@@ -36,9 +66,18 @@ settings! {
         /// Samples of a minibatch (M); at most `n_envs` x `n_steps`.
         minibatch_size: usize = 256, range: 1..=1_073_741_824, unit: "samples", source: "Schulman et al. 2017, Table 5";
         /// How far the probability ratio may move before its gradient stops (epsilon).
-        clip: f64 = 0.2, range: above(0.0), source: "Schulman et al. 2017, Table 1";
+        clip: f64 = 0.2, range: above(0.0), source: "Schulman et al. 2017, Table 1", when: objective is "clip";
         /// How `clip` changes over the run.
-        clip_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5";
+        clip_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5",
+            when: objective is "clip";
+        /// Weight of the penalty on KL(old, new) (beta); where it adapts, its first value. Raising it shortens
+        /// steps.
+        kl_coef: f64 = 1.0, range: above(0.0), unit: "per nat", source: "Schulman et al. 2017, section 6.1",
+            when: objective is "kl-adaptive" | "kl-fixed";
+        /// KL(old, new) of an iteration that the weight of the penalty aims at (d_targ): above 1.5 times this it
+        /// doubles, below this divided by 1.5 it halves.
+        kl_target: f64 = 0.01, range: above(0.0), unit: "nats", source: "Schulman et al. 2017, Table 1",
+            when: objective is "kl-adaptive";
         /// Step size of Adam.
         learning_rate: f64 = 2.5e-4, range: above(0.0), source: "Schulman et al. 2017, Table 5";
         /// How `learning_rate` changes over the run.
@@ -59,6 +98,13 @@ settings! {
         target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";
         /// Compute values and advantages anew before each epoch, not only before the first.
         recompute_advantage: bool = false, source: "Andrychowicz et al. 2021, section 3.5";
+        /// Largest weight of a temporal difference in V-trace. Lowering it pulls the values from those of the present
+        /// policy to those of the one that acted.
+        rho_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
+            when: advantage is "vtrace";
+        /// Largest weight of what a step passes back in V-trace. Lowering it has less variance and takes longer.
+        c_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
+            when: advantage is "vtrace";
     }
 }
 
@@ -85,6 +131,8 @@ pub struct Ppo {
     steps: u64,
     /// What divergences have left of the step size.
     step_scale: f64,
+    /// β, where there is a penalty.
+    beta: f64,
     model: ActorCritic,
     rollout: Rollout,
     learner: Learner,
@@ -108,8 +156,13 @@ impl Algorithm for Ppo {
         let Self { config: c, model, rollout, learner, minibatches, adam, gradient, observer, .. } = self;
         let alpha =
             c.learning_rate * Factor::from(c.learning_rate_schedule).factor(self.steps, self.total_steps);
-        let epsilon = c.clip * Factor::from(c.clip_schedule).factor(self.steps, self.total_steps);
-        let (gamma, lambda) = (self.gamma as f32, c.lambda as f32);
+        let bound = match c.objective {
+            Objective::Clip => {
+                Bound::Clip(c.clip * Factor::from(c.clip_schedule).factor(self.steps, self.total_steps)) // ε
+            }
+            Objective::KlAdaptive | Objective::KlFixed => Bound::Penalty(self.beta),
+            Objective::Unbounded => Bound::Nothing,
+        };
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θold in N environments for T steps
@@ -118,12 +171,10 @@ impl Algorithm for Ppo {
         'epochs: for epoch in 0..c.epochs {
             if epoch == 0 || c.recompute_advantage {
                 rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-                rollout.estimate(team, |p| {
-                    let (v, ret) = (p.v, p.ret);
-                    let mut adv = p.adv;
-                    returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t, Eq. 11
-                    returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-                })?;
+                if c.advantage == Advantage::Vtrace && epoch > 0 {
+                    rollout.evaluate_ratios(model, team)?; // π_θ/π_θold, 1 in the first epoch
+                }
+                rollout.estimate(team, |p| estimate(p, c, self.gamma as f32))?; // Â_t and V_t^targ
             }
             minibatches.shuffle();
             for minibatch in 0..minibatches.count() {
@@ -137,7 +188,7 @@ impl Algorithm for Ppo {
                     samples,
                     team,
                     gradient,
-                    |p| policy_loss(p, c, epsilon, mean, std, n),
+                    |p| policy_loss(p, c, bound, mean, std, n),
                     |v| value_loss(v, c, n),
                 ); // −∇L(θ), Eq. 9
                 total.add(&sums, n, epoch, minibatch)?;
@@ -154,9 +205,14 @@ impl Algorithm for Ppo {
                 total.updates += 1;
             }
         }
+        if c.objective == Objective::KlAdaptive {
+            let sums = learner.look(model, rollout, minibatches.all(), team, divergence);
+            total.kl_after = sums.kl / rollout.len() as f64; // d = E_t[KL[π_θold, π_θ]]
+            self.beta = adapted(self.beta, total.kl_after, c.kl_target);
+        }
         self.steps += rollout.len() as u64;
         observer(Phase::Done);
-        Ok(total.report(c, rollout, alpha * self.step_scale, epsilon))
+        Ok(total.report(c, rollout, alpha * self.step_scale, bound))
     }
 
     fn start(&mut self) -> Result<(), AgentError> {
@@ -166,8 +222,13 @@ impl Algorithm for Ppo {
         self.observer = observer;
     }
     fn learn_flops(&self) -> f64 {
-        let evaluations = if self.config.recompute_advantage { self.config.epochs } else { 1 };
-        let sample = self.model.value_flops() * evaluations + self.model.update_flops() * self.config.epochs;
+        let c = &self.config;
+        let evaluations = if c.recompute_advantage { c.epochs } else { 1 };
+        let ratios = if c.advantage == Advantage::Vtrace { evaluations - 1 } else { 0 };
+        let looks = ratios + usize::from(c.objective == Objective::KlAdaptive);
+        let sample = self.model.value_flops() * evaluations
+            + self.model.actor().net.forward_flops() * looks
+            + self.model.update_flops() * c.epochs;
         sample as f64 * self.rollout.len() as f64
     }
     fn steps(&self) -> u64 {
@@ -195,6 +256,7 @@ impl Algorithm for Ppo {
         let mut r = Record::new();
         r.put("steps", vec![self.steps]);
         r.put("step_scale", vec![self.step_scale]);
+        r.put("beta", vec![self.beta]);
         r.put("theta", self.model.theta.clone());
         r.put_record("adam", self.adam.save());
         r.put_record("minibatches", self.minibatches.save());
@@ -206,6 +268,11 @@ impl Algorithm for Ppo {
         if !kernels::all_finite(theta) {
             return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
         }
+        let beta = from.f64("beta")?;
+        if !(beta.is_finite() && beta > 0.0) {
+            return Err(RecordError::Value { name: "beta".into(), reason: "a weight is positive".into() });
+        }
+        self.beta = beta;
         self.model.theta.copy_from_slice(theta);
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
@@ -215,21 +282,83 @@ impl Algorithm for Ppo {
     }
 }
 
-/// Adds the gradient of `−L^CLIP − c₂ S` (Eqs. 7 and 9), averaged over a minibatch of `n`.
-fn policy_loss(p: PolicyChunk<'_>, c: &PpoSettings, epsilon: f64, mean: f64, std: f64, n: usize) {
+/// What keeps the new policy near the old one, in one iteration.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// The ratio is clipped to `1 ± ε`.
+    Clip(f64),
+    /// A penalty `β KL[π_θold, π_θ]`.
+    Penalty(f64),
+    Nothing,
+}
+
+/// `Â_t` and `V_t^targ`.
+fn estimate(p: Paths<'_>, c: &PpoSettings, gamma: f32) {
+    let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
+    let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
+    match c.advantage {
+        Advantage::Gae => {
+            returns::gae(reward, v, v_next, carry, gamma, lambda, adv.reborrow()); // Â_t, Eq. 11
+            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
+        }
+        Advantage::Vtrace => {
+            let (vs, adv_rho) = (ret.reborrow(), adv.reborrow());
+            returns::vtrace(reward, v, v_next, carry, ratio, gamma, lambda, rho_bar, c_bar, vs, adv_rho);
+            // The surrogate has the ratio itself: Â_t = r_t + γ vs_{t+1} − V(s_t), without V-trace's weight.
+            returns::one_step_advantage(reward, v, v_next, carry, ret.as_tb(), gamma, adv);
+        }
+    }
+}
+
+/// Adds the gradient of the negative objective (Eqs. 6, 7 or 8) and of `−c₂ S` (Eq. 9), averaged over a minibatch of
+/// `n`.
+fn policy_loss(mut p: PolicyChunk<'_>, c: &PpoSettings, bound: Bound, mean: f64, std: f64, n: usize) {
     let [ratio, objective, d_logp, entropy] = p.work;
     let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
     p.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
-    let clipped = surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
+    if let Bound::Clip(epsilon) = bound {
+        let clipped = surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
+        p.sums.clipped += clipped as f64;
+    } else {
+        surrogate::ratio(p.logp, p.logp_old, p.adv, ratio, objective, d_logp); // L^CPI = r_t Â_t, Eq. 6
+    }
     p.sums.surrogate += kernels::sum(objective);
-    p.sums.clipped += clipped as f64;
-    surrogate::kl_k3(p.logp, p.logp_old, ratio);
-    p.sums.kl += kernels::sum(ratio);
+    let kl = ratio;
+    if let Bound::Penalty(beta) = bound {
+        p.dist.kl(p.params_old, p.params, kl);
+        p.sums.kl += kernels::sum(kl);
+        p.sums.surrogate -= beta * kernels::sum(kl); // L^KLPEN = r_t Â_t − β KL[π_θold, π_θ], Eq. 8
+        kl.fill((beta / n as f64) as f32);
+        p.dist.kl_vjp(p.params_old, p.params, kl, p.d_out.reborrow());
+    } else {
+        surrogate::kl_k3(p.logp, p.logp_old, kl);
+        p.sums.kl += kernels::sum(kl);
+    }
     p.dist.entropy(p.params, entropy); // S[π_θ]
     p.sums.entropy += kernels::sum(entropy);
     kernels::scale(-1.0 / n as f32, d_logp);
     entropy.fill(-c.entropy_coef as f32 / n as f32);
     p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, entropy, p.d_out);
+}
+
+/// Sums `KL[π_θold, π_θ]`.
+fn divergence(p: PolicyChunk<'_>) {
+    let [kl, ..] = p.work;
+    p.dist.kl(p.params_old, p.params, kl);
+    p.sums.kl += kernels::sum(kl);
+}
+
+/// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and 2³⁰, from
+/// where it can come back.
+fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
+    let beta = if d < d_targ / 1.5 {
+        beta / 2.0
+    } else if d > d_targ * 1.5 {
+        beta * 2.0
+    } else {
+        beta
+    };
+    beta.clamp(2f64.powi(-30), 2f64.powi(30))
 }
 
 /// The gradient of `c₁ (V_θ(s_t) − V_t^targ)²` (Eq. 9), averaged over a minibatch of `n`.
@@ -258,6 +387,8 @@ struct Totals {
     grad_norm: f64,
     updates: usize,
     stopped: bool,
+    /// `KL[π_θold, π_θ]` after the last epoch, where β adapts.
+    kl_after: f64,
 }
 
 impl Totals {
@@ -276,20 +407,28 @@ impl Totals {
         self.samples += n;
         Ok(())
     }
-    fn report(&self, c: &PpoSettings, rollout: &Rollout, alpha: f64, epsilon: f64) -> Report {
+    fn report(&self, c: &PpoSettings, rollout: &Rollout, alpha: f64, bound: Bound) -> Report {
         let mean = self.sums.mean(self.samples);
-        Report::default()
+        let report = Report::default()
             .with("learn/policy_loss", -mean.surrogate - c.entropy_coef * mean.entropy)
             .with("learn/value_loss", mean.value_loss)
             .with("learn/entropy", mean.entropy)
             .with("learn/kl", mean.kl)
-            .with("learn/clip_fraction", mean.clipped)
             .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
             .with("learn/grad_norm", self.grad_norm / self.updates.max(1) as f64)
             .with("learn/updates", self.updates as f64)
             .with("learn/kl_stopped", f64::from(u8::from(self.stopped)))
-            .with("learn/learning_rate", alpha)
-            .with("learn/clip", epsilon)
+            .with("learn/learning_rate", alpha);
+        match bound {
+            Bound::Clip(epsilon) => {
+                report.with("learn/clip_fraction", mean.clipped).with("learn/clip", epsilon)
+            }
+            Bound::Penalty(beta) if c.objective == Objective::KlAdaptive => {
+                report.with("learn/kl_coef", beta).with("learn/kl_after", self.kl_after)
+            }
+            Bound::Penalty(beta) => report.with("learn/kl_coef", beta),
+            Bound::Nothing => report,
+        }
     }
 }
 
@@ -322,6 +461,16 @@ impl AlgoConfig for PpoConfig {
                 reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
             });
         }
+        if self.ppo.advantage == Advantage::Vtrace && (!self.ppo.recompute_advantage || self.ppo.epochs == 1)
+        {
+            return Err(BuildError::Inconsistent {
+                key: "advantage",
+                value: Advantage::Vtrace.to_string(),
+                reason: "data grow stale from one epoch to the next; give `recompute_advantage=true` and 2 `epochs` \
+                         or more, or leave `advantage` at `gae`"
+                    .to_owned(),
+            });
+        }
         Ok(())
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
@@ -338,7 +487,10 @@ impl Ppo {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
         let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
-        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        let mut rollout = config.rollout.build(&config.normalize, &model, setup);
+        if matches!(config.ppo.objective, Objective::KlAdaptive | Objective::KlFixed) {
+            rollout.keep_policy_params(&model);
+        }
         let minibatches = Minibatches::new(rollout.len(), config.ppo.minibatch_size, setup.seed);
         let adam = AdamParams { epsilon: config.ppo.adam_epsilon, ..AdamParams::default() };
         let n_params = model.theta.len();
@@ -348,6 +500,7 @@ impl Ppo {
             total_steps: setup.total_steps,
             steps: 0,
             step_scale: 1.0,
+            beta: config.ppo.kl_coef,
             adam: Adam::new(n_params, adam),
             gradient: vec![0.0; n_params],
             config: config.ppo.clone(),

@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{ActorCritic, CHUNK};
-use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};
+use pgrad_algos::ppo::{Advantage, Objective};
+use pgrad_algos::{Algorithm, Ppo, PpoConfig, PpoSettings, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward, RightChoices};
 use pgrad_env::{BatchEnv, Each};
 use pgrad_nn::Mlp;
@@ -44,7 +45,8 @@ fn pieces(n: usize, size: usize) -> impl Iterator<Item = usize> {
 
 /// What the networks' passes of one iteration allocate by themselves. `cut` steps of a shard are cut by a
 /// time limit.
-fn of_products(model: &ActorCritic, evaluations: usize, cut: usize) -> u64 {
+fn of_products(model: &ActorCritic, c: &PpoSettings, cut: usize) -> u64 {
+    let evaluations = if c.recompute_advantage { EPOCHS } else { 1 } as u64;
     let (actor, critic) = (&model.actor().net, &model.critic().net);
     let shards = N_ENVS / SHARD;
     let act = (shards * N_STEPS) as u64 * of_pass(actor, SHARD, false);
@@ -55,7 +57,15 @@ fn of_products(model: &ActorCritic, evaluations: usize, cut: usize) -> u64 {
         .flat_map(|n| pieces(n, CHUNK))
         .flat_map(|n| nets.iter().map(move |net| of_pass(net, n, true)))
         .sum();
-    act + evaluations as u64 * evaluate + EPOCHS as u64 * learn
+    let forward = |n: usize| pieces(n, CHUNK).map(|n| of_pass(actor, n, false)).sum::<u64>();
+    let mut looks = 0;
+    if c.advantage == Advantage::Vtrace {
+        looks += (evaluations - 1) * shards as u64 * forward(SHARD * N_STEPS);
+    }
+    if c.objective == Objective::KlAdaptive {
+        looks += forward(N_ENVS * N_STEPS);
+    }
+    act + evaluations * evaluate + EPOCHS as u64 * learn + looks
 }
 
 /// Allocations of an iteration that are not the products' own.
@@ -69,7 +79,6 @@ fn surplus(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], cut: usize
         let PpoConfig { rollout, ppo, model, trunk, normalize } = &mut c;
         apply_pair(pair, "test", &mut [rollout, ppo, model, trunk, normalize]).unwrap();
     }
-    let evaluations = if c.ppo.recompute_advantage { EPOCHS } else { 1 };
     let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads };
     let team = Team::new(threads).unwrap();
     let mut ppo = Ppo::new(&c, &setup).unwrap();
@@ -82,7 +91,7 @@ fn surplus(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], cut: usize
     iteration(&mut ppo);
     // A thread that gets its first work late warms up late: the least of several iterations is the rule.
     let least = (0..8).map(|_| iteration(&mut ppo)).min().unwrap();
-    least as i64 - of_products(ppo.model(), evaluations, cut) as i64
+    least as i64 - of_products(ppo.model(), &c.ppo, cut) as i64
 }
 
 /// A single test: the counter sees all threads of this binary.
@@ -104,7 +113,10 @@ fn an_iteration_allocates_nothing() {
         assert_eq!(surplus(&discrete, &[], 0, threads), 0, "discrete, {threads} threads");
         assert_eq!(surplus(&discrete, &["trunk=shared", "target_kl=1000"], 0, threads), 0, "{threads}");
         assert_eq!(surplus(&continuous, normalized, 7 * SHARD, threads), 0, "continuous, {threads} threads");
-        assert_eq!(surplus(&masked, &["value_clip=0.1"], 0, threads), 0, "masked, {threads} threads");
+        let penalty = &["value_clip=0.1", "objective=kl-adaptive"];
+        assert_eq!(surplus(&masked, penalty, 0, threads), 0, "masked, {threads} threads");
+        let stale = &["recompute_advantage=true", "advantage=vtrace", "objective=none"];
+        assert_eq!(surplus(&discrete, stale, 0, threads), 0, "V-trace, {threads} threads");
         assert_eq!(surplus(&choices, &["activation=relu"], 0, threads), 0, "choices, {threads} threads");
     }
 }

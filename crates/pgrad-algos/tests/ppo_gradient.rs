@@ -1,5 +1,6 @@
-//! The gradient that PPO follows, end to end, against finite differences of Eq. 9 in `f64`: environments,
-//! masks, endings, bootstrap values, GAE, advantage normalisation, both losses, both trunks.
+//! The gradient that PPO follows, end to end, against finite differences of Eq. 9 in `f64`, with each objective of
+//! Table 1: environments, masks, endings, bootstrap values, GAE, V-trace, advantage normalisation, both losses, both
+//! trunks.
 //!
 //! Adam keeps `m ← 0.9 m + 0.1 g`, so the gradients of the first two updates can be read off its state.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
@@ -9,7 +10,8 @@ mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::ActorCritic;
-use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};
+use pgrad_algos::ppo::{Advantage, Objective};
+use pgrad_algos::{Algorithm, Ppo, PpoConfig, Report, Setup};
 use pgrad_env::End;
 use pgrad_num::Team;
 use pgrad_settings::apply_pair;
@@ -35,12 +37,13 @@ fn config(pairs: &[&str]) -> PpoConfig {
     c
 }
 
-/// Model before, model after `epochs` updates of one iteration, Adam's mean gradient, what was reported.
+/// Model before, model after `epochs` updates of one iteration, Adam's mean gradient, β after it, what was reported.
 struct Trained {
     before: ActorCritic,
     after: ActorCritic,
     m: Vec<f64>,
-    clip_fraction: f64,
+    beta: f64,
+    report: Report,
 }
 
 fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
@@ -55,8 +58,8 @@ fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
     let report = ppo.iterate(&Team::new(1).unwrap()).unwrap();
     assert_eq!(report.get("learn/updates"), Some(epochs as f64));
     let m = wide(ppo.save().f32s("adam.m", before.theta.len()).unwrap());
-    let clip_fraction = report.get("learn/clip_fraction").unwrap();
-    Trained { before, after: ppo.model().clone(), m, clip_fraction }
+    let beta = ppo.save().f64("beta").unwrap();
+    Trained { before, after: ppo.model().clone(), m, beta, report }
 }
 
 /// One iteration's data and what is computed from it, from the definitions.
@@ -65,6 +68,7 @@ struct Slow<'a> {
     model: &'a ActorCritic,
     paths: Vec<Vec<Seen>>,
     batch: Batch,
+    theta_old: Vec<f64>,
     logp_old: Vec<f64>,
     v_old: Vec<f64>,
 }
@@ -77,27 +81,50 @@ impl<'a> Slow<'a> {
         let theta = wide(&model.theta);
         let logp_old = batch.policy(model, &theta).0;
         let v_old = batch.values(model, &theta, &batch.obs);
-        Self { config, model, paths, batch, logp_old, v_old }
+        Self { config, model, paths, batch, theta_old: theta, logp_old, v_old }
     }
-    /// `Â_t = Σ_l (γλ)^l δ_{t+l}` up to the end of the path, and `V_t^targ = Â_t + V(s_t)`.
+    /// GAE: `Â_t = Σ_l (γλ)^l δ_{t+l}` up to the end of the path, and `V_t^targ = Â_t + V(s_t)`.
+    ///
+    /// V-trace, Espeholt et al. 2018, Eq. 1: `V_t^targ = vs_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l} δ_{t+l}`, and
+    /// `Â_t = r_t + γ vs_{t+1} − V(s_t)`.
     fn estimates(&self, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let (gamma, lambda) = (self.config.rollout.gamma, self.config.ppo.lambda);
+        let (c, gamma, lambda) = (&self.config.ppo, self.config.rollout.gamma, self.config.ppo.lambda);
         let v = self.batch.values(self.model, theta, &self.batch.obs);
         let v_after = self.batch.values(self.model, theta, &self.batch.next);
-        let mut adv = Vec::new();
+        let logp = self.batch.policy(self.model, theta).0;
+        let (mut adv, mut ret) = (Vec::new(), Vec::new());
         for (b, steps) in self.paths.iter().enumerate() {
-            let delta = |t: usize| {
-                let i = b * N_STEPS + t;
-                let v_next = if steps[t].end == End::Terminated { 0.0 } else { v_after[i] };
-                steps[t].reward + gamma * v_next - v[i]
+            let at = |t: usize| b * N_STEPS + t;
+            let v_next = |t: usize| if steps[t].end == End::Terminated { 0.0 } else { v_after[at(t)] };
+            let delta = |t: usize| steps[t].reward + gamma * v_next(t) - v[at(t)];
+            let end = |t: usize| (t..N_STEPS).find(|s| steps[*s].end != End::Running).unwrap_or(N_STEPS - 1);
+            let ratio = |t: usize| (logp[at(t)] - self.logp_old[at(t)]).exp();
+            let vs = |t: usize| -> f64 {
+                let term = |s: usize| {
+                    let traces: f64 = (t..s).map(|i| lambda * ratio(i).min(c.c_bar)).product();
+                    gamma.powi((s - t) as i32) * traces * ratio(s).min(c.rho_bar) * delta(s)
+                };
+                v[at(t)] + (t..=end(t)).map(term).sum::<f64>()
             };
             for t in 0..N_STEPS {
-                let end = (t..N_STEPS).find(|s| steps[*s].end != End::Running).unwrap_or(N_STEPS - 1);
-                adv.push((t..=end).map(|s| (gamma * lambda).powi((s - t) as i32) * delta(s)).sum());
+                if c.advantage == Advantage::Gae {
+                    let sum: f64 =
+                        (t..=end(t)).map(|s| (gamma * lambda).powi((s - t) as i32) * delta(s)).sum();
+                    adv.push(sum);
+                    ret.push(sum + v[at(t)]);
+                } else {
+                    let next = if t == end(t) { v_next(t) } else { vs(t + 1) };
+                    adv.push(steps[t].reward + gamma * next - v[at(t)]);
+                    ret.push(vs(t));
+                }
             }
         }
-        let ret = adv.iter().zip(&v).map(|(a, v)| a + v).collect();
         (adv, ret)
+    }
+    /// Mean `KL(π_θold ‖ π_θ)`.
+    fn kl(&self, theta: &[f64]) -> f64 {
+        let kl = self.batch.kl(self.model, &self.theta_old, theta);
+        kl.iter().sum::<f64>() / kl.len() as f64
     }
     /// `−L(θ)` of Eq. 9, with the advantages and targets of `theta_estimates`.
     fn loss(&self, theta: &[f64], adv: &[f64], ret: &[f64]) -> f64 {
@@ -114,7 +141,10 @@ impl<'a> Slow<'a> {
         let mut loss = 0.0;
         for i in 0..adv.len() {
             let (r, a) = ((logp[i] - self.logp_old[i]).exp(), (adv[i] - mean) / std);
-            let surrogate = (r * a).min(r.clamp(1.0 - c.clip, 1.0 + c.clip) * a);
+            let surrogate = match c.objective {
+                Objective::Clip => (r * a).min(r.clamp(1.0 - c.clip, 1.0 + c.clip) * a),
+                _ => r * a,
+            };
             let mut error = (v[i] - ret[i]).powi(2);
             if let Some(range) = c.value_clip {
                 let moved = self.v_old[i] + (v[i] - self.v_old[i]).clamp(-range, range);
@@ -122,24 +152,35 @@ impl<'a> Slow<'a> {
             }
             loss += -surrogate + c.value_coef * error - c.entropy_coef * entropy[i];
         }
-        loss / n
+        let penalty = match c.objective {
+            Objective::KlAdaptive | Objective::KlFixed => c.kl_coef * self.kl(theta),
+            Objective::Clip | Objective::Unbounded => 0.0,
+        };
+        loss / n + penalty
     }
 }
 
-fn check(pairs: &[&str], task: &Task) -> f64 {
+/// Checks an update on fresh data and one on stale data; returns what came of the latter, and the mean KL before and
+/// after it.
+fn check(pairs: &[&str], task: &Task) -> (Trained, [f64; 2]) {
     let config = config(pairs);
     let name = format!("{} masked {} {pairs:?}", task.action, task.masked);
-    let one = train(&config, task, 1);
-    let two = train(&config, task, 2);
+    // V-trace is for two epochs at least: its first update is part of both runs.
+    let fresh = config.ppo.advantage == Advantage::Gae;
+    let epochs = if fresh { 1 } else { 2 };
+    let one = train(&config, task, epochs);
+    let two = train(&config, task, epochs + 1);
     let slow = Slow::new(&config, &one.before, task);
-
-    // At θ_old every ratio is 1.
     let theta_old = wide(&one.before.theta);
     let (adv, ret) = slow.estimates(&theta_old);
-    let expected = finite_difference_gradient(|t| slow.loss(t, &adv, &ret), &theta_old);
-    let got: Vec<f64> = one.m.iter().map(|m| m / 0.1).collect();
-    let error = relative_difference(&got, &expected);
-    assert!(error < 2e-4, "{name}, first update: {error:e}");
+
+    if fresh {
+        // At θ_old every ratio is 1.
+        let expected = finite_difference_gradient(|t| slow.loss(t, &adv, &ret), &theta_old);
+        let got: Vec<f64> = one.m.iter().map(|m| m / 0.1).collect();
+        let error = relative_difference(&got, &expected);
+        assert!(error < 2e-4, "{name}, first update: {error:e}");
+    }
 
     // After one update the ratios differ, and some are clipped.
     let theta = wide(&one.after.theta);
@@ -148,15 +189,55 @@ fn check(pairs: &[&str], task: &Task) -> f64 {
     let got: Vec<f64> = two.m.iter().zip(&one.m).map(|(two, one)| (two - 0.9 * one) / 0.1).collect();
     let error = relative_difference(&got, &expected);
     assert!(error < 2e-4, "{name}, second update: {error:e}");
-    two.clip_fraction
+    let kl = [slow.kl(&theta), slow.kl(&wide(&two.after.theta))];
+    (two, kl)
 }
 
 #[test]
 fn follows_the_equations_for_every_action_space_and_trunk() {
     for task in tasks(Some(9)) {
         for trunk in ["trunk=separate", "trunk=shared"] {
-            let clipped = check(&[trunk, "entropy_coef=0.03", "clip=0.05"], &task);
+            let (trained, _) = check(&[trunk, "entropy_coef=0.03", "clip=0.05"], &task);
+            let clipped = trained.report.get("learn/clip_fraction").unwrap();
             assert!(clipped > 0.02, "{}: the second update clips some ratios: {clipped}", task.action);
+        }
+    }
+}
+
+#[test]
+fn follows_the_penalties_of_table_1() {
+    for task in tasks(Some(9)) {
+        for trunk in ["trunk=separate", "trunk=shared"] {
+            // A large β, so that the penalty is most of the second gradient.
+            for objective in ["objective=kl-fixed", "objective=kl-adaptive"] {
+                let pairs = [trunk, objective, "kl_coef=20", "kl_target=0.1", "entropy_coef=0.03"];
+                let (trained, kl) = check(&pairs, &task);
+                assert!(kl[0] > 0.002, "the first step moves the policy far: {kl:?}");
+                assert_eq!(trained.report.get("learn/kl_coef"), Some(20.0));
+                // The first epoch has no divergence, the second that of the first step.
+                let found = trained.report.get("learn/kl").unwrap();
+                assert!((2.0 * found / kl[0] - 1.0).abs() < 1e-3, "{found} {kl:?}");
+                match trained.report.get("learn/kl_after") {
+                    Some(after) => {
+                        assert!((after / kl[1] - 1.0).abs() < 1e-3, "{after} {kl:?}");
+                        assert_eq!(trained.beta, 10.0, "far below the target");
+                    }
+                    None => assert_eq!((trained.beta, objective), (20.0, "objective=kl-fixed")),
+                }
+            }
+            check(&[trunk, "objective=none"], &task);
+        }
+    }
+}
+
+#[test]
+fn follows_v_trace_with_the_ratios_of_each_epoch() {
+    for task in tasks(Some(9)) {
+        for trunk in ["trunk=separate", "trunk=shared"] {
+            for more in [&["clip=1000"][..], &["objective=none", "rho_bar=1.1", "c_bar=0.9", "lambda=1"]] {
+                let pairs = [&[trunk, "advantage=vtrace", "recompute_advantage=true"], more].concat();
+                check(&pairs, &task);
+            }
         }
     }
 }

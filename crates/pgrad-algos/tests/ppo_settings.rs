@@ -169,6 +169,38 @@ fn entropy_after_training(pairs: &[&str]) -> f64 {
     (0..30).map(|_| get(&step(&mut ppo), "learn/entropy")).last().unwrap()
 }
 
+/// Mean `KL(old ‖ new)` of linear policies over 100 states.
+fn mean_kl(old: &ActorCritic, new: &ActorCritic) -> f64 {
+    let x: Vec<f32> = (0..OBS * 100).map(|i| (i as f32 * 0.7).sin() * 1.4).collect();
+    let params = |model: &ActorCritic| {
+        let mut tape = model.actor().net.tape(100);
+        let mut out = model.policy_outputs(Cols::new(&x, OBS, 100), &mut tape);
+        model.dist().prepare(out.reborrow(), None);
+        out.into_data().to_vec()
+    };
+    let (old_params, new_params, mut kl) = (params(old), params(new), vec![0.0; 100]);
+    let rows = old.dist().n_outputs();
+    old.dist().kl(Cols::new(&old_params, rows, 100), Cols::new(&new_params, rows, 100), &mut kl);
+    wide(&kl).iter().sum::<f64>() / 100.0
+}
+
+/// A bound of V-trace changes what is learnt when ratios reach it, and only then.
+fn v_trace_bound(name: &str) {
+    let trained = |bound: &str| {
+        let pairs = [
+            "advantage=vtrace",
+            "recompute_advantage=true",
+            "epochs=3",
+            "learning_rate=0.05",
+            &format!("{name}={bound}"),
+        ];
+        first(&random_task().make(), &pairs).0.model().theta.clone()
+    };
+    assert_ne!(trained("1"), trained("0.5"));
+    assert_ne!(trained("1"), trained("1000"));
+    assert_eq!(trained("1000"), trained("2000"), "no ratio is that large");
+}
+
 settings_that_are_tested! {
     n_envs => {
         for n in [1, 3, 7] {
@@ -269,6 +301,79 @@ settings_that_are_tested! {
         assert!(fraction("1e-6") > 0.7);
         assert_eq!(fraction("1e6"), 0.0);
     }
+    objective => {
+        // Far from the old policy every sample with a positive advantage is clipped; penalties pull back.
+        let kl_after = |pairs: &[&str]| {
+            let far = ["epochs=30", "learning_rate=0.05", "entropy_coef=0"];
+            let mut ppo = build(&random_task().make(), &[&far, pairs].concat(), 1_000_000);
+            let old = ppo.model().clone();
+            step(&mut ppo);
+            mean_kl(&old, ppo.model())
+        };
+        let free = kl_after(&["objective=none"]);
+        let clip = kl_after(&["objective=clip"]);
+        let [weak, strong] = ["3", "100"].map(|b| kl_after(&["objective=kl-fixed", &format!("kl_coef={b}")]));
+        let adaptive = kl_after(&["objective=kl-adaptive", "kl_coef=100"]);
+        assert!(strong < weak && weak < free && clip < free, "{strong} {weak} {clip} {free}");
+        assert_eq!(adaptive, strong, "within an iteration the weight stays");
+        assert_eq!(kl_after(&["objective=clip", "clip=1e30"]), free, "no bound is none");
+    }
+    kl_coef => {
+        for objective in ["kl-fixed", "kl-adaptive"] {
+            for coef in [0.25, 7.0] {
+                let pairs = [&format!("objective={objective}")[..], &format!("kl_coef={coef}")];
+                let (ppo, report) = first(&random_task().make(), &pairs);
+                assert_eq!(get(&report, "learn/kl_coef"), coef);
+                // One step with a ratio of 1 all over: no divergence, no penalty; and then a little.
+                let adapted = if objective == "kl-adaptive" { coef / 2.0 } else { coef };
+                assert_eq!(ppo.save().f64("beta"), Ok(adapted));
+            }
+        }
+    }
+    kl_target => {
+        let far = ["objective=kl-adaptive", "epochs=4", "learning_rate=0.01", "kl_coef=0.125"];
+        let run = |target: f64| {
+            let target = format!("kl_target={target}");
+            let (ppo, report) = first(&random_task().make(), &[&far[..], &[&target]].concat());
+            (get(&report, "learn/kl_after"), ppo.save().f64("beta").unwrap())
+        };
+        let (d, _) = run(1.0);
+        assert!(d > 1e-3, "{d}");
+        // d < d_targ/1.5: half; d > 1.5 d_targ: double.
+        for (target, beta) in
+            [(1.51 * d, 0.0625), (1.49 * d, 0.125), (d, 0.125), (d / 1.49, 0.125), (d / 1.51, 0.25)]
+        {
+            assert_eq!(run(target), (d, beta), "{target}");
+        }
+        // Every iteration, and never so far that it could not come back.
+        let mut ppo = build(&random_task().make(), &[&far[..], &["kl_target=1e9"]].concat(), 1_000_000);
+        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut ppo), "learn/kl_coef")).collect();
+        assert_eq!(weights[..4], [0.125, 0.0625, 0.03125, 0.015625]);
+        assert_eq!(weights[39], 2f64.powi(-30));
+        let mut ppo = build(&random_task().make(), &[&far[..], &["kl_target=1e-30"]].concat(), 1_000_000);
+        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut ppo), "learn/kl_coef")).collect();
+        assert_eq!(weights[..4], [0.125, 0.25, 0.5, 1.0]);
+        assert!(weights.iter().all(|w| *w <= 2f64.powi(30)), "{weights:?}");
+    }
+    advantage => {
+        let trained = |advantage: &str, epochs: &str| {
+            let pairs = [
+                &format!("advantage={advantage}")[..], &format!("epochs={epochs}"), "lambda=1", "gamma=0.9",
+                "recompute_advantage=true", "learning_rate=0.05",
+            ];
+            first(&random_task().make(), &pairs).0.model().theta.clone()
+        };
+        assert_ne!(trained("gae", "2"), trained("vtrace", "2"), "the second epoch's data are stale");
+        // Data that cannot grow stale have no V-trace.
+        for pairs in [["epochs=1", "recompute_advantage=true"], ["epochs=2", "recompute_advantage=false"]] {
+            let wrong = config(&[&["advantage=vtrace"][..], &pairs].concat());
+            let make = each(|| ConstantReward::new(ActionKind::Discrete));
+            let error = wrong.check(make(1).spec()).unwrap_err().to_string();
+            assert!(error.contains("`advantage` = vtrace") && error.contains("recompute_advantage"), "{error}");
+        }
+    }
+    rho_bar => { v_trace_bound("rho_bar"); }
+    c_bar => { v_trace_bound("c_bar"); }
     clip_schedule => {
         for (schedule, expected) in [("linear", [0.2, 0.15, 0.1, 0.05]), ("constant", [0.2; 4])] {
             let pairs = [&format!("clip_schedule={schedule}")[..]];

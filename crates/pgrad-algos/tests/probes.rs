@@ -127,7 +127,15 @@ static METHODS: &[Method] = &[
             "hidden=16",
             "learning_rate_schedule=linear",
         ],
-        variants: &[&["trunk=separate"], &["trunk=shared"]],
+        variants: &[
+            &["trunk=separate"],
+            &["trunk=shared"],
+            &["objective=kl-adaptive"],
+            &["objective=kl-fixed", "kl_coef=3"],
+            // Nothing bounds the step but its size: one pass.
+            &["objective=none", "epochs=1", "learning_rate=0.02"],
+            &["advantage=vtrace", "recompute_advantage=true"],
+        ],
         budget: 1.0,
         endless: &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1", "learning_rate=0.02"],
         no_bootstrap: &["bootstrap_time_limit=false"],

@@ -18,7 +18,7 @@
 //! | [`td_residual`] | 6 | |
 //! | [`n_step`], [`lambda_return`] | estimates of `Q(s_t, a_t)`: 4; minus `v` 5 | |
 //! | [`gae`] | 5 | λ = 0: [`td_residual`]; λ = 1: bootstrapped [`reward_to_go`] − `v` |
-//! | [`vtrace`] | off-policy | on-policy: [`lambda_return`] |
+//! | [`vtrace`], [`one_step_advantage`] | off-policy | on-policy: [`lambda_return`] |
 //!
 //! # Panics
 //! All arrays of one call have the same shape.
@@ -275,6 +275,40 @@ pub fn vtrace<R: Real>(
         }
         for (x, v) in vs.data_mut().iter_mut().zip(v.data()) {
             *x += *v;
+        }
+    });
+}
+
+/// The advantage that takes one step and then trusts the targets, `A_t = r_t + γ vs_{t+1} - V(s_t)`, with
+/// `v_next_t` in place of `vs_{t+1}` on the last row of a path.
+///
+/// It is the advantage of [`vtrace`] without its weight `ρ_t` (`q_t - V(s_t)`, Espeholt et al. 2018, section 4.2):
+/// for a surrogate that holds the ratio itself. On-policy, with the targets of λ = 1, it is [`gae`] with λ = 1.
+///
+/// # Panics
+/// When shapes differ.
+pub fn one_step_advantage<R: Real>(
+    r: Tb<'_, R>,
+    v: Tb<'_, R>,
+    v_next: Tb<'_, R>,
+    carry: Tb<'_, R>,
+    vs: Tb<'_, R>,
+    gamma: R,
+    mut adv: TbMut<'_, R>,
+) {
+    same_shape(&adv, &[r, v, v_next, carry, vs]);
+    let (rows, b) = (r.t(), r.b());
+    simd!(|| {
+        for t in 0..rows {
+            let last = t + 1 == rows;
+            let adv = &mut adv.row_mut(t)[..b];
+            let (r, v, v_next, carry) =
+                (&r.row(t)[..b], &v.row(t)[..b], &v_next.row(t)[..b], &carry.row(t)[..b]);
+            let follow = if last { v_next } else { &vs.row(t + 1)[..b] };
+            for c in 0..b {
+                let next = if carry[c] == R::ZERO { v_next[c] } else { follow[c] };
+                adv[c] = gamma.mul_add(next, r[c]) - v[c];
+            }
         }
     });
 }

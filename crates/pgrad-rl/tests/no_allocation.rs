@@ -94,6 +94,7 @@ fn surrogates_and_returns_do_not_allocate() {
         );
         returns::subtract(r, v, TbMut::new(&mut o1, t, b));
         returns::discount(c, 0.9, TbMut::new(&mut o1, t, b));
+        returns::one_step_advantage(r, v, n, c, v, 0.9, TbMut::new(&mut o1, t, b));
         returns::standardize(&mut o1);
     });
 }

@@ -140,6 +140,10 @@ impl Batch {
         });
         [vs, adv]
     }
+    fn one_step_advantage(&self, vs: &[f64], gamma: f64) -> Vec<f64> {
+        let (r, v, n, c) = (self.tb(&self.r), self.tb(&self.v), self.tb(&self.v_next), self.tb(&self.carry));
+        self.run(|out| returns::one_step_advantage(r, v, n, c, self.tb(vs), gamma, out))
+    }
 }
 
 /// `G^{(n)}_k` inside a path; `n` may reach beyond its end.
@@ -290,6 +294,8 @@ fn vtrace_is_equation_1() {
         let slow_adv = batch
             .slow(|p, k| p.ratios[k].min(rho_bar) * (p.rewards[k] + gamma * vs_of(p, k + 1) - p.values[k]));
         assert_close(&adv, &slow_adv);
+        let slow_adv = batch.slow(|p, k| p.rewards[k] + gamma * vs_of(p, k + 1) - p.values[k]);
+        assert_close(&batch.one_step_advantage(&vs, gamma), &slow_adv);
     }
 }
 
@@ -336,6 +342,7 @@ proptest! {
         let [vs, adv] = batch.vtrace(&ones, gamma, 1.0, 1.0, 1.0);
         prop_assert!(difference(&vs, &batch.n_step(gamma, t)) < 1e-12);
         prop_assert!(difference(&adv, &minus(&vs, &batch.v)) < 1e-12);
+        prop_assert!(difference(&batch.one_step_advantage(&vs, gamma), &batch.gae(gamma, 1.0)) < 1e-12);
         prop_assert!(difference(&batch.vtrace(&ones, gamma, lambda, 1.0, 1.0)[0], &lambda_return) < 1e-12);
         // Ratios of 0 leave V where it is.
         prop_assert!(difference(&batch.vtrace(&vec![0.0; t * b], gamma, 1.0, 1.0, 1.0)[0], &batch.v) < 1e-12);

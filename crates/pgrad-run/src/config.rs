@@ -396,9 +396,25 @@ mod tests {
         let again = RunConfig::from_toml(&config.to_toml(true), "config.toml").unwrap();
         again.check().unwrap();
         assert_eq!(again.digest(), config.digest());
-        // A file is somebody's wish; what is said later in another place counts.
-        config.apply_toml("clip_obs = 3.0", "my.toml").unwrap();
-        assert!(config.check().unwrap_err().to_string().starts_with("my.toml:1: `clip_obs`"));
+        let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        assert!(config.to_toml(false).contains("clip_schedule = \"linear\""), "the preset gives it");
+        config.apply_pair("objective=kl-adaptive", "--set").unwrap();
+        config.check().unwrap();
+        let text = config.to_toml(false);
+        assert!(!text.contains("clip_schedule") && text.contains("kl_target = 0.01"), "{text}");
+        // A file is somebody's wish, and the last word counts.
+        config.apply_toml("clip = 0.3\nkl_coef = 1.0", "my.toml").unwrap();
+        let refused = config.check().unwrap_err().to_string();
+        assert!(
+            refused.starts_with("my.toml:1: `clip` applies only when `objective` is `clip`, but"),
+            "{refused}"
+        );
+        config.apply_pair("objective=clip", "--set").unwrap();
+        let refused = config.check().unwrap_err().to_string();
+        assert!(
+            refused.starts_with("my.toml:2: `kl_coef` applies only when `objective` is `kl-a"),
+            "{refused}"
+        );
     }
 
     #[test]

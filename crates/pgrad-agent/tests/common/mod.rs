@@ -176,8 +176,8 @@ impl Batch {
             real: all(&|s| wide(&s.real)),
         }
     }
-    /// `log π_θ(a|s)` and `S[π_θ](s)` of each sample.
-    pub fn policy(&self, model: &ActorCritic, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    /// The distribution's parameters, `[n_outputs x n]`.
+    pub fn params(&self, model: &ActorCritic, theta: &[f64]) -> Vec<f64> {
         let (part, dist, n) = (model.actor(), model.dist(), self.n);
         let mut tape = part.net.tape::<f64>(n);
         let x = Cols::new(&self.obs, OBS, n);
@@ -186,14 +186,28 @@ impl Batch {
         let mut out = pgrad_num::ColsMut::new(&mut out[rows.start * n..rows.end * n], dist.n_outputs(), n);
         let mask_rows = dist.mask_rows();
         dist.prepare(out.reborrow(), self.mask.as_ref().map(|m| Cols::new(m, mask_rows, n)));
+        out.into_data().to_vec()
+    }
+    /// `KL(π_old ‖ π_θ)` in the state of each sample.
+    pub fn kl(&self, model: &ActorCritic, old: &[f64], theta: &[f64]) -> Vec<f64> {
+        let (rows, mut kl) = (model.dist().n_outputs(), vec![0.0; self.n]);
+        let (old, new) = (self.params(model, old), self.params(model, theta));
+        model.dist().kl(Cols::new(&old, rows, self.n), Cols::new(&new, rows, self.n), &mut kl);
+        kl
+    }
+    /// `log π_θ(a|s)` and `S[π_θ](s)` of each sample.
+    pub fn policy(&self, model: &ActorCritic, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let (dist, n) = (model.dist(), self.n);
+        let params = self.params(model, theta);
+        let params = Cols::new(&params, dist.n_outputs(), n);
         let actions = if dist.is_discrete() {
             Actions::Index(Cols::new(&self.index, dist.action_rows(), n))
         } else {
             Actions::Real(Cols::new(&self.real, dist.action_rows(), n))
         };
         let (mut logp, mut entropy) = (vec![0.0; n], vec![0.0; n]);
-        dist.logp(out.as_cols(), actions, &mut logp);
-        dist.entropy(out.as_cols(), &mut entropy);
+        dist.logp(params, actions, &mut logp);
+        dist.entropy(params, &mut entropy);
         (logp, entropy)
     }
     /// `V_θ(s)` of the given observations.
