@@ -1,49 +1,57 @@
-//! The same seed gives the same bits, for any number of threads; evaluating changes nothing.
+//! The same seed gives the same bits, for any number of threads and with every method; evaluating changes nothing.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;
 
-use driver_common::{Runner, config, result};
+use driver_common::{METHODS, Method, Runner, result};
 use pgrad_agent::Policy;
 use pgrad_run::eval::{EvalError, EvalOptions, evaluate};
 use std::path::Path;
 use tempfile::tempdir;
 
-/// Six shards, and minibatches of three chunks (two and a half, really): work for four threads everywhere.
-const WIDE: &[&str] = &["n_envs=24", "n_steps=16", "minibatch_size=160", "steps=1920"];
 const CONTINUOUS: &[&str] = &["normalize_obs=true", "normalize_reward=true"];
-const DISCRETE: &[&str] = &["learning_rate_schedule=linear", "clip_schedule=linear"];
+const DISCRETE: &[&str] = &["learning_rate_schedule=linear"];
 
-fn train(dir: &Path, env: &str, pairs: &[&str], threads: usize) -> u64 {
+/// Trains for at least five wide iterations and returns how many there were.
+fn train(m: &Method, dir: &Path, env: &str, pairs: &[&str], threads: usize) -> usize {
     let mut runner = Runner { threads, ..Runner::default() };
-    let summary = runner.train(dir, config(env, &[WIDE, pairs].concat())).unwrap();
-    assert!(!summary.stopped);
-    runner.progress.iter().map(|p| p.report.get("learn/updates").unwrap() as u64).sum()
+    let config = m.config(env, &[m.wide, &["steps=1920"], pairs].concat());
+    assert!(!runner.train(dir, config).unwrap().stopped);
+    runner.progress.len()
 }
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
-    for (env, pairs) in [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)] {
-        for trunk in ["trunk=separate", "trunk=shared"] {
+    for m in METHODS {
+        m.each_variant(|name, env, pairs| {
             let dir = tempdir().unwrap();
-            let pairs = [pairs, &[trunk]].concat();
             let at = |threads: usize| dir.path().join(format!("{threads}"));
             for threads in [1, 2, 4] {
-                let updates = train(&at(threads), env, &pairs, threads);
-                assert!(updates >= 20, "{updates} updates");
-                assert!(result(&at(threads)) == result(&at(1)), "{env} {trunk}: {threads} threads differ");
+                let iterations = train(m, &at(threads), env, pairs, threads);
+                assert!(iterations >= 5, "{name}: {iterations} iterations");
+                assert!(result(&at(threads)) == result(&at(1)), "{name}: {threads} threads differ");
             }
-        }
+        });
     }
 }
 
 #[test]
 fn another_seed_gives_another_run() {
-    let dir = tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    train(&at("a"), "CartPole-v1", &[DISCRETE, &["seed=1"]].concat(), 1);
-    train(&at("b"), "CartPole-v1", &[DISCRETE, &["seed=2"]].concat(), 1);
-    assert_ne!(result(&at("a")).0, result(&at("b")).0);
+    for m in METHODS {
+        let dir = tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let (env, pairs) = m.variants[0];
+        train(m, &at("a"), env, &[pairs, &["seed=1"]].concat(), 1);
+        train(m, &at("b"), env, &[pairs, &["seed=2"]].concat(), 1);
+        assert_ne!(result(&at("a")).0, result(&at("b")).0, "{}", m.algo);
+    }
+}
+
+#[test]
+fn every_method_has_a_row() {
+    for entry in pgrad_algos::REGISTRY {
+        assert!(METHODS.iter().any(|m| m.algo == entry.name), "{} has no row", entry.name);
+    }
 }
 
 /// Every file of a folder with its content.
@@ -66,7 +74,7 @@ fn an_evaluation_is_reproducible_and_changes_nothing() {
     for (env, pairs) in [("CartPole-v1", DISCRETE), ("Pendulum-v1", CONTINUOUS)] {
         let dir = tempdir().unwrap();
         let run = dir.path().join("run");
-        train(&run, env, pairs, 1);
+        train(&METHODS[0], &run, env, pairs, 1);
         let before = snapshot(&run);
         let make = pgrad_envs::find(env).unwrap().make;
         let bytes = std::fs::read(run.join("policy.safetensors")).unwrap();
@@ -92,7 +100,7 @@ fn an_evaluation_is_reproducible_and_changes_nothing() {
 #[test]
 fn a_policy_is_not_evaluated_on_another_task() {
     let dir = tempdir().unwrap();
-    train(&dir.path().join("run"), "CartPole-v1", DISCRETE, 1);
+    train(&METHODS[0], &dir.path().join("run"), "CartPole-v1", DISCRETE, 1);
     let policy =
         || Policy::from_bytes(&std::fs::read(dir.path().join("run/policy.safetensors")).unwrap()).unwrap();
     let make = pgrad_envs::find("Pendulum-v1").unwrap().make;

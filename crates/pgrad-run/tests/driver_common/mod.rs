@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Small enough to be quick, large enough for several shards, minibatches and updates.
-pub const SMALL: &[&str] = &[
+const SMALL: &[&str] = &[
     "n_envs=12",
     "envs_per_shard=4",
     "n_steps=8",
@@ -21,16 +21,75 @@ pub const SMALL: &[&str] = &[
     "checkpoint_secs=1e6",
 ];
 
+/// How whole runs of a method are tested: a row of [`METHODS`].
+pub struct Method {
+    pub algo: &'static str,
+    /// Settings that make it quick: an iteration of about 100 steps of 12 environments, or of one where it has no
+    /// more.
+    pub small: &'static [&'static str],
+    /// What makes an iteration wide: work for four threads wherever it has any.
+    pub wide: &'static [&'static str],
+    /// An environment and settings each; together they have everything that a checkpoint of the method may hold.
+    pub variants: &'static [(&'static str, &'static [&'static str])],
+    /// Settings for 6 environments in 3 shards that do 10 steps each in an iteration; `None` where an iteration is
+    /// something else.
+    pub ten_steps: Option<&'static [&'static str]>,
+}
+
+pub static METHODS: &[Method] = &[Method {
+    algo: "ppo",
+    small: SMALL,
+    // Six shards, and minibatches of three chunks (two and a half, really).
+    wide: &["n_envs=24", "n_steps=16", "minibatch_size=160"],
+    variants: &[
+        ("CartPole-v1", &["trunk=shared", "learning_rate_schedule=linear", "clip_schedule=linear"]),
+        ("CartPole-v1", &["objective=kl-adaptive", "learning_rate=0.01"]),
+        (
+            "Pendulum-v1",
+            &["normalize_obs=true", "normalize_reward=true", "learning_rate_schedule=linear", "log_every=2"],
+        ),
+        (
+            "Pendulum-v1",
+            &[
+                "normalize_obs=true",
+                "normalize_reward=true",
+                "trunk=shared",
+                "advantage=vtrace",
+                "recompute_advantage=true",
+            ],
+        ),
+    ],
+    ten_steps: Some(&["n_envs=6", "n_steps=10", "envs_per_shard=2", "minibatch_size=20"]),
+}];
+
+impl Method {
+    /// Its preset for `env`, made small.
+    pub fn config(&self, env: &str, pairs: &[&str]) -> RunConfig {
+        with(RunConfig::new(self.algo, env).unwrap(), &[self.small, pairs].concat())
+    }
+    /// For an environment that is not in the registry, made small.
+    pub fn custom(&self, id: &str, make: EnvMaker, pairs: &[&str]) -> RunConfig {
+        with(RunConfig::custom(self.algo, id, make).unwrap(), &[self.small, pairs].concat())
+    }
+    /// Calls `test` with each variant, its name first.
+    pub fn each_variant(&self, test: impl Fn(&str, &str, &[&str])) {
+        for (env, pairs) in self.variants {
+            test(&format!("{} on {env}, {pairs:?}", self.algo), env, pairs);
+        }
+    }
+}
+
+/// Tests that are not about the method use this one.
 pub fn config(env: &str, pairs: &[&str]) -> RunConfig {
-    with(RunConfig::new("ppo", env).unwrap(), pairs)
+    METHODS[0].config(env, pairs)
 }
 
 pub fn custom(id: &str, make: EnvMaker, pairs: &[&str]) -> RunConfig {
-    with(RunConfig::custom("ppo", id, make).unwrap(), pairs)
+    METHODS[0].custom(id, make, pairs)
 }
 
 fn with(mut config: RunConfig, pairs: &[&str]) -> RunConfig {
-    for pair in SMALL.iter().chain(pairs) {
+    for pair in pairs {
         config.apply_pair(pair, "test").unwrap();
     }
     config
