@@ -36,31 +36,57 @@ pub struct Method {
     pub ten_steps: Option<&'static [&'static str]>,
 }
 
-pub static METHODS: &[Method] = &[Method {
-    algo: "ppo",
-    small: SMALL,
-    // Six shards, and minibatches of three chunks (two and a half, really).
-    wide: &["n_envs=24", "n_steps=16", "minibatch_size=160"],
-    variants: &[
-        ("CartPole-v1", &["trunk=shared", "learning_rate_schedule=linear", "clip_schedule=linear"]),
-        ("CartPole-v1", &["objective=kl-adaptive", "learning_rate=0.01"]),
-        (
-            "Pendulum-v1",
-            &["normalize_obs=true", "normalize_reward=true", "learning_rate_schedule=linear", "log_every=2"],
-        ),
-        (
-            "Pendulum-v1",
-            &[
-                "normalize_obs=true",
-                "normalize_reward=true",
-                "trunk=shared",
-                "advantage=vtrace",
-                "recompute_advantage=true",
-            ],
-        ),
-    ],
-    ten_steps: Some(&["n_envs=6", "n_steps=10", "envs_per_shard=2", "minibatch_size=20"]),
-}];
+/// The same for the methods with a natural gradient.
+const NATURAL: &[&str] =
+    &["n_envs=12", "envs_per_shard=4", "n_steps=8", "minibatch_size=40", "hidden=8,8", "checkpoint_secs=1e6"];
+
+/// Six shards, and minibatches of three chunks (two and a half, really).
+const WIDE: &[&str] = &["n_envs=24", "n_steps=16", "minibatch_size=160"];
+
+const TEN_STEPS: &[&str] = &["n_envs=6", "n_steps=10", "envs_per_shard=2", "minibatch_size=20"];
+
+const NORMALIZED: &[&str] = &["normalize_obs=true", "normalize_reward=true"];
+
+pub static METHODS: &[Method] = &[
+    Method {
+        algo: "ppo",
+        small: SMALL,
+        wide: WIDE,
+        variants: &[
+            ("CartPole-v1", &["trunk=shared", "learning_rate_schedule=linear", "clip_schedule=linear"]),
+            ("CartPole-v1", &["objective=kl-adaptive", "learning_rate=0.01"]),
+            (
+                "Pendulum-v1",
+                &[
+                    "normalize_obs=true",
+                    "normalize_reward=true",
+                    "learning_rate_schedule=linear",
+                    "log_every=2",
+                ],
+            ),
+            ("Pendulum-v1", &["trunk=shared", "advantage=vtrace", "recompute_advantage=true"]),
+        ],
+        ten_steps: Some(TEN_STEPS),
+    },
+    Method {
+        algo: "npg",
+        small: NATURAL,
+        wide: WIDE,
+        variants: &[("CartPole-v1", &["fisher=empirical"]), ("Pendulum-v1", NORMALIZED)],
+        ten_steps: Some(TEN_STEPS),
+    },
+    Method {
+        algo: "trpo",
+        small: NATURAL,
+        wide: WIDE,
+        variants: &[
+            ("CartPole-v1", &["constraint=max-kl", "delta=0.1"]),
+            ("CartPole-v1", &["constraint=penalty"]),
+            ("Pendulum-v1", NORMALIZED),
+        ],
+        ten_steps: Some(TEN_STEPS),
+    },
+];
 
 impl Method {
     /// Its preset for `env`, made small.
