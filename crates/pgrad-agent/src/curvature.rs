@@ -168,7 +168,7 @@ impl ChunkWork {
         let part = part_of(lane.role, model);
         let theta = &model.theta[part.params.clone()];
         let (inputs, outputs) = (part.net.n_inputs(), part.net.n_outputs());
-        let masked = lane.role != Role::Value && self.gather_policy(set, ids);
+        let masked = lane.role != Role::Value && self.gather_policy(set, ids).masked;
         let tape = if lane.role == Role::Value { &mut self.critic } else { &mut self.actor };
         let x = Cols::new(&self.x[..inputs * n], inputs, n);
         part.net.forward(theta, x, tape);

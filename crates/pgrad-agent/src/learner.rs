@@ -107,7 +107,7 @@ pub(crate) struct Gathered {
     /// Samples.
     n: usize,
     /// Whether the actions are masked.
-    masked: bool,
+    pub(crate) masked: bool,
     /// Rows of the old parameters, 0 when they are not kept.
     old_rows: usize,
 }

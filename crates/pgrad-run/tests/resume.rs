@@ -41,7 +41,7 @@ fn in_pieces(dir: &Path, config: RunConfig, k: u64, threads: impl Fn(usize) -> u
 fn stopping_and_resuming_changes_nothing() {
     for m in METHODS {
         m.each_variant(|name, env, pairs| {
-            let config = || m.config(env, &[pairs, &["steps=1100"]].concat());
+            let config = || m.config(env, &[&["steps=1100"], pairs].concat());
             let dir = tempdir().unwrap();
             let whole = dir.path().join("whole");
             let iterations = Runner::default().train(&whole, config()).unwrap().progress.iterations;

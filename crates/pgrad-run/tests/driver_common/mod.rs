@@ -86,6 +86,33 @@ pub static METHODS: &[Method] = &[
         ],
         ten_steps: Some(TEN_STEPS),
     },
+    Method {
+        algo: "acktr",
+        small: &["n_envs=12", "envs_per_shard=4", "n_steps=8", "hidden=8,8", "checkpoint_secs=1e6"],
+        wide: &["n_envs=24", "n_steps=16"],
+        variants: &[("CartPole-v1", &["trunk=shared"]), ("Pendulum-v1", NORMALIZED)],
+        ten_steps: Some(&["n_envs=6", "n_steps=10", "envs_per_shard=2"]),
+    },
+    Method {
+        algo: "reinforce",
+        // Shards of unequal size, environments with unequal numbers of episodes.
+        small: &[
+            "n_envs=11",
+            "n_episodes=15",
+            "envs_per_shard=3",
+            "hidden=8",
+            "checkpoint_secs=1e6",
+            "max_grad_norm=1",
+        ],
+        wide: &[],
+        variants: &[
+            ("CartPole-v1", &["psi=to-go", "steps=6000"]),
+            ("CartPole-v1", &["psi=baseline", "optimizer=adam", "normalize_obs=true", "steps=6000"]),
+            ("Pendulum-v1", &["psi=baseline", "normalize_obs=true", "normalize_reward=true", "steps=20000"]),
+        ],
+        // An iteration is of whole episodes.
+        ten_steps: None,
+    },
 ];
 
 impl Method {
