@@ -5,6 +5,7 @@
 //!
 //! **Must never know:** concrete environments, files, clocks.
 
+pub mod a2c;
 pub mod acktr;
 mod algorithm;
 pub mod cem;
@@ -24,6 +25,7 @@ pub mod softmax_gq;
 pub mod td_ac;
 pub mod trpo;
 
+pub use a2c::{A2c, A2cConfig, A2cSettings};
 pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 pub use cem::{Cem, CemConfig, CemSettings};
@@ -61,6 +63,7 @@ pub struct AlgoEntry {
 
 /// All algorithms.
 pub static REGISTRY: &[AlgoEntry] = &[
+    a2c::ENTRY,
     acktr::ENTRY,
     cem::ENTRY,
     greedy_gq::ENTRY,

@@ -56,6 +56,30 @@ const WITHOUT_MASKS: &[&str] = &["q-lambda", "greedy-gq", "softmax-gq"];
 
 static METHODS: &[Method] = &[
     Method {
+        algo: "a2c",
+        pairs: &[
+            "n_envs=16",
+            "n_steps=8",
+            "hidden=16",
+            "learning_rate=0.01",
+            "max_grad_norm=none",
+            "entropy_coef=0.001",
+            // From a mean square of 1 to one of this size within the first part of a short run.
+            "rmsprop_decay=0.9",
+        ],
+        variants: &[
+            &["trunk=separate"],
+            &["trunk=shared"],
+            &["advantage=gae", "lambda=0.9"],
+            &["advantage=vtrace"],
+        ],
+        budget: 3.0,
+        endless: &["n_steps=40", "n_envs=4"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
         algo: "acktr",
         pairs: &[
             "n_envs=16",

@@ -1,6 +1,6 @@
 //! Step rules: what to do with a gradient.
 //!
-//! - [`Adam`], and [`clip_global_norm`] before it;
+//! - [`Adam`] and [`RmsProp`], and [`clip_global_norm`] before them;
 //! - [`Kfac`]: natural directions by Kronecker-factored curvature;
 //! - [`Schedule`]: how a setting changes over a run;
 //! - [`Local`], [`LocalMetric`], [`LocalTrial`]: what a step rule may ask of the problem it climbs. A rule
@@ -12,10 +12,12 @@ mod adam;
 mod clip;
 mod kfac;
 mod local;
+mod rms_prop;
 mod schedule;
 
 pub use adam::{Adam, AdamParams};
 pub use clip::clip_global_norm;
 pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};
+pub use rms_prop::{RmsProp, RmsPropParams};
 pub use schedule::Schedule;

@@ -24,6 +24,7 @@ macro_rules! preset {
 /// All presets.
 pub static PRESETS: &[Preset] = &[
     preset!("CartPole-v1", "acktr"),
+    preset!("CartPole-v1", "a2c"),
     preset!("CartPole-v1", "ppo"),
     preset!("CartPole-v1", "td-ac"),
     preset!("CartPole-v1", "qac"),
@@ -32,9 +33,13 @@ pub static PRESETS: &[Preset] = &[
     preset!("Acrobot-v1", "acktr"),
     preset!("Acrobot-v1", "ppo"),
     preset!("MountainCar-v0", "acktr"),
+    preset!("Acrobot-v1", "a2c"),
+    preset!("MountainCar-v0", "a2c"),
     preset!("MountainCar-v0", "ppo"),
+    preset!("MountainCarContinuous-v0", "a2c"),
     preset!("MountainCarContinuous-v0", "ppo"),
     preset!("Pendulum-v1", "acktr"),
+    preset!("Pendulum-v1", "a2c"),
     preset!("Pendulum-v1", "ppo"),
     preset!("CartPole-v1", "trpo"),
     preset!("Acrobot-v1", "trpo"),

@@ -114,6 +114,8 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
     EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
     EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },
+    EmbeddedStudy { name: "ppo-kl", toml: include_str!("../../../../studies/ppo-kl.toml") },
+    EmbeddedStudy { name: "a2c-classic", toml: include_str!("../../../../studies/a2c-classic.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
 ];
 

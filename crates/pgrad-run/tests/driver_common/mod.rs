@@ -40,6 +40,9 @@ pub struct Method {
 const NATURAL: &[&str] =
     &["n_envs=12", "envs_per_shard=4", "n_steps=8", "minibatch_size=40", "hidden=8,8", "checkpoint_secs=1e6"];
 
+/// The same for the methods that learn at every step.
+const ONLINE: &[&str] = &["n_envs=6", "n_steps=16", "hidden=8", "checkpoint_secs=1e6"];
+
 /// Six shards, and minibatches of three chunks (two and a half, really).
 const WIDE: &[&str] = &["n_envs=24", "n_steps=16", "minibatch_size=160"];
 
@@ -67,6 +70,17 @@ pub static METHODS: &[Method] = &[
             ("Pendulum-v1", &["trunk=shared", "advantage=vtrace", "recompute_advantage=true"]),
         ],
         ten_steps: Some(TEN_STEPS),
+    },
+    Method {
+        algo: "a2c",
+        small: &["n_envs=12", "envs_per_shard=4", "n_steps=8", "hidden=8,8", "checkpoint_secs=1e6"],
+        wide: &["n_envs=24", "n_steps=16"],
+        variants: &[
+            ("CartPole-v1", &["trunk=shared", "learning_rate=0.01"]),
+            ("CartPole-v1", &["advantage=vtrace", "learning_rate=0.01"]),
+            ("Pendulum-v1", &["normalize_obs=true", "normalize_reward=true", "advantage=gae", "lambda=0.9"]),
+        ],
+        ten_steps: Some(&["n_envs=6", "n_steps=10", "envs_per_shard=2"]),
     },
     Method {
         algo: "npg",
@@ -111,6 +125,31 @@ pub static METHODS: &[Method] = &[
             ("Pendulum-v1", &["psi=baseline", "normalize_obs=true", "normalize_reward=true", "steps=20000"]),
         ],
         // An iteration is of whole episodes.
+        ten_steps: None,
+    },
+    Method {
+        algo: "td-ac",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[
+            ("CartPole-v1", &["lambda_policy=0.8", "lambda_value=0.9"]),
+            ("Pendulum-v1", &["alpha_theta=1e-6", "alpha_w=1e-4"]),
+        ],
+        // It learns at every step: a fault in the middle of an iteration has learning before it.
+        ten_steps: None,
+    },
+    Method {
+        algo: "qac",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[("CartPole-v1", &["step_size_schedule=linear"])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "nac",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[("CartPole-v1", &[])],
         ten_steps: None,
     },
 ];
