@@ -123,6 +123,8 @@ impl Rollout {
                 }
             }
         }
+        column.ratio.clear();
+        column.ratio.resize(n, 1.0);
         for x in [&mut column.v, &mut column.v_next, &mut column.carry, &mut column.adv, &mut column.ret, adv]
         {
             x.resize(n, 0.0);
