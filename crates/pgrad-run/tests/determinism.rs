@@ -48,7 +48,7 @@ fn another_seed_gives_another_run() {
 }
 
 /// Methods that are not tested here.
-const WITHOUT_A_ROW: &[&str] = &["off-pac", "q-lambda", "greedy-gq", "softmax-gq"];
+const WITHOUT_A_ROW: &[&str] = &["cem", "off-pac", "q-lambda", "greedy-gq", "softmax-gq"];
 
 #[test]
 fn every_other_method_has_a_row() {
