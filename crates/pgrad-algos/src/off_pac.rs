@@ -127,7 +127,12 @@ impl Algorithm for OffPac {
             run.learn()?;
         }
         (run.observer)(Phase::Done);
-        Ok(means.report())
+        Ok(Report::default()
+            .with("learn/td_error", means.td_error())
+            .with("learn/td_error_rms", means.td_error_rms())
+            .with("learn/value", means.value())
+            .with("learn/rho", means.rho())
+            .with("learn/rho_max", means.rho_max()))
     }
 
     online_algorithm!();

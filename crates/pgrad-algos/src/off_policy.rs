@@ -258,21 +258,20 @@ impl Means {
         self.rho += rho;
         self.rho_max = self.rho_max.max(rho);
     }
-    pub(crate) fn report(&self) -> crate::Report {
-        crate::Report::default()
-            .with("learn/td_error", self.delta / self.n)
-            .with("learn/td_error_rms", (self.delta_squared / self.n).sqrt())
-            .with("learn/value", self.value / self.n)
-            .with("learn/rho", self.rho / self.n)
-            .with("learn/rho_max", self.rho_max)
+    pub(crate) fn td_error(&self) -> f64 {
+        self.delta / self.n
     }
-    /// For a method that has no importance weights: `rho` was 1 where the action was greedy, else 0.
-    pub(crate) fn report_greedy(&self) -> crate::Report {
-        crate::Report::default()
-            .with("learn/td_error", self.delta / self.n)
-            .with("learn/td_error_rms", (self.delta_squared / self.n).sqrt())
-            .with("learn/value", self.value / self.n)
-            .with("learn/greedy_fraction", self.rho / self.n)
+    pub(crate) fn td_error_rms(&self) -> f64 {
+        (self.delta_squared / self.n).sqrt()
+    }
+    pub(crate) fn value(&self) -> f64 {
+        self.value / self.n
+    }
+    pub(crate) fn rho(&self) -> f64 {
+        self.rho / self.n
+    }
+    pub(crate) fn rho_max(&self) -> f64 {
+        self.rho_max
     }
 }
 

@@ -105,12 +105,16 @@ impl Algorithm for QLambda {
                 if !t.continues() {
                     e.fill(0.0); // the next episode begins
                 }
-                means.add(delta, q, f32::from(u8::from(is_greedy)));
+                means.add(delta, q, if is_greedy { 1.0 } else { 0.0 });
             }
             run.learn()?;
         }
         (run.observer)(Phase::Done);
-        Ok(means.report_greedy())
+        Ok(Report::default()
+            .with("learn/td_error", means.td_error())
+            .with("learn/td_error_rms", means.td_error_rms())
+            .with("learn/value", means.value())
+            .with("learn/greedy_fraction", means.rho()))
     }
 
     online_algorithm!();

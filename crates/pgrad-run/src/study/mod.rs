@@ -117,6 +117,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "ppo-kl", toml: include_str!("../../../../studies/ppo-kl.toml") },
     EmbeddedStudy { name: "a2c-classic", toml: include_str!("../../../../studies/a2c-classic.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
+    EmbeddedStudy { name: "off-pac", toml: include_str!("../../../../studies/off-pac.toml") },
 ];
 
 /// Which score of a run.
