@@ -31,6 +31,7 @@ pub static PRESETS: &[Preset] = &[
     preset!("CartPole-v1", "nac"),
     preset!("ShortCorridor-v0", "td-ac"),
     preset!("Acrobot-v1", "acktr"),
+    preset!("CartPole-v1", "reinforce"),
     preset!("Acrobot-v1", "ppo"),
     preset!("MountainCar-v0", "acktr"),
     preset!("Acrobot-v1", "a2c"),

@@ -116,6 +116,9 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },
     EmbeddedStudy { name: "ppo-kl", toml: include_str!("../../../../studies/ppo-kl.toml") },
     EmbeddedStudy { name: "a2c-classic", toml: include_str!("../../../../studies/a2c-classic.toml") },
+    EmbeddedStudy { name: "reinforce", toml: include_str!("../../../../studies/reinforce.toml") },
+    EmbeddedStudy { name: "short-corridor", toml: include_str!("../../../../studies/short-corridor.toml") },
+    EmbeddedStudy { name: "variance", toml: include_str!("../../../../studies/variance.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
     EmbeddedStudy { name: "off-pac", toml: include_str!("../../../../studies/off-pac.toml") },
 ];
