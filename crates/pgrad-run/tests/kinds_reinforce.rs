@@ -36,7 +36,7 @@ fn the_corridor_starts_where_it_says_and_climbs() {
     let start = run("episodes = 1", "p_right = 0.5");
     assert!((quantity(&start, "REINFORCE: v") + 12.0).abs() < 0.05);
     assert!((quantity(&start, "REINFORCE: p right") - 0.5).abs() < 0.02);
-    let later = run("episodes = 150", "p_right = 0.05");
+    let later = run("episodes = 300", "p_right = 0.05");
     for label in ["REINFORCE", "with baseline"] {
         assert!(quantity(&later, &format!("{label}: p right")) > 0.2, "{label} left p = 0.05");
     }
