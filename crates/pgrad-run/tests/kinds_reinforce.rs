@@ -13,6 +13,10 @@ fn measure(name: &str, changes: &[(&str, &str)], threads: usize) -> MeasuredResu
         assert!(text.contains(from), "{from}");
         text = text.replace(from, to);
     }
+    // One task is enough.
+    if let Some((second, _)) = text.match_indices("[[parameters.tasks]]").nth(1) {
+        text.truncate(second);
+    }
     let AnyStudy::Measured(study) = AnyStudy::parse_with(&text, "test", name, KINDS).unwrap() else {
         panic!("{name} measures")
     };
@@ -48,8 +52,6 @@ fn estimates_that_are_the_same_have_the_same_variance_and_forms_1_and_2_no_bias(
         ("episodes = 2000", "episodes = 150"),
         ("critic_batches = 150", "critic_batches = 6"),
         ("imperfect_after = 3", "imperfect_after = 1"),
-        ("env = \"Acrobot-v1\"", "env = \"CartPole-v1\""),
-        ("steps = 60_000", "steps = 4_096"),
         ("steps = 12_000", "steps = 4_096"),
     ];
     let cut = |result: &MeasuredResult| result.findings.results.clone().unwrap().rows;
@@ -77,5 +79,5 @@ fn estimates_that_are_the_same_have_the_same_variance_and_forms_1_and_2_no_bias(
         assert!(off(form) < 4.0, "{form} has the mean of form 3: {}", off(form));
     }
     assert!(off("n = 1") > off("form 2"), "one step of a hardly fitted critic is biased");
-    assert_eq!(result.findings.pictures.len(), 4);
+    assert_eq!(result.findings.pictures.len(), 2);
 }
