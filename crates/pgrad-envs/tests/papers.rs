@@ -28,7 +28,7 @@ fn returns(id: &str, n: usize, right: impl Fn(&[f32]) -> f64) -> Vec<f64> {
         }
         envs.step(Actions::Index(Cols::new(&actions, 1, n))).unwrap();
         for e in envs.finished() {
-            first[e.env as usize].get_or_insert(e.episode_return);
+            first[e.env].get_or_insert(e.episode_return);
         }
         envs.clear_finished();
     }

@@ -132,7 +132,7 @@ impl Source<'_> {
         })
     }
     /// Sets `key` of a configuration. Errors name the line where it stands.
-    fn set(
+    pub(super) fn set(
         &self,
         config: &mut RunConfig,
         at: usize,

@@ -47,7 +47,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 /// A study of either sort, as its file says.
@@ -268,6 +270,44 @@ impl Bench<'_> {
     /// Says something worth a line.
     pub fn notice(&mut self, text: &str) {
         (self.listen)(StudyEvent::Notice(text));
+    }
+    /// `work(0), .., work(n - 1)` on the threads there are, in this order; progress is told after each. What
+    /// `work` returns for an index may depend on nothing else.
+    ///
+    /// # Errors
+    /// The first error of `work`, [`StudyError::Stopped`], or a thread that could not be started.
+    pub fn map<T: Send>(
+        &mut self,
+        n: usize,
+        work: impl Fn(usize) -> Result<T, StudyError> + Sync,
+    ) -> Result<Vec<T>, StudyError> {
+        let (next, stop) = (AtomicUsize::new(0), self.stop);
+        let mut found: Vec<Option<T>> = (0..n).map(|_| None).collect();
+        thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            for i in 0..self.threads.clamp(1, n.max(1)) {
+                let (sender, next, work) = (sender.clone(), &next, &work);
+                let worker = move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= n || sender.send((i, work(i))).is_err() {
+                            return;
+                        }
+                    }
+                };
+                thread::Builder::new()
+                    .name(format!("study-{i}"))
+                    .spawn_scoped(scope, worker)
+                    .map_err(StudyError::Threads)?;
+            }
+            drop(sender);
+            for (done, (i, result)) in receiver.iter().enumerate() {
+                found[i] = Some(result?);
+                self.progress(done + 1, n, 0, 0);
+            }
+            Ok::<(), StudyError>(())
+        })?;
+        found.into_iter().collect::<Option<Vec<T>>>().ok_or(StudyError::Stopped)
     }
     /// Trains and evaluates all runs of `study` that are not in the folder yet. Their lines are the `results.csv`
     /// of the measurement, which then has no [`Findings::results`] of its own.
