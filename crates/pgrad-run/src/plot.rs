@@ -34,6 +34,8 @@ const AXIS: RGBColor = RGBColor(120, 120, 120);
 
 /// Most points of a line; longer curves are thinned by averaging neighbours.
 const MAX_POINTS: usize = 400;
+/// Most points of a line that is not a learning curve; of longer ones every so manieth is drawn.
+const MAX_LINE_POINTS: usize = 2_000;
 /// Resamples of the band at each point of a line: it is drawn, not quoted.
 const BAND_RESAMPLES: usize = 1_000;
 
@@ -379,7 +381,7 @@ fn line_group(line: &Line, options: &PlotOptions) -> Result<Group, PlotError> {
     }
     let inside = line.band.iter().filter(|(x, low, high)| sx.has(*x) && sy.has(*low) && sy.has(*high));
     let band = inside.map(|(x, low, high)| (sx.place(*x), sy.place(*low), sy.place(*high))).collect();
-    Ok(Group { label, line: thin(&points), band })
+    Ok(Group { label, line: few(points), band })
 }
 
 fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotError> {
@@ -431,6 +433,13 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
             (same.iter().map(|p| p.0).sum::<f64>() / n, same.iter().map(|p| p.1).sum::<f64>() / n)
         })
         .collect()
+}
+
+/// At most about [`MAX_LINE_POINTS`] points, both ends among them: a line is exact, and is not averaged.
+fn few(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let every = points.len().div_ceil(MAX_LINE_POINTS);
+    let last = points.len() - 1;
+    points.into_iter().enumerate().filter(|(i, _)| i % every == 0 || *i == last).map(|(_, p)| p).collect()
 }
 
 fn group(label: &str, runs: &[Vec<(f64, f64)>], band: Band) -> Result<Group, PlotError> {

@@ -267,6 +267,18 @@ fn lines_keep_their_own_band_and_do_not_go_back() {
     let svg = render_lines_svg(std::slice::from_ref(&line), &PlotOptions::default()).unwrap();
     assert_eq!(svg.matches("<polygon").count(), 1);
     assert!(polyline(&svg, "#0072B2")[1].0 > polyline(&svg, "#0072B2")[0].0);
+    // A long line ends where it ends, however steeply.
+    let mut points: Vec<(f64, f64)> = (0..10_000).map(|i| (f64::from(i), 0.0)).collect();
+    points[9_999].1 = 1.0;
+    let places = polyline(
+        &render_lines_svg(&[Line { points, band: vec![], ..line.clone() }], &PlotOptions::default()).unwrap(),
+        "#0072B2",
+    );
+    assert!((1_000..3_000).contains(&places.len()), "{}", places.len());
+    let rise = places[0].1 - places[places.len() - 1].1;
+    let short = Line { points: vec![(0.0, 0.0), (9_999.0, 1.0)], band: vec![], ..line.clone() };
+    let ends = polyline(&render_lines_svg(&[short], &PlotOptions::default()).unwrap(), "#0072B2");
+    assert!((rise - (ends[0].1 - ends[1].1)).abs() <= 1.0, "{rise}");
     let back = Line { points: vec![(1.0, 0.0), (0.5, 1.0)], ..line };
     let e = render_lines_svg(&[back], &PlotOptions::default()).unwrap_err();
     assert!(matches!(e, PlotError::Back { x: 0.5, before: 1.0, .. }), "{e}");

@@ -121,6 +121,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "variance", toml: include_str!("../../../../studies/variance.toml") },
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
     EmbeddedStudy { name: "off-pac", toml: include_str!("../../../../studies/off-pac.toml") },
+    EmbeddedStudy { name: "gae-cartpole", toml: include_str!("../../../../studies/gae-cartpole.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
 ];
 

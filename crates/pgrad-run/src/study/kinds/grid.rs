@@ -129,6 +129,9 @@ impl Measurement for Grid {
             let message = format!("anchors of a grid are those of its quantities, not {}", anchor.measure);
             return Err(source.error(at, message));
         }
+        if common.seeds < 2 {
+            return Err(source.error(at, "a standard error needs two seeds at least"));
+        }
         let [rows, columns] = self.axes();
         let cell = |row: f64, column: f64| {
             let mut entry = common.clone();
@@ -169,6 +172,9 @@ impl Measurement for Grid {
     }
 
     fn measure(&self, bench: &mut Bench<'_>) -> Result<Findings, StudyError> {
+        if bench.seeds == Some(1) {
+            return Err(StudyError::Measure { reason: "a standard error needs two seeds at least".into() });
+        }
         let study = Study {
             name: String::new(),
             title: String::new(),
