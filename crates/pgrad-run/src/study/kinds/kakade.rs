@@ -287,14 +287,14 @@ fn dense_solve(a: &[f64], b: &[f64], damping: f64) -> Vec<f64> {
     (0..n).map(|i| rows[i][n] / rows[i][i]).collect()
 }
 
-fn shape(e: pgrad_nn::ShapeError) -> StudyError {
+fn shape(e: &pgrad_nn::ShapeError) -> StudyError {
     StudyError::Measure { reason: e.to_string() }
 }
 
 /// A linear policy on the two-state task; the logit of staying in `s` is that of crossing plus `θ_s`.
 fn mdp_case(stay: [f64; 2], damping: f64) -> Result<Case, StudyError> {
     let head = Head::Linear { name: "logits", rows: 2, gain: 1.0 };
-    let net = Mlp::new(2, &[], Activation::Tanh, vec![head]).map_err(shape)?;
+    let net = Mlp::new(2, &[], Activation::Tanh, vec![head]).map_err(|e| shape(&e))?;
     let half = stay.map(|p| 0.5 * (p / (1.0 - p)).ln());
     // Rows: crossing, staying; columns: i, j; then the biases.
     let theta = vec![-half[0], -half[1], half[0], half[1], 0.0, 0.0];
@@ -344,7 +344,7 @@ fn lqg_case([alpha, beta]: [f64; 2], damping: f64) -> Result<Case, StudyError> {
         Head::Linear { name: "mean", rows: 1, gain: 1.0 },
         Head::Free { name: "log_std", rows: 1, value: log_std },
     ];
-    let net = Mlp::new(1, &[], Activation::Tanh, heads).map_err(shape)?;
+    let net = Mlp::new(1, &[], Activation::Tanh, heads).map_err(|e| shape(&e))?;
     let exact = Lqg::at(gain, variance);
     // Of the return, minus the cost; the mean of x is 0, and so is the gradient of the bias.
     let gradient = vec![-exact.d_gain, 0.0, -exact.d_variance * 2.0 * variance];
