@@ -9,6 +9,7 @@ mod floors;
 mod goldens;
 mod pages;
 mod reference;
+mod siblings;
 mod test;
 
 use anyhow::{Result, bail};
@@ -25,6 +26,7 @@ cargo xtask TASK
   reference [--check]  writes the book's page of settings; --check says whether it is up to date
   book [--fix]         links, quoted lines of code and names of metrics in the documents are right;
                        --fix moves line numbers to where the quoted lines are now
+  siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
 ";
 
@@ -48,6 +50,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["reference", "--check"] => reference::run(true),
         ["book"] => book::run(false),
         ["book", "--fix"] => book::run(true),
+        ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
