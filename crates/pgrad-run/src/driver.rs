@@ -474,7 +474,8 @@ impl<'a> Run<'a> {
         let help = match (cause.is_divergence(), self.config.run.on_divergence) {
             (false, _) => "`pgrad check-env` looks for such defects".to_owned(),
             (true, OnDivergence::Stop) => {
-                "a smaller learning_rate, normalize_obs = true or on_divergence = \"rollback\" may help"
+                "a smaller step size, normalize_obs = true where the algorithm has it, or on_divergence = \
+                 \"rollback\" may help"
                     .to_owned()
             }
             (true, OnDivergence::Rollback) => format!(
