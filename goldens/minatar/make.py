@@ -336,6 +336,13 @@ def seaquest():
     c.add("six on board and two divers in one cell", always(NOOP), limit=40, sticky=0,
           sub_x=5, sub_y=6, surface=False, diver_count=5,
           divers=[[5, 6, False, 5], [2, 1, False, 3], [6, 6, False, 0]])
+    c.add("out of air", always(NOOP), sticky=0, sub_y=8, surface=False, oxygen=9, diver_count=3)
+    c.add("up on the last air", always(UP), limit=40, sticky=0, sub_y=6, surface=False, oxygen=5, diver_count=2)
+    c.add("up too late", always(UP), sticky=0, sub_y=7, surface=False, oxygen=6, diver_count=6)
+    c.add("an enemy is shot on the step in which it shoots", always(NOOP), limit=20, sticky=0, sub_y=8, surface=False,
+          f_bullets=[[2, 3, True]], e_subs=[[4, 3, False, 0, 0], [0, 5, False, 0, 0]])
+    c.add("shot", always(NOOP), sticky=0, sub_y=6, surface=False, e_bullets=[[1, 6, True]])
+    c.add("into a bullet", always(LEFT), sticky=0, sub_y=6, surface=False, e_bullets=[[4, 6, True]])
     c.add("a bullet meets the second of two equal enemies", always(NOOP), limit=60, sticky=0,
           f_bullets=[[2, 3, True], [8, 3, False]],
           e_subs=[[4, 3, False, 0, 1], [4, 3, False, 0, 1], [5, 3, False, 1, 5]],

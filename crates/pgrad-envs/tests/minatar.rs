@@ -310,3 +310,18 @@ fn ramping_is_what_makes_asterix_faster() {
     assert_eq!(speeds(false), (10.0, 5.0));
     assert_eq!(speeds(true), (1.0, 1.0));
 }
+
+#[test]
+fn no_move_is_left_over_from_the_episode_before() {
+    let mut env = MinAtar::<Breakout>::new(1, Rules::default());
+    let paddle = |env: &MinAtar<Breakout>| env.save(0).unwrap()[4];
+    // The start draws a side for the ball; a step draws 0, which sticks, or 4095/4096, which does not.
+    env.start(0, &mut Recorded { left: "=20" });
+    env.step_one(0, 1, &mut Recorded { left: "fff" });
+    assert_eq!(paddle(&env), 3.0, "to the left");
+    env.step_one(0, 2, &mut Recorded { left: "000" });
+    assert_eq!(paddle(&env), 2.0, "to the left again, instead of to the right");
+    env.start(0, &mut Recorded { left: "=21" });
+    env.step_one(0, 2, &mut Recorded { left: "000" });
+    assert_eq!(paddle(&env), 4.0, "nothing, since nothing came before");
+}
