@@ -100,6 +100,15 @@ fn a_file_is_read() {
 }
 
 #[test]
+fn every_environments_name_can_be_part_of_a_label() {
+    for id in ["MinAtar/Freeway-v1", "tiles:MountainCar-v0"] {
+        let text = TINY.replace("Pendulum-v1", id);
+        let study = Study::parse(&text, "tiny.toml", "tiny").unwrap();
+        assert_eq!(study.entries[1].label, format!("ppo {id} 900"));
+    }
+}
+
+#[test]
 fn what_is_wrong_in_a_file_is_said_with_its_line() {
     let cases = [
         ("episodes = 7", "episode = 7", "tiny.toml:4: unknown field `episode`"),

@@ -267,10 +267,21 @@ fn write_block(words: &[[[u32; BLOCK]; WORDS]], copies: usize, data: &mut [f32],
         for at in 0..CELLS {
             let from = (at * channels + c) * n + first;
             let (word, bit) = (&words[at / 32], at % 32);
-            for (to, w) in data[from..from + copies].iter_mut().zip(word) {
-                *to = (w >> bit & 1) as f32;
+            let to = &mut data[from..from + copies];
+            // A full block has a length that the compiler knows.
+            if let Ok(to) = <&mut [f32; BLOCK]>::try_from(&mut *to) {
+                write_bit(word, bit, to);
+            } else {
+                write_bit(&word[..copies], bit, to);
             }
         }
+    }
+}
+
+#[inline(always)]
+fn write_bit(words: &[u32], bit: usize, to: &mut [f32]) {
+    for (to, w) in to.iter_mut().zip(words) {
+        *to = (w >> bit & 1) as f32;
     }
 }
 
@@ -313,9 +324,13 @@ impl<G: Game> BatchEnv for MinAtar<G> {
     fn observe_one(&self, b: usize, obs: &mut [f32]) {
         let mut planes = [0; MAX_CHANNELS];
         self.games[b].paint(&mut planes[..G::CHANNELS]);
-        for (at, numbers) in obs.chunks_exact_mut(G::CHANNELS).enumerate() {
-            for (to, plane) in numbers.iter_mut().zip(&planes) {
-                *to = f32::from((plane >> at & 1) as u8);
+        obs.fill(0.0);
+        for (c, plane) in planes[..G::CHANNELS].iter().enumerate() {
+            // The bits that are set: few.
+            let mut left = *plane;
+            while left != 0 {
+                obs[left.trailing_zeros() as usize * G::CHANNELS + c] = 1.0;
+                left &= left - 1;
             }
         }
     }

@@ -7,7 +7,7 @@
 //! episodes = 100                  # of each evaluation; 100 when left out
 //!
 //! [[entry]]
-//! label = "PPO, short"            # "ALGO ENV STEPS" when left out; no two are equal
+//! label = "PPO short"             # "ALGO ENV STEPS" when left out; no two are equal
 //! env = "CartPole-v1"
 //! algo = "ppo"                    # when left out
 //! steps = 100_000
@@ -159,7 +159,7 @@ pub struct Anchor {
 /// One algorithm on one environment, with several seeds.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Name in tables; letters, digits, spaces and `._-+()` only.
+    /// Name in tables; letters, digits, spaces and `._-+()/:` only.
     pub label: String,
     /// What is run. The seed in it does not matter.
     pub config: RunConfig,
@@ -407,7 +407,7 @@ pub enum EntryError {
     #[error("another entry has the same label; give each a `label` of its own")]
     Label,
     /// A label with characters that a table cannot hold.
-    #[error("a label has 1 to 80 letters, digits, spaces and `._-+()`")]
+    #[error("a label has 1 to 80 letters, digits, spaces and `._-+()/:`")]
     Characters,
     /// Seeds outside the range.
     #[error("seeds are below {SEED_LIMIT}, so that evaluations have seeds of their own")]

@@ -36,7 +36,7 @@ impl Entry {
     /// # Errors
     /// When it cannot.
     pub fn check(&self) -> Result<(), EntryError> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || " ._-+()".contains(c);
+        let plain = |c: char| c.is_ascii_alphanumeric() || " ._-+()/:".contains(c);
         if !(1..=80).contains(&self.label.len()) || !self.label.chars().all(plain) {
             return Err(EntryError::Characters);
         }
