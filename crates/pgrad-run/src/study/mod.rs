@@ -110,6 +110,7 @@ pub struct EmbeddedStudy {
 /// All studies that come with pgrad.
 pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../../studies/acktr-classic.toml") },
+    EmbeddedStudy { name: "journey", toml: include_str!("../../../../studies/journey.toml") },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
     EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
     EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
