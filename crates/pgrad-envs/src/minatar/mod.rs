@@ -46,7 +46,7 @@ const MAX_CHANNELS: usize = 10;
 /// Words of 32 bits that hold the cells of a channel.
 const WORDS: usize = CELLS.div_ceil(32);
 /// Copies that are written together.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// One bit for each cell of the board: bit `10 y + x`.
 pub type Plane = u128;
@@ -263,8 +263,9 @@ impl<G: Game> MinAtar<G> {
 #[inline(always)]
 fn write_block(words: &[[[u32; BLOCK]; WORDS]], copies: usize, data: &mut [f32], n: usize, first: usize) {
     let channels = words.len();
-    for (c, words) in words.iter().enumerate() {
-        for at in 0..CELLS {
+    // In the order of memory: a row after the other.
+    for at in 0..CELLS {
+        for (c, words) in words.iter().enumerate() {
             let from = (at * channels + c) * n + first;
             let (word, bit) = (&words[at / 32], at % 32);
             let to = &mut data[from..from + copies];
