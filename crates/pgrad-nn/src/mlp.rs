@@ -5,7 +5,7 @@ mod factors;
 pub use factors::{Layer, LayerSums};
 
 use crate::init::orthogonal;
-use pgrad_num::gemm::{Mat, Scratch, Start, add_outer, matmul, matmul_then, row_sum};
+use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::kernels::BLOCK;
 use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 use std::ops::Range;
@@ -126,7 +126,6 @@ pub struct Tape<R> {
     hidden: Vec<Vec<R>>,
     out: Vec<R>,
     delta: [Vec<R>; 2],
-    scratch: Scratch<R>,
     max_cols: usize,
     cols: usize,
 }
@@ -280,7 +279,6 @@ impl Mlp {
             hidden: self.widths[1..].iter().map(|w| vec![R::ZERO; w * max_cols]).collect(),
             out: vec![R::ZERO; self.n_outputs() * max_cols],
             delta: [vec![R::ZERO; widest * max_cols], vec![R::ZERO; widest * max_cols]],
-            scratch: Scratch::default(),
             max_cols,
             cols: 0,
         }
@@ -299,39 +297,17 @@ impl Mlp {
         for (l, h) in tape.hidden.iter_mut().enumerate() {
             let (w, b) = self.hidden_params(theta, l);
             let h = &mut h[..self.widths[l + 1] * n];
-            let input_mat = Mat::new(input, self.widths[l], n);
-            // The activation is matched outside the product, so that each compiles to straight vector code.
-            match self.activation {
-                Activation::Tanh => {
-                    matmul_then(
-                        h,
-                        Start::Bias(b),
-                        w,
-                        input_mat,
-                        &mut tape.scratch,
-                        #[inline(always)]
-                        |_, _, z| tanh(z),
-                    );
-                }
-                Activation::Relu => {
-                    matmul_then(
-                        h,
-                        Start::Bias(b),
-                        w,
-                        input_mat,
-                        &mut tape.scratch,
-                        #[inline(always)]
-                        |_, _, z| relu(z),
-                    );
-                }
-            }
+            matmul(h, Write::Replace, w, Mat::new(input, self.widths[l], n));
+            add_bias_and_activate(h, b, n, self.activation);
             input = h;
         }
         let (w, bias) = self.head_params(theta);
         let out = &mut tape.out[..self.n_outputs() * n];
         let (linear, free) = out.split_at_mut(self.linear_rows * n);
-        let start = Start::Bias(&bias[..self.linear_rows]);
-        matmul(linear, start, w, Mat::new(input, self.last_width(), n), &mut tape.scratch);
+        matmul(linear, Write::Replace, w, Mat::new(input, self.last_width(), n));
+        for (row, b) in linear.chunks_exact_mut(n).zip(bias) {
+            simd!(|| row.iter_mut().for_each(|y| *y += *b));
+        }
         for (row, b) in free.chunks_exact_mut(n).zip(&bias[self.linear_rows..]) {
             row.fill(*b);
         }
@@ -357,60 +333,42 @@ impl Mlp {
         assert_eq!(d_theta.len(), self.n_params());
         let layers = tape.hidden.len();
         let last = self.last_width();
+        let d_linear = &d_out.data()[..self.linear_rows * n];
 
         // Heads.
         let top = if layers == 0 { x.data() } else { &tape.hidden[layers - 1][..last * n] };
         let (d_w, d_b) = d_theta[self.starts[layers]..].split_at_mut(self.linear_rows * last);
-        let scratch = &mut tape.scratch;
-        add_outer(d_w, d_out.row_range(0, self.linear_rows), Cols::new(top, last, n), scratch);
+        matmul(d_w, Write::Add, Mat::new(d_linear, self.linear_rows, n), Mat::new(top, last, n).t());
         for (r, d) in d_b.iter_mut().enumerate() {
-            *d += simd!(|| row_sum(d_out.row(r)));
+            *d += row_sum(d_out.row(r));
         }
+        let (w, _) = self.head_params(theta);
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
-        // `above` holds the cotangent of what `w` makes of the layer below it.
-        let (mut w, mut above) = (self.head_params(theta).0, d_out.row_range(0, self.linear_rows));
+        if layers == 0 {
+            if let Some(mut d_x) = d_x {
+                matmul(d_x.data_mut(), Write::Replace, w.t(), Mat::new(d_linear, self.linear_rows, n));
+            }
+            return;
+        }
+        matmul(&mut current[..last * n], Write::Replace, w.t(), Mat::new(d_linear, self.linear_rows, n));
 
-        // Hidden layers, from the last to the first.
+        // Hidden layers, from the last to the first; `current` holds the cotangent of h_l.
         for l in (0..layers).rev() {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
-            let dz = &mut next[..rows * n];
+            let dz = &mut current[..rows * n];
             let (d_w, rest) = d_theta[self.starts[l]..].split_at_mut(rows * cols);
-            let (h, d_b) = (&tape.hidden[l][..rows * n], &mut rest[..rows]);
-            let above_mat = Mat::new(above.data(), above.rows(), n);
-            // `∂z = φ'(z) ∂h` and the bias gradient `∂b += Σ_samples ∂z`, with `∂h = Wᵀ ∂z` of the layer above.
-            match self.activation {
-                Activation::Tanh => matmul_then(
-                    dz,
-                    Start::Zero,
-                    w.t(),
-                    above_mat,
-                    scratch,
-                    #[inline(always)]
-                    |i, j, d| {
-                        d_b[i] += through(d, &h[i * n + j..], Activation::Tanh);
-                    },
-                ),
-                Activation::Relu => matmul_then(
-                    dz,
-                    Start::Zero,
-                    w.t(),
-                    above_mat,
-                    scratch,
-                    #[inline(always)]
-                    |i, j, d| {
-                        d_b[i] += through(d, &h[i * n + j..], Activation::Relu);
-                    },
-                ),
+            through_activation(dz, &tape.hidden[l][..rows * n], &mut rest[..rows], n, self.activation);
+            let input = if l == 0 { x.data() } else { &tape.hidden[l - 1][..cols * n] };
+            matmul(d_w, Write::Add, Mat::new(dz, rows, n), Mat::new(input, cols, n).t());
+            let (w, _) = self.hidden_params(theta, l);
+            if l > 0 {
+                matmul(&mut next[..cols * n], Write::Replace, w.t(), Mat::new(dz, rows, n));
+                std::mem::swap(&mut current, &mut next);
+            } else if let Some(mut d_x) = d_x {
+                matmul(d_x.data_mut(), Write::Replace, w.t(), Mat::new(dz, rows, n));
+                return;
             }
-            std::mem::swap(&mut current, &mut next);
-            above = Cols::new(&current[..rows * n], rows, n);
-            let input = if l == 0 { x } else { Cols::new(&tape.hidden[l - 1][..cols * n], cols, n) };
-            add_outer(d_w, above, input, scratch);
-            w = self.hidden_params(theta, l).0;
-        }
-        if let Some(mut d_x) = d_x {
-            matmul(d_x.data_mut(), Start::Zero, w.t(), Mat::new(above.data(), above.rows(), n), scratch);
         }
     }
 
@@ -430,7 +388,6 @@ impl Mlp {
         assert_eq!((x.rows(), x.cols()), (self.n_inputs(), n));
         assert_eq!((out.rows(), out.cols()), (self.n_outputs(), n));
         assert_eq!(v_theta.len(), self.n_params());
-        let scratch = &mut tape.scratch;
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
         let mut input = x.data();
@@ -439,24 +396,28 @@ impl Mlp {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
             let ((w, _), (v_w, v_b)) = (self.hidden_params(theta, l), self.hidden_params(v_theta, l));
             let dz = &mut next[..rows * n];
-            matmul(dz, Start::Bias(v_b), v_w, Mat::new(input, cols, n), scratch);
+            matmul(dz, Write::Replace, v_w, Mat::new(input, cols, n));
             if l > 0 {
-                matmul(dz, Start::Held, w, Mat::new(&current[..cols * n], cols, n), scratch);
+                matmul(dz, Write::Add, w, Mat::new(&current[..cols * n], cols, n));
             }
             let h = &h[..rows * n];
-            simd!(|| for (dz, h) in dz.iter_mut().zip(h) {
-                *dz *= self.activation.slope(*h);
-            });
+            for r in 0..rows {
+                for c in r * n..(r + 1) * n {
+                    dz[c] = self.activation.slope(h[c]) * (dz[c] + v_b[r]);
+                }
+            }
             std::mem::swap(&mut current, &mut next);
             input = h;
         }
         let last = self.last_width();
         let ((w, _), (v_w, v_b)) = (self.head_params(theta), self.head_params(v_theta));
         let (linear, free) = out.data_mut().split_at_mut(self.linear_rows * n);
-        let start = Start::Bias(&v_b[..self.linear_rows]);
-        matmul(linear, start, v_w, Mat::new(input, last, n), scratch);
+        matmul(linear, Write::Replace, v_w, Mat::new(input, last, n));
         if !tape.hidden.is_empty() {
-            matmul(linear, Start::Held, w, Mat::new(&current[..last * n], last, n), scratch);
+            matmul(linear, Write::Add, w, Mat::new(&current[..last * n], last, n));
+        }
+        for (row, b) in linear.chunks_exact_mut(n).zip(v_b) {
+            row.iter_mut().for_each(|y| *y += *b);
         }
         for (row, b) in free.chunks_exact_mut(n).zip(&v_b[self.linear_rows..]) {
             row.fill(*b);
@@ -477,31 +438,93 @@ impl Mlp {
     }
 }
 
-/// `h = tanh(z)` in place.
-#[inline(always)]
-fn tanh<R: Real>(z: &mut [R]) {
-    let (blocks, rest) = z.as_chunks_mut::<BLOCK>();
-    for block in blocks {
-        R::tanh_block(block);
-    }
-    for z in rest {
-        *z = z.tanh();
+/// `h = φ(h + b)`, one pass.
+fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation: Activation) {
+    // The activation is matched outside the loops, so that each compiles to straight vector code.
+    match activation {
+        Activation::Tanh => simd!(|| {
+            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
+                let mut blocks = row.chunks_exact_mut(BLOCK);
+                for block in blocks.by_ref() {
+                    if let Ok(block) = <&mut [R; BLOCK]>::try_from(block) {
+                        for z in block.iter_mut() {
+                            *z += *b;
+                        }
+                        R::tanh_block(block);
+                    }
+                }
+                for z in blocks.into_remainder() {
+                    *z = (*z + *b).tanh();
+                }
+            }
+        }),
+        Activation::Relu => simd!(|| {
+            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
+                for z in row {
+                    *z = (*z + *b).at_least(R::ZERO);
+                }
+            }
+        }),
     }
 }
 
-/// `h = max(z, 0)` in place.
-#[inline(always)]
-fn relu<R: Real>(z: &mut [R]) {
-    for z in z {
-        *z = z.at_least(R::ZERO);
+const LANES: usize = 16;
+
+/// `∂z = φ'(z) ∂h` in place, and the bias gradient `∂b += Σ_samples ∂z`, in one pass.
+fn through_activation<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, activation: Activation) {
+    match activation {
+        Activation::Tanh => simd!(|| through(d, h, d_bias, n, |h| Activation::Tanh.slope(h))),
+        Activation::Relu => simd!(|| through(d, h, d_bias, n, |h| Activation::Relu.slope(h))),
     }
 }
 
-/// `∂z = φ'(z) ∂h` in place, from `h = φ(z)`; returns `Σ ∂z`.
 #[inline(always)]
-fn through<R: Real>(d: &mut [R], h: &[R], activation: Activation) -> R {
-    for (d, h) in d.iter_mut().zip(h) {
-        *d *= activation.slope(*h);
+fn through<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, slope: impl Fn(R) -> R) {
+    for ((d, h), d_b) in d.chunks_exact_mut(n).zip(h.chunks_exact(n)).zip(d_bias) {
+        let mut acc = [R::ZERO; LANES];
+        let mut tail = R::ZERO;
+        let (mut dc, hc) = (d.chunks_exact_mut(LANES), h.chunks_exact(LANES));
+        let h_tail = hc.remainder();
+        for (d, h) in dc.by_ref().zip(hc) {
+            for i in 0..LANES {
+                d[i] *= slope(h[i]);
+                acc[i] += d[i];
+            }
+        }
+        for (d, h) in dc.into_remainder().iter_mut().zip(h_tail) {
+            *d *= slope(*h);
+            tail += *d;
+        }
+        *d_b += fold(acc) + tail;
     }
-    row_sum(d)
+}
+
+/// `Σ x` with a fixed number of lanes.
+fn row_sum<R: Real>(x: &[R]) -> R {
+    simd!(|| {
+        let mut acc = [R::ZERO; LANES];
+        let chunks = x.chunks_exact(LANES);
+        let mut tail = R::ZERO;
+        for v in chunks.remainder() {
+            tail += *v;
+        }
+        for c in chunks {
+            for i in 0..LANES {
+                acc[i] += c[i];
+            }
+        }
+        fold(acc) + tail
+    })
+}
+
+#[inline(always)]
+fn fold<R: Real>(mut acc: [R; LANES]) -> R {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            acc[i] += acc[i + width];
+        }
+    }
+    acc[0]
 }

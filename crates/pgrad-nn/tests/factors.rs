@@ -56,7 +56,7 @@ fn moments_are_those_of_single_samples() {
         let mut tape = net.tape(N);
         let x_all = Cols::new(&x, net.n_inputs(), N);
         net.forward(&theta, x_all, &mut tape);
-        net.add_input_moments(x_all, &mut tape, &mut sums);
+        net.add_input_moments(x_all, &tape, &mut sums);
         net.add_cotangent_moments(&theta, &mut tape, Cols::new(&d_out, net.n_outputs(), N), &mut sums);
 
         let mut slow: Vec<LayerSums<f64>> = layers.iter().map(LayerSums::new).collect();

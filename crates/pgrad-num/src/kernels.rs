@@ -117,9 +117,8 @@ pub fn ln1(x: f32) -> f32 {
     if x < 0.0 || x.is_nan() { f32::NAN } else { y }
 }
 
-/// Elements of a block: a loop of known length over it becomes straight vector code. Two vectors of AVX2: enough to
-/// overlap, and few enough for the registers.
-pub const BLOCK: usize = 16;
+/// Elements of a block: a loop of known length over it becomes straight vector code.
+pub const BLOCK: usize = 64;
 
 /// [`tanh1`] of a block.
 #[inline(always)]

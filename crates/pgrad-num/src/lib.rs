@@ -23,7 +23,6 @@ pub mod cg;
 pub mod cholesky;
 pub mod gemm;
 pub mod kernels;
-mod lanes;
 pub mod line_search;
 pub mod linop;
 mod moments;

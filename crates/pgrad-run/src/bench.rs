@@ -6,7 +6,7 @@ use crate::stats::median;
 use pgrad_agent::AgentError;
 use pgrad_algos::Phase;
 use pgrad_env::{EnvError, RandomActions, VecEnv};
-use pgrad_num::gemm::{Mat, Scratch, Start, matmul};
+use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::{Team, kernels};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,13 +73,13 @@ pub struct EnvBench {
 pub fn gemm_peak_gflops(team: &Team, clock: &dyn Clock, duration: Duration) -> f64 {
     const N: usize = PEAK_SIZE;
     const PRODUCTS: usize = 200;
-    let matrices = || ([vec![0.0; N * N], vec![0.5; N * N], vec![0.25; N * N]], Scratch::default());
-    let mut matrices: Vec<([Vec<f32>; 3], Scratch<f32>)> = (0..team.threads()).map(|_| matrices()).collect();
+    let mut matrices: Vec<[Vec<f32>; 3]> =
+        (0..team.threads()).map(|_| [vec![0.0; N * N], vec![0.5; N * N], vec![0.25; N * N]]).collect();
     let mut pass = || {
         let start = clock.now();
-        team.each(&mut matrices, |_, ([c, a, b], scratch)| {
+        team.each(&mut matrices, |_, [c, a, b]| {
             for _ in 0..PRODUCTS {
-                matmul(c, Start::Zero, Mat::new(a, N, N), Mat::new(b, N, N), scratch);
+                matmul(c, Write::Replace, Mat::new(a, N, N), Mat::new(b, N, N));
             }
         });
         (clock.now() - start).as_secs_f64()

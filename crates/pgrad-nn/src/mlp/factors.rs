@@ -1,7 +1,7 @@
 //! What Kronecker-factored curvature needs of a network: second moments of each layer's inputs and cotangents.
 
 use super::{Mlp, Tape};
-use pgrad_num::gemm::{Mat, Scratch, Start, add_outer, matmul_then};
+use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::{Cols, Real};
 use std::ops::Range;
 
@@ -50,20 +50,19 @@ impl<R: Real> LayerSums<R> {
         self.samples = 0;
         self.cotangents.fill(R::ZERO);
     }
-    fn add_inputs(&mut self, x: &[R], n: usize, scratch: &mut Scratch<R>) {
+    fn add_inputs(&mut self, x: &[R], n: usize) {
         let cols = self.input_sum.len();
         if cols > 0 {
-            let x = Cols::new(x, cols, n);
-            add_outer(&mut self.inputs, x, x, scratch);
+            matmul(&mut self.inputs, Write::Add, Mat::new(x, cols, n), Mat::new(x, cols, n).t());
         }
         for (sum, row) in self.input_sum.iter_mut().zip(x.chunks_exact(n)) {
             *sum += row.iter().fold(R::ZERO, |s, v| s + *v);
         }
         self.samples += n;
     }
-    fn add_cotangents(&mut self, g: &[R], n: usize, scratch: &mut Scratch<R>) {
-        let g = Cols::new(g, g.len() / n, n);
-        add_outer(&mut self.cotangents, g, g, scratch);
+    fn add_cotangents(&mut self, g: &[R], n: usize) {
+        let rows = g.len() / n;
+        matmul(&mut self.cotangents, Write::Add, Mat::new(g, rows, n), Mat::new(g, rows, n).t());
     }
 }
 
@@ -93,12 +92,12 @@ impl Mlp {
     ///
     /// # Panics
     /// When the sizes do not fit the network and the batch.
-    pub fn add_input_moments<R: Real>(&self, x: Cols<'_, R>, tape: &mut Tape<R>, sums: &mut [LayerSums<R>]) {
+    pub fn add_input_moments<R: Real>(&self, x: Cols<'_, R>, tape: &Tape<R>, sums: &mut [LayerSums<R>]) {
         let n = tape.cols;
         assert_eq!((x.rows(), x.cols()), (self.n_inputs(), n));
         let inputs = std::iter::once(x.data()).chain(tape.hidden.iter().map(Vec::as_slice));
         for ((sum, input), width) in sums.iter_mut().zip(inputs).zip(&self.widths) {
-            sum.add_inputs(&input[..width * n], n, &mut tape.scratch);
+            sum.add_inputs(&input[..width * n], n);
         }
         if self.free_rows > 0
             && let Some(free) = sums.last_mut()
@@ -124,35 +123,39 @@ impl Mlp {
         assert_eq!(theta.len(), self.n_params());
         let depth = tape.hidden.len();
         let (linear, free) = d_out.data().split_at(self.linear_rows * n);
-        let scratch = &mut tape.scratch;
-        sums[depth].add_cotangents(linear, n, scratch);
+        sums[depth].add_cotangents(linear, n);
         if self.free_rows > 0 {
-            sums[depth + 1].add_cotangents(free, n, scratch);
+            sums[depth + 1].add_cotangents(free, n);
         }
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
-        // `above` holds the cotangent of what `w` makes of the layer below it.
-        let (mut w, mut above) = (self.head_params(theta).0, Mat::new(linear, self.linear_rows, n));
+        let (w, _) = self.head_params(theta);
         for l in (0..depth).rev() {
+            // The cotangent of h_l, through what lies above it; then of z_l.
             let rows = self.widths[l + 1];
-            let (dz, h) = (&mut next[..rows * n], &tape.hidden[l][..rows * n]);
-            matmul_then(
-                dz,
-                Start::Zero,
-                w.t(),
-                above,
-                scratch,
-                #[inline(always)]
-                |i, j, d| {
-                    for (d, h) in d.iter_mut().zip(&h[i * n + j..]) {
-                        *d *= self.activation.slope(*h);
-                    }
-                },
-            );
-            std::mem::swap(&mut current, &mut next);
-            sums[l].add_cotangents(&current[..rows * n], n, scratch);
-            above = Mat::new(&current[..rows * n], rows, n);
-            w = self.hidden_params(theta, l).0;
+            if l == depth - 1 {
+                matmul(
+                    &mut current[..rows * n],
+                    Write::Replace,
+                    w.t(),
+                    Mat::new(linear, self.linear_rows, n),
+                );
+            } else {
+                let (w, _) = self.hidden_params(theta, l + 1);
+                let above = self.widths[l + 2];
+                matmul(
+                    &mut next[..rows * n],
+                    Write::Replace,
+                    w.t(),
+                    Mat::new(&current[..above * n], above, n),
+                );
+                std::mem::swap(&mut current, &mut next);
+            }
+            let dz = &mut current[..rows * n];
+            for (d, h) in dz.iter_mut().zip(&tape.hidden[l]) {
+                *d *= self.activation.slope(*h);
+            }
+            sums[l].add_cotangents(dz, n);
         }
     }
 }
