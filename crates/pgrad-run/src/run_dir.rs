@@ -119,8 +119,8 @@ impl RunLabel<'_> {
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Never read again: closing it gives the lock back.
-    _lock: File,
+    /// Never read again: dropping it gives the lock back.
+    _lock: Lock,
 }
 
 impl RunDir {
@@ -215,8 +215,20 @@ pub fn check(root: &Path) -> Result<(), RunDirError> {
     }
 }
 
-/// Takes the lock of a folder; closing the file gives it back.
-pub(crate) fn lock(root: &Path, new: bool) -> Result<File, RunDirError> {
+/// The lock of a folder. Dropping it gives it back, at once: a program that was started meanwhile from another
+/// thread may hold a copy of the file for a moment, and closing ours alone would leave the lock with it.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // When it cannot be unlocked, closing the file does it.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock of a folder.
+pub(crate) fn lock(root: &Path, new: bool) -> Result<Lock, RunDirError> {
     let path = root.join(LOCK);
     let failed = |cause| StorageError::new(Operation::Lock, &path, cause);
     let mut file =
@@ -238,7 +250,7 @@ pub(crate) fn lock(root: &Path, new: bool) -> Result<File, RunDirError> {
         if new { file.sync_all() } else { Ok(()) }
     };
     write(&mut file).map_err(failed)?;
-    Ok(file)
+    Ok(Lock(file))
 }
 
 #[cfg(test)]
