@@ -401,11 +401,7 @@ impl Mlp {
                 matmul(dz, Write::Add, w, Mat::new(&current[..cols * n], cols, n));
             }
             let h = &h[..rows * n];
-            for r in 0..rows {
-                for c in r * n..(r + 1) * n {
-                    dz[c] = self.activation.slope(h[c]) * (dz[c] + v_b[r]);
-                }
-            }
+            tangent_through_activation(dz, h, v_b, n, self.activation);
             std::mem::swap(&mut current, &mut next);
             input = h;
         }
@@ -465,6 +461,23 @@ fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation:
                 }
             }
         }),
+    }
+}
+
+/// `ḣ = φ'(z) (ż + ḃ)` in place.
+fn tangent_through_activation<R: Real>(dz: &mut [R], h: &[R], v_b: &[R], n: usize, activation: Activation) {
+    match activation {
+        Activation::Tanh => simd!(|| tangent_through(dz, h, v_b, n, |h| Activation::Tanh.slope(h))),
+        Activation::Relu => simd!(|| tangent_through(dz, h, v_b, n, |h| Activation::Relu.slope(h))),
+    }
+}
+
+#[inline(always)]
+fn tangent_through<R: Real>(dz: &mut [R], h: &[R], v_b: &[R], n: usize, slope: impl Fn(R) -> R) {
+    for ((dz, h), b) in dz.chunks_exact_mut(n).zip(h.chunks_exact(n)).zip(v_b) {
+        for (d, h) in dz.iter_mut().zip(h) {
+            *d = slope(*h) * (*d + *b);
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What Kronecker-factored curvature needs of a network: second moments of each layer's inputs and cotangents.
 
-use super::{Mlp, Tape};
+use super::{Activation, Mlp, Tape};
 use pgrad_num::gemm::{Mat, Write, matmul};
-use pgrad_num::{Cols, Real};
+use pgrad_num::{Cols, Real, simd};
 use std::ops::Range;
 
 /// A layer `Z = W X + b`: where its parameters lie.
@@ -63,6 +63,14 @@ impl<R: Real> LayerSums<R> {
     fn add_cotangents(&mut self, g: &[R], n: usize) {
         let rows = g.len() / n;
         matmul(&mut self.cotangents, Write::Add, Mat::new(g, rows, n), Mat::new(g, rows, n).t());
+    }
+}
+
+/// `∂z = φ'(z) ∂h` in place.
+#[inline(always)]
+fn through<R: Real>(dz: &mut [R], h: &[R], slope: impl Fn(R) -> R) {
+    for (d, h) in dz.iter_mut().zip(h) {
+        *d *= slope(*h);
     }
 }
 
@@ -152,8 +160,10 @@ impl Mlp {
                 std::mem::swap(&mut current, &mut next);
             }
             let dz = &mut current[..rows * n];
-            for (d, h) in dz.iter_mut().zip(&tape.hidden[l]) {
-                *d *= self.activation.slope(*h);
+            let h = &tape.hidden[l];
+            match self.activation {
+                Activation::Tanh => simd!(|| through(dz, h, |h| Activation::Tanh.slope(h))),
+                Activation::Relu => simd!(|| through(dz, h, |h| Activation::Relu.slope(h))),
             }
             sums[l].add_cotangents(dz, n);
         }
