@@ -7,14 +7,17 @@
 //! `E[ ∇ log π_θ(a_i|s_i) (R_i − V(s_i)) + c₂ ∇S[π_θ](s_i) − c₁ ∇(R_i − V_θ(s_i))² ]`.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings};
+use crate::common::{
+    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
+    load_finite, rollout_algorithm,
+};
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Learner, LossSums, ObsNormalizer, Paths, PolicyChunk, Rollout,
     ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_optim::{RmsProp, RmsPropParams, Schedule as Factor, clip_global_norm};
+use pgrad_optim::{RmsProp, RmsPropParams, Schedule as Factor};
 use pgrad_rl::{returns, surrogate};
 use pgrad_settings::{Settings, above, choice, settings};
 
@@ -155,10 +158,7 @@ impl Algorithm for A2c {
                 |v| value_loss(v, c, n),
             ); // dθ, downhill
             total.add(&sums, epoch)?;
-            let norm = clip_global_norm(gradient, c.max_grad_norm.unwrap_or(f64::INFINITY));
-            if !norm.is_finite() {
-                return Err(bad_gradient(model, gradient, epoch));
-            }
+            let norm = clip_finite(gradient, c.max_grad_norm, model, epoch, 0)?;
             rmsprop.step(&mut model.theta, gradient, alpha); // θ
             total.grad_norm += norm;
         }
@@ -167,38 +167,13 @@ impl Algorithm for A2c {
         Ok(total.report(c, rollout, alpha))
     }
 
-    fn start(&mut self) -> Result<(), AgentError> {
-        self.rollout.start()
-    }
-    fn observe_phases(&mut self, observer: PhaseObserver) {
-        self.observer = observer;
-    }
+    rollout_algorithm!();
+
     fn learn_flops(&self) -> f64 {
         let epochs = self.config.epochs();
         let sample = (self.model.value_flops() + self.model.update_flops()) * epochs
             + self.model.actor().net.forward_flops() * (epochs - 1);
         sample as f64 * self.rollout.len() as f64
-    }
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-    fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len() as u64
-    }
-    fn spec(&self) -> &EnvSpec {
-        self.rollout.spec()
-    }
-    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-        Box::new(self.rollout.episodes())
-    }
-    fn obs_norm(&self) -> Option<&ObsNormalizer> {
-        self.rollout.obs_norm()
-    }
-    fn model(&self) -> &ActorCritic {
-        &self.model
-    }
-    fn scale_step_size(&mut self, factor: f64) {
-        self.step_scale *= factor;
     }
     fn save(&self) -> Record {
         let mut r = Record::new();
@@ -210,11 +185,7 @@ impl Algorithm for A2c {
         r
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let theta = from.f32s("theta", self.model.theta.len())?;
-        if !kernels::all_finite(theta) {
-            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
-        }
-        self.model.theta.copy_from_slice(theta);
+        load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
         self.rmsprop.load(&from.record("rmsprop"))?;
@@ -271,12 +242,6 @@ fn value_loss(chunk: ValueChunk<'_>, c: &A2cSettings, n: usize) {
     kernels::scale((2.0 * c.value_coef / n as f64) as f32, d_v);
 }
 
-fn bad_gradient(model: &ActorCritic, gradient: &[f32], epoch: usize) -> AgentError {
-    let at = kernels::first_non_finite(gradient).unwrap_or(0);
-    let (tensor, index) = model.parameter_name(at);
-    AgentError::Gradient { tensor, index, epoch, minibatch: 0, value: gradient[at] }
-}
-
 /// Sums over the epochs of an iteration.
 #[derive(Debug, Default)]
 struct Totals {
@@ -287,13 +252,7 @@ struct Totals {
 
 impl Totals {
     fn add(&mut self, sums: &LossSums, epoch: usize) -> Result<(), AgentError> {
-        for (what, value) in
-            [("policy loss", sums.surrogate), ("entropy", sums.entropy), ("value loss", sums.value_loss)]
-        {
-            if !value.is_finite() {
-                return Err(AgentError::Loss { what, epoch, minibatch: 0, value });
-            }
-        }
+        check_losses(sums, epoch, 0)?;
         self.sums.add(sums);
         self.epochs += 1;
         Ok(())

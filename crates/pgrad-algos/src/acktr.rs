@@ -9,14 +9,16 @@
 //! (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ` (section 3.2).
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings};
+use crate::common::{
+    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
+    load_finite, rollout_algorithm,
+};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Curvature, Learner, LossSums, ObsNormalizer, PolicyChunk, Rollout,
-    ValueChunk,
+    ActorCritic, AgentError, Critic, Curvature, Learner, ObsNormalizer, PolicyChunk, Rollout, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_optim::{Kfac, KfacParams, KroneckerBlock, Schedule as Factor, clip_global_norm};
+use pgrad_optim::{Kfac, KfacParams, KroneckerBlock, Schedule as Factor};
 use pgrad_rl::{returns, surrogate};
 use pgrad_settings::{Settings, above, settings};
 use std::ops::Range;
@@ -143,11 +145,8 @@ impl Algorithm for Acktr {
             |p| policy_loss(p, c, n),
             |v| value_loss(v, c, n),
         ); // −∇L
-        check(&sums)?;
-        let norm = clip_global_norm(gradient, c.max_grad_norm.unwrap_or(f64::INFINITY));
-        if !norm.is_finite() {
-            return Err(bad_gradient(model, gradient));
-        }
+        check_losses(&sums, 0, 0)?;
+        let norm = clip_finite(gradient, c.max_grad_norm, model, 0, 0)?;
         curvature.measure(model, rollout, team); // E[x̄ x̄ᵀ], E[g gᵀ] of each layer
         kfac.observe(|i| curvature.moments(i));
         kfac.factor().map_err(|e| AgentError::Loss {
@@ -181,36 +180,11 @@ impl Algorithm for Acktr {
             .with("learn/learning_rate", eta_max))
     }
 
-    fn start(&mut self) -> Result<(), AgentError> {
-        self.rollout.start()
-    }
-    fn observe_phases(&mut self, observer: PhaseObserver) {
-        self.observer = observer;
-    }
+    rollout_algorithm!();
+
     fn learn_flops(&self) -> f64 {
         let sample = self.model.value_flops() + self.model.update_flops();
         sample as f64 * self.rollout.len() as f64
-    }
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-    fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len() as u64
-    }
-    fn spec(&self) -> &EnvSpec {
-        self.rollout.spec()
-    }
-    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-        Box::new(self.rollout.episodes())
-    }
-    fn obs_norm(&self) -> Option<&ObsNormalizer> {
-        self.rollout.obs_norm()
-    }
-    fn model(&self) -> &ActorCritic {
-        &self.model
-    }
-    fn scale_step_size(&mut self, factor: f64) {
-        self.step_scale *= factor;
     }
     fn save(&self) -> Record {
         let mut r = Record::new();
@@ -223,14 +197,8 @@ impl Algorithm for Acktr {
         r
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        for (name, to) in [("theta", &mut self.model.theta), ("velocity", &mut self.velocity)] {
-            let values = from.f32s(name, to.len())?;
-            if !kernels::all_finite(values) {
-                let reason = "a parameter and its last step are finite".into();
-                return Err(RecordError::Value { name: name.into(), reason });
-            }
-            to.copy_from_slice(values);
-        }
+        load_finite(from, "theta", &mut self.model.theta)?;
+        load_finite(from, "velocity", &mut self.velocity)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
         self.kfac.load(&from.record("kfac"))?;
@@ -263,23 +231,6 @@ fn value_loss(chunk: ValueChunk<'_>, c: &AcktrSettings, n: usize) {
     sums.value_loss += 2.0 * kernels::sum(work);
     // The vocabulary's loss is half the square, the paper's the square.
     kernels::scale((2.0 * c.value_coef / n as f64) as f32, d_v);
-}
-
-fn check(sums: &LossSums) -> Result<(), AgentError> {
-    for (what, value) in
-        [("policy loss", sums.surrogate), ("entropy", sums.entropy), ("value loss", sums.value_loss)]
-    {
-        if !value.is_finite() {
-            return Err(AgentError::Loss { what, epoch: 0, minibatch: 0, value });
-        }
-    }
-    Ok(())
-}
-
-fn bad_gradient(model: &ActorCritic, gradient: &[f32]) -> AgentError {
-    let at = kernels::first_non_finite(gradient).unwrap_or(0);
-    let (tensor, index) = model.parameter_name(at);
-    AgentError::Gradient { tensor, index, epoch: 0, minibatch: 0, value: gradient[at] }
 }
 
 impl AlgoConfig for AcktrConfig {

@@ -2,13 +2,13 @@
 
 use crate::algorithm::{BuildError, Setup};
 use pgrad_agent::{
-    ActorCritic, Critic, EpisodesShape, ModelShape, ObsNormalizer, RewardNormalizer, Rollout, RolloutShape,
-    Trunk as ModelTrunk,
+    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, RewardNormalizer,
+    Rollout, RolloutShape, Trunk as ModelTrunk,
 };
 use pgrad_env::EnvSpec;
 use pgrad_nn::Activation as NnActivation;
 use pgrad_num::{Record, RecordError, kernels};
-use pgrad_optim::{Adam, AdamParams};
+use pgrad_optim::{Adam, AdamParams, clip_global_norm};
 use pgrad_settings::{above, choice, settings};
 
 choice! {
@@ -299,3 +299,91 @@ impl RolloutSettings {
         Rollout::new(shape, setup.make_env, model, obs_norm, reward_norm, setup.seed, setup.threads)
     }
 }
+
+/// Reads parameters that were saved.
+pub(crate) fn load_finite(from: &Record, name: &str, to: &mut [f32]) -> Result<(), RecordError> {
+    let values = from.f32s(name, to.len())?;
+    if !kernels::all_finite(values) {
+        return Err(RecordError::Value { name: name.into(), reason: "what was learnt is finite".into() });
+    }
+    to.copy_from_slice(values);
+    Ok(())
+}
+
+/// The sums over a minibatch, if they are finite.
+pub(crate) fn check_losses(sums: &LossSums, epoch: usize, minibatch: usize) -> Result<(), AgentError> {
+    for (what, value) in [
+        ("policy loss", sums.surrogate),
+        ("entropy", sums.entropy),
+        ("KL estimate", sums.kl),
+        ("value loss", sums.value_loss),
+    ] {
+        if !value.is_finite() {
+            return Err(AgentError::Loss { what, epoch, minibatch, value });
+        }
+    }
+    Ok(())
+}
+
+/// The gradient of all parameters, if it is finite.
+pub(crate) fn check_gradient(
+    model: &ActorCritic,
+    gradient: &[f32],
+    epoch: usize,
+    minibatch: usize,
+) -> Result<(), AgentError> {
+    kernels::first_non_finite(gradient).map_or(Ok(()), |i| {
+        let (tensor, index) = model.parameter_name(i);
+        Err(AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[i] })
+    })
+}
+
+/// Bounds the norm of the gradient of all parameters, and returns the norm that it had: finite only when the gradient
+/// is, so that no other pass has to look.
+pub(crate) fn clip_finite(
+    gradient: &mut [f32],
+    max_norm: Option<f64>,
+    model: &ActorCritic,
+    epoch: usize,
+    minibatch: usize,
+) -> Result<f64, AgentError> {
+    let norm = clip_global_norm(gradient, max_norm.unwrap_or(f64::INFINITY));
+    if !norm.is_finite() {
+        check_gradient(model, gradient, epoch, minibatch)?;
+    }
+    Ok(norm)
+}
+
+/// The part of [`crate::Algorithm`] that is the same for all methods that learn from a rollout.
+macro_rules! rollout_algorithm {
+    () => {
+        fn start(&mut self) -> Result<(), AgentError> {
+            self.rollout.start()
+        }
+        fn observe_phases(&mut self, observer: PhaseObserver) {
+            self.observer = observer;
+        }
+        fn steps(&self) -> u64 {
+            self.steps
+        }
+        fn steps_per_iteration(&self) -> u64 {
+            self.rollout.len().max(1) as u64 // whole episodes: those of the last batch
+        }
+        fn spec(&self) -> &EnvSpec {
+            self.rollout.spec()
+        }
+        fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
+            Box::new(self.rollout.episodes())
+        }
+        fn obs_norm(&self) -> Option<&ObsNormalizer> {
+            self.rollout.obs_norm()
+        }
+        fn model(&self) -> &ActorCritic {
+            &self.model
+        }
+        fn scale_step_size(&mut self, factor: f64) {
+            self.step_scale *= factor;
+        }
+    };
+}
+pub(crate) use rollout_algorithm;

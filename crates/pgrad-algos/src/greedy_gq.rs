@@ -14,9 +14,10 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::common::load_finite;
 use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary, check_masks,
-    load_auxiliary, norm,
+    norm,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -155,7 +156,7 @@ impl Algorithm for GreedyGq {
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         self.behaviour.check_file(from)?;
         self.e.load("e", from)?;
-        load_auxiliary(&mut self.w, from)?;
+        load_finite(from, "w", &mut self.w)?;
         let exact = self.run.load(from)?;
         if !exact {
             // New episodes begin: nothing of the old ones may be credited to them.

@@ -5,7 +5,7 @@
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings};
+use crate::common::{ModelSettings, NormalizeSettings, load_finite, rollout_algorithm};
 use crate::natural::{
     BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step,
     move_along, natural_flops,
@@ -141,35 +141,10 @@ impl Algorithm for Npg {
             .with("learn/cg_residual", solved.relative_residual))
     }
 
-    fn start(&mut self) -> Result<(), AgentError> {
-        self.rollout.start()
-    }
-    fn observe_phases(&mut self, observer: PhaseObserver) {
-        self.observer = observer;
-    }
+    rollout_algorithm!();
+
     fn learn_flops(&self) -> f64 {
         natural_flops(&self.model, &self.config.natural, &self.config.critic) * self.rollout.len() as f64
-    }
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-    fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len().max(1) as u64 // whole episodes: those of the last batch
-    }
-    fn spec(&self) -> &EnvSpec {
-        self.rollout.spec()
-    }
-    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-        Box::new(self.rollout.episodes())
-    }
-    fn obs_norm(&self) -> Option<&ObsNormalizer> {
-        self.rollout.obs_norm()
-    }
-    fn model(&self) -> &ActorCritic {
-        &self.model
-    }
-    fn scale_step_size(&mut self, factor: f64) {
-        self.step_scale *= factor;
     }
     fn save(&self) -> Record {
         let mut r = Record::new();
@@ -181,11 +156,7 @@ impl Algorithm for Npg {
         r
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let theta = from.f32s("theta", self.model.theta.len())?;
-        if !kernels::all_finite(theta) {
-            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
-        }
-        self.model.theta.copy_from_slice(theta);
+        load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
         self.critic.load(&from.record("critic"))?;

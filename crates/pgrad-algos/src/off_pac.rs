@@ -14,6 +14,7 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::common::load_finite;
 use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Means, Target, check_auxiliary, norm,
 };
@@ -153,7 +154,7 @@ impl Algorithm for OffPac {
         self.behaviour.check_file(from)?;
         self.e_v.load("e_v", from)?;
         self.e_u.load("e_u", from)?;
-        crate::off_policy::load_auxiliary(&mut self.w, from)?;
+        load_finite(from, "w", &mut self.w)?;
         let exact = self.run.load(from)?;
         if !exact {
             // New episodes begin: nothing of the old ones may be credited to them.

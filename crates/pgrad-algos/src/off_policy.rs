@@ -306,13 +306,3 @@ pub(crate) fn check_auxiliary(w: &[f32], step: u64) -> Result<(), AgentError> {
         Some(index) => Err(AgentError::Update { tensor: "w".into(), index, step, value: w[index] }),
     }
 }
-
-/// Restores the auxiliary weights, saved as `w`.
-pub(crate) fn load_auxiliary(w: &mut [f32], from: &Record) -> Result<(), RecordError> {
-    let saved = from.f32s("w", w.len())?;
-    if !kernels::all_finite(saved) {
-        return Err(RecordError::Value { name: "w".into(), reason: "a weight is finite".into() });
-    }
-    w.copy_from_slice(saved);
-    Ok(())
-}

@@ -1,7 +1,7 @@
 //! What methods have in common that learn at every step of their environments.
 
 use crate::algorithm::{Phase, PhaseObserver, Setup};
-use crate::common::Schedule;
+use crate::common::{Schedule, load_finite};
 use crate::off_policy::Behaviour;
 use pgrad_agent::{ActorCritic, AgentError, PointGradients, Stepper};
 use pgrad_num::{Record, RecordError, kernels};
@@ -135,11 +135,7 @@ impl Online {
     }
     /// Restores what [`Online::save`] saved. Returns whether the environments continue exactly.
     pub(crate) fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let theta = from.f32s("theta", self.model.theta.len())?;
-        if !kernels::all_finite(theta) {
-            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
-        }
-        self.model.theta.copy_from_slice(theta);
+        load_finite(from, "theta", &mut self.model.theta)?;
         self.update.fill(0.0);
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;

@@ -8,14 +8,17 @@
 //! `r_t Â_t − β KL[π_θold, π_θ]` (Eq. 8) or `r_t Â_t` (Eq. 6) in place of the minimum.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings};
+use crate::common::{
+    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
+    load_finite, rollout_algorithm,
+};
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, Paths, PolicyChunk,
     Rollout, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_optim::{Adam, AdamParams, Schedule as Factor, clip_global_norm};
+use pgrad_optim::{Adam, AdamParams, Schedule as Factor};
 use pgrad_rl::{returns, surrogate};
 use pgrad_settings::{Settings, above, choice, settings};
 
@@ -196,10 +199,7 @@ impl Algorithm for Ppo {
                     total.stopped = true;
                     break 'epochs;
                 }
-                let norm = clip_global_norm(gradient, c.max_grad_norm.unwrap_or(f64::INFINITY));
-                if !norm.is_finite() {
-                    return Err(bad_gradient(model, gradient, epoch, minibatch));
-                }
+                let norm = clip_finite(gradient, c.max_grad_norm, model, epoch, minibatch)?;
                 adam.step(&mut model.theta, gradient, alpha * self.step_scale); // θ
                 total.grad_norm += norm;
                 total.updates += 1;
@@ -215,12 +215,8 @@ impl Algorithm for Ppo {
         Ok(total.report(c, rollout, alpha * self.step_scale, bound))
     }
 
-    fn start(&mut self) -> Result<(), AgentError> {
-        self.rollout.start()
-    }
-    fn observe_phases(&mut self, observer: PhaseObserver) {
-        self.observer = observer;
-    }
+    rollout_algorithm!();
+
     fn learn_flops(&self) -> f64 {
         let c = &self.config;
         let evaluations = if c.recompute_advantage { c.epochs } else { 1 };
@@ -230,27 +226,6 @@ impl Algorithm for Ppo {
             + self.model.actor().net.forward_flops() * looks
             + self.model.update_flops() * c.epochs;
         sample as f64 * self.rollout.len() as f64
-    }
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-    fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len() as u64
-    }
-    fn spec(&self) -> &EnvSpec {
-        self.rollout.spec()
-    }
-    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-        Box::new(self.rollout.episodes())
-    }
-    fn obs_norm(&self) -> Option<&ObsNormalizer> {
-        self.rollout.obs_norm()
-    }
-    fn model(&self) -> &ActorCritic {
-        &self.model
-    }
-    fn scale_step_size(&mut self, factor: f64) {
-        self.step_scale *= factor;
     }
     fn save(&self) -> Record {
         let mut r = Record::new();
@@ -264,16 +239,12 @@ impl Algorithm for Ppo {
         r
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let theta = from.f32s("theta", self.model.theta.len())?;
-        if !kernels::all_finite(theta) {
-            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
-        }
         let beta = from.f64("beta")?;
         if !(beta.is_finite() && beta > 0.0) {
             return Err(RecordError::Value { name: "beta".into(), reason: "a weight is positive".into() });
         }
+        load_finite(from, "theta", &mut self.model.theta)?;
         self.beta = beta;
-        self.model.theta.copy_from_slice(theta);
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
         self.adam.load(&from.record("adam"))?;
@@ -373,12 +344,6 @@ fn value_loss(chunk: ValueChunk<'_>, c: &PpoSettings, n: usize) {
     kernels::scale((2.0 * c.value_coef / n as f64) as f32, d_v);
 }
 
-fn bad_gradient(model: &ActorCritic, gradient: &[f32], epoch: usize, minibatch: usize) -> AgentError {
-    let at = kernels::first_non_finite(gradient).unwrap_or(0);
-    let (tensor, index) = model.parameter_name(at);
-    AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[at] }
-}
-
 /// Sums over the minibatches of an iteration.
 #[derive(Debug, Default)]
 struct Totals {
@@ -393,16 +358,7 @@ struct Totals {
 
 impl Totals {
     fn add(&mut self, sums: &LossSums, n: usize, epoch: usize, minibatch: usize) -> Result<(), AgentError> {
-        for (what, value) in [
-            ("policy loss", sums.surrogate),
-            ("entropy", sums.entropy),
-            ("KL estimate", sums.kl),
-            ("value loss", sums.value_loss),
-        ] {
-            if !value.is_finite() {
-                return Err(AgentError::Loss { what, epoch, minibatch, value });
-            }
-        }
+        check_losses(sums, epoch, minibatch)?;
         self.sums.add(sums);
         self.samples += n;
         Ok(())

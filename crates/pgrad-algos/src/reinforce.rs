@@ -14,7 +14,10 @@
 //! there is no critic to ask what would have come. Form 3 has one, and adds `V_w(final observation)`.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{EpisodeSettings, ModelSettings, NormalizeSettings, Schedule, StepRule};
+use crate::common::{
+    EpisodeSettings, ModelSettings, NormalizeSettings, Schedule, StepRule, check_gradient, check_losses,
+    load_finite, rollout_algorithm,
+};
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Learner, LossSums, ObsNormalizer, PolicyChunk, Rollout, Trunk,
     ValueChunk,
@@ -169,7 +172,8 @@ impl Algorithm for Reinforce {
             |p| policy_loss(p, shift as f32, (scale / k) as f32, c.entropy_coef / k),
             |v| value_loss(v, k),
         ); // −∇J(θ), and the gradient of ½ Σ_t (G_t − V_w(s_t))²
-        check(&sums, model, gradient)?;
+        check_losses(&sums, 0, 0)?;
+        check_gradient(model, gradient, 0, 0)?;
         let parts = [(model.actor().params.clone(), c.learning_rate)];
         let critic = model.has_critic().then(|| (model.critic().params.clone(), c.value_learning_rate));
         let mut norms = [0.0; 2];
@@ -183,35 +187,10 @@ impl Algorithm for Reinforce {
         Ok(self.report(&sums, mean, std, norms, left))
     }
 
-    fn start(&mut self) -> Result<(), AgentError> {
-        self.rollout.start()
-    }
-    fn observe_phases(&mut self, observer: PhaseObserver) {
-        self.observer = observer;
-    }
+    rollout_algorithm!();
+
     fn learn_flops(&self) -> f64 {
         (self.model.value_flops() + self.model.update_flops()) as f64 * self.rollout.len() as f64
-    }
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-    fn steps_per_iteration(&self) -> u64 {
-        self.rollout.len() as u64
-    }
-    fn spec(&self) -> &EnvSpec {
-        self.rollout.spec()
-    }
-    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-        Box::new(self.rollout.episodes())
-    }
-    fn obs_norm(&self) -> Option<&ObsNormalizer> {
-        self.rollout.obs_norm()
-    }
-    fn model(&self) -> &ActorCritic {
-        &self.model
-    }
-    fn scale_step_size(&mut self, factor: f64) {
-        self.step_scale *= factor;
     }
     fn save(&self) -> Record {
         let mut r = Record::new();
@@ -225,11 +204,7 @@ impl Algorithm for Reinforce {
         r
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let theta = from.f32s("theta", self.model.theta.len())?;
-        if !kernels::all_finite(theta) {
-            return Err(RecordError::Value { name: "theta".into(), reason: "a parameter is finite".into() });
-        }
-        self.model.theta.copy_from_slice(theta);
+        load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
         for (name, rule) in ["policy", "baseline"].iter().zip(&mut self.rules) {
@@ -258,23 +233,6 @@ fn value_loss(chunk: ValueChunk<'_>, k: f64) {
     surrogate::squared(v, ret, work, d_v);
     sums.value_loss += 2.0 * kernels::sum(work);
     kernels::scale((1.0 / k) as f32, d_v);
-}
-
-fn check(sums: &LossSums, model: &ActorCritic, gradient: &[f32]) -> Result<(), AgentError> {
-    let losses =
-        [("policy loss", sums.surrogate), ("entropy", sums.entropy), ("value loss", sums.value_loss)];
-    for (what, value) in losses {
-        if !value.is_finite() {
-            return Err(AgentError::Loss { what, epoch: 0, minibatch: 0, value });
-        }
-    }
-    match kernels::first_non_finite(gradient) {
-        None => Ok(()),
-        Some(at) => {
-            let (tensor, index) = model.parameter_name(at);
-            Err(AgentError::Gradient { tensor, index, epoch: 0, minibatch: 0, value: gradient[at] })
-        }
-    }
 }
 
 impl AlgoConfig for ReinforceConfig {

@@ -13,9 +13,10 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::common::load_finite;
 use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary, check_masks,
-    load_auxiliary, norm, with_temperature,
+    norm, with_temperature,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -166,7 +167,7 @@ impl Algorithm for SoftmaxGq {
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         self.behaviour.check_file(from)?;
         self.e.load("e", from)?;
-        load_auxiliary(&mut self.w, from)?;
+        load_finite(from, "w", &mut self.w)?;
         let exact = self.run.load(from)?;
         if !exact {
             // New episodes begin: nothing of the old ones may be credited to them.
