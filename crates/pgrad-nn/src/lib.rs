@@ -6,6 +6,8 @@
 //! - `jvp`: parameter tangent to output tangent, `Ẏ = J_θ θ̇`.
 //!
 //! The two are adjoint, `<u, jvp(v)> = <vjp(u), v>`, which is all that natural gradients need.
+//! A [`Network`] is a multilayer perceptron ([`Mlp`]), on a recurrent layer ([`Recurrent`]: LSTM or GRU) or not; its
+//! derivatives go through time, and the state is forgotten exactly where it is told to be.
 //! Second moments of each layer's inputs and cotangents ([`LayerSums`]) are what Kronecker-factored curvature needs.
 //! Columns are samples: `X` is `[features x batch]`, the batch contiguous, and `Y = W X + b`.
 //!
@@ -13,6 +15,10 @@
 
 mod init;
 mod mlp;
+mod network;
+mod recurrent;
 
 pub use init::orthogonal;
 pub use mlp::{Activation, Head, Layer, LayerSums, Mlp, ShapeError, Tape, View};
+pub use network::{Network, NetworkTape};
+pub use recurrent::{Cell, Recurrent, RecurrentTape};

@@ -382,6 +382,22 @@ impl Mlp {
         x: Cols<'_, R>,
         tape: &mut Tape<R>,
         v_theta: &[R],
+        out: ColsMut<'_, R>,
+    ) {
+        self.jvp_from(theta, x, None, tape, v_theta, out);
+    }
+
+    /// `Ẏ = J_θ θ̇ + J_X Ẋ` for the batch last seen by `forward`; without `v_x` the input has no tangent.
+    ///
+    /// # Panics
+    /// When the sizes do not fit the network and the batch.
+    pub fn jvp_from<R: Real>(
+        &self,
+        theta: &[R],
+        x: Cols<'_, R>,
+        v_x: Option<Cols<'_, R>>,
+        tape: &mut Tape<R>,
+        v_theta: &[R],
         mut out: ColsMut<'_, R>,
     ) {
         let n = tape.cols;
@@ -391,7 +407,7 @@ impl Mlp {
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
         let mut input = x.data();
-        // ż = Ẇ x + W ẋ + ḃ and ḣ = φ'(z) ż; the input itself has no tangent.
+        // ż = Ẇ x + W ẋ + ḃ and ḣ = φ'(z) ż.
         for (l, h) in tape.hidden.iter().enumerate() {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
             let ((w, _), (v_w, v_b)) = (self.hidden_params(theta, l), self.hidden_params(v_theta, l));
@@ -399,6 +415,8 @@ impl Mlp {
             matmul(dz, Write::Replace, v_w, Mat::new(input, cols, n));
             if l > 0 {
                 matmul(dz, Write::Add, w, Mat::new(&current[..cols * n], cols, n));
+            } else if let Some(v_x) = v_x {
+                matmul(dz, Write::Add, w, Mat::new(v_x.data(), cols, n));
             }
             let h = &h[..rows * n];
             tangent_through_activation(dz, h, v_b, n, self.activation);
@@ -411,6 +429,8 @@ impl Mlp {
         matmul(linear, Write::Replace, v_w, Mat::new(input, last, n));
         if !tape.hidden.is_empty() {
             matmul(linear, Write::Add, w, Mat::new(&current[..last * n], last, n));
+        } else if let Some(v_x) = v_x {
+            matmul(linear, Write::Add, w, Mat::new(v_x.data(), last, n));
         }
         for (row, b) in linear.chunks_exact_mut(n).zip(v_b) {
             row.iter_mut().for_each(|y| *y += *b);
@@ -513,7 +533,7 @@ fn through<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, slope: imp
 }
 
 /// `Σ x` with a fixed number of lanes.
-fn row_sum<R: Real>(x: &[R]) -> R {
+pub(crate) fn row_sum<R: Real>(x: &[R]) -> R {
     simd!(|| {
         let mut acc = [R::ZERO; LANES];
         let chunks = x.chunks_exact(LANES);

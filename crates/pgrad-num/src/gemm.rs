@@ -113,4 +113,37 @@ mod tests {
             }
         }
     }
+
+    /// What recurrent networks rest on: training computes a column beside others than the rollout did.
+    #[test]
+    fn from_eight_columns_on_a_column_has_its_bits_whatever_stands_beside_it() {
+        let mut rng = crate::Stream::new(2, 0, 0);
+        for m in [1, 2, 3, 16, 64, 192, 256] {
+            for k in [1, 2, 3, 4, 28, 64, 65, 300] {
+                let mut normal = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<f32>>();
+                let all = 700;
+                let (a, b, held) = (normal(m * k), normal(k * all), normal(m));
+                let product = |write, n: usize| {
+                    // The columns from `all - n` on.
+                    let part: Vec<f32> = (0..k * n).map(|i| b[i / n * all + all - n + i % n]).collect();
+                    let mut c: Vec<f32> = (0..m * n).map(|i| held[i / n]).collect();
+                    matmul(&mut c, write, Mat::new(&a, m, k), Mat::new(&part, k, n));
+                    c
+                };
+                for write in [Write::Replace, Write::Add] {
+                    let together = product(write, all);
+                    for n in [8, 9, 13, 16, 31, 32, 64, 100, 256] {
+                        for (i, c) in product(write, n).iter().enumerate() {
+                            let other = together[i / n * all + all - n + i % n];
+                            assert_eq!(
+                                c.to_bits(),
+                                other.to_bits(),
+                                "[{m} x {k}] times {n} columns, {write:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,274 @@
+//! One step of a recurrent layer, element by element, on matrices `[rows x cols]`.
+
+use super::RecurrentTape;
+use pgrad_num::{Real, simd};
+use std::ops::Range;
+
+/// Where the matrices of a step lie on a tape.
+pub(super) struct At {
+    pub(super) gates: Range<usize>,
+    pub(super) memory: Range<usize>,
+    /// Columns of the step among the samples.
+    pub(super) samples: Range<usize>,
+}
+
+/// Work space of a step, `[size x cols]` each.
+#[derive(Clone, Debug)]
+pub(super) struct Work<R> {
+    size: usize,
+    cols: usize,
+    /// `h` before the step, then after it.
+    h: Vec<R>,
+    /// `c` before the step.
+    c: Vec<R>,
+    /// Cotangents or tangents of `h` and of `c`.
+    d_h: Vec<R>,
+    d_c: Vec<R>,
+    /// The same of the gates' inputs, `[4·size x cols]`.
+    d_gates: Vec<R>,
+}
+
+impl<R: Real> Work<R> {
+    pub(super) fn new(size: usize, max_cols: usize) -> Self {
+        let zeros = |rows: usize| vec![R::ZERO; rows * max_cols];
+        let (h, c, d_h, d_c) = (zeros(size), zeros(size), zeros(size), zeros(size));
+        Self { size, cols: 0, h, c, d_h, d_c, d_gates: zeros(4 * size) }
+    }
+    pub(super) fn begin(&mut self, cols: usize) {
+        self.cols = cols;
+    }
+    fn span(&self) -> usize {
+        self.size * self.cols
+    }
+    pub(super) fn h(&self) -> &[R] {
+        &self.h[..self.span()]
+    }
+    pub(super) fn h_mut(&mut self) -> &mut [R] {
+        let span = self.span();
+        &mut self.h[..span]
+    }
+    /// Derivatives of the gates' inputs and of `h`.
+    pub(super) fn derivatives(&mut self) -> (&mut [R], &mut [R]) {
+        let span = self.span();
+        (&mut self.d_gates[..4 * span], &mut self.d_h[..span])
+    }
+    /// No derivative has come from a neighbouring step yet.
+    pub(super) fn begin_derivative(&mut self) {
+        let span = self.span();
+        self.d_h[..span].fill(R::ZERO);
+        self.d_c[..span].fill(R::ZERO);
+    }
+    /// `∂h += ∂h'`, where the cotangent of the step's outputs lies at `columns` among `n`.
+    pub(super) fn add_cotangent(&mut self, d_out: &[R], columns: Range<usize>, n: usize) {
+        let Self { d_h, cols, .. } = self;
+        for (to, from) in d_h.chunks_exact_mut(*cols).zip(d_out.chunks_exact(n)) {
+            to.iter_mut().zip(&from[columns.clone()]).for_each(|(to, from)| *to += *from);
+        }
+    }
+    /// No derivative goes past a state that was forgotten.
+    pub(super) fn forget_derivative(&mut self, fresh: &[bool]) {
+        let span = self.span();
+        forget(&mut self.d_h[..span], fresh);
+        forget(&mut self.d_c[..span], fresh);
+    }
+}
+
+impl<R: Real> RecurrentTape<R> {
+    pub(super) fn step(&self, t: usize) -> At {
+        let span = self.size * self.cols;
+        let memory = if self.memory.is_empty() { 0..0 } else { 2 * span * t..2 * span * (t + 1) };
+        At { gates: 4 * span * t..4 * span * (t + 1), memory, samples: self.cols * t..self.cols * (t + 1) }
+    }
+    /// Puts the state before step `t` into the work space; `h` after the step before it is there already.
+    pub(super) fn find_state(&mut self, t: usize) {
+        self.find_memory(t);
+        let (n, at) = (self.steps * self.cols, self.step(t));
+        let Self { first, fresh, before, work, size, .. } = self;
+        let h = work.h_mut();
+        if t == 0 {
+            h.copy_from_slice(&first[..h.len()]);
+        }
+        forget(h, &fresh[at.samples.clone()]);
+        scatter(h, &mut before[..*size * n], at.samples, n);
+    }
+    /// Puts the memory cells before step `t` into the work space.
+    pub(super) fn find_memory(&mut self, t: usize) {
+        if self.memory.is_empty() {
+            return;
+        }
+        let span = self.size * self.cols;
+        let from =
+            if t == 0 { &self.first[span..2 * span] } else { &self.memory[2 * span * (t - 1)..][..span] };
+        let c = &mut self.work.c[..span];
+        c.copy_from_slice(from);
+        forget(c, &self.fresh[self.cols * t..self.cols * (t + 1)]);
+    }
+}
+
+/// Sets the columns to 0 that are flagged.
+fn forget<R: Real>(x: &mut [R], fresh: &[bool]) {
+    if fresh.contains(&true) {
+        for row in x.chunks_exact_mut(fresh.len()) {
+            for (x, _) in row.iter_mut().zip(fresh).filter(|(_, fresh)| **fresh) {
+                *x = R::ZERO;
+            }
+        }
+    }
+}
+
+/// Writes the matrix of a step to `columns` of one with `n` columns.
+pub(super) fn scatter<R: Real>(step: &[R], all: &mut [R], columns: Range<usize>, n: usize) {
+    for (to, from) in all.chunks_exact_mut(n).zip(step.chunks_exact(columns.len())) {
+        to[columns.clone()].copy_from_slice(from);
+    }
+}
+
+/// Reads the matrix of a step from `columns` of one with `n` columns.
+pub(super) fn gather<R: Real>(all: &[R], step: &mut [R], columns: Range<usize>, n: usize) {
+    for (to, from) in step.chunks_exact_mut(columns.len()).zip(all.chunks_exact(n)) {
+        to.copy_from_slice(&from[columns.clone()]);
+    }
+}
+
+/// `z += z_input + b`, where the input's part lies at `columns` among `n`.
+pub(super) fn add_input<R: Real>(z: &mut [R], input: &[R], bias: &[R], columns: Range<usize>, n: usize) {
+    simd!(|| {
+        for ((z, input), b) in z.chunks_exact_mut(columns.len()).zip(input.chunks_exact(n)).zip(bias) {
+            for (z, input) in z.iter_mut().zip(&input[columns.clone()]) {
+                *z += *input + *b;
+            }
+        }
+    });
+}
+
+/// `z += b`, row by row.
+pub(super) fn add_bias<R: Real>(z: &mut [R], bias: &[R], n: usize) {
+    simd!(|| {
+        for (row, b) in z.chunks_exact_mut(n).zip(bias) {
+            row.iter_mut().for_each(|z| *z += *b);
+        }
+    });
+}
+
+/// `σ(z) = ½ + ½ tanh(z/2)` in place.
+fn sigmoid<R: Real>(z: &mut [R]) {
+    let half = R::of(0.5);
+    simd!(|| z.iter_mut().for_each(|z| *z *= half));
+    R::tanh_slice(z);
+    simd!(|| z.iter_mut().for_each(|z| *z = z.mul_add(half, half)));
+}
+
+/// Four matrices of a step.
+fn four<R>(x: &[R]) -> [&[R]; 4] {
+    let span = x.len() / 4;
+    std::array::from_fn(|i| &x[i * span..(i + 1) * span])
+}
+
+fn four_mut<R>(x: &mut [R]) -> [&mut [R]; 4] {
+    let (ab, cd) = x.split_at_mut(x.len() / 2);
+    let ((a, b), (c, d)) = (ab.split_at_mut(ab.len() / 2), cd.split_at_mut(cd.len() / 2));
+    [a, b, c, d]
+}
+
+/// Gates `i, f, g, o` in place of their inputs, `c'` and `tanh(c')` to the tape, `h'` to the work space.
+pub(super) fn lstm<R: Real>(gates: &mut [R], memory: &mut [R], work: &mut Work<R>) {
+    let span = work.span();
+    let [i, f, g, o] = four_mut(gates);
+    sigmoid(i);
+    sigmoid(f);
+    R::tanh_slice(g);
+    sigmoid(o);
+    let (c_new, tanh_c) = memory.split_at_mut(span);
+    let (h, c) = (&mut work.h[..span], &work.c[..span]);
+    let (i, f, g, o) = (&i[..span], &f[..span], &g[..span], &o[..span]);
+    simd!(|| for k in 0..span {
+        c_new[k] = f[k].mul_add(c[k], i[k] * g[k]);
+    });
+    tanh_c.copy_from_slice(c_new);
+    R::tanh_slice(tanh_c);
+    simd!(|| h.iter_mut().zip(o).zip(&*tanh_c).for_each(|((h, o), c)| *h = *o * *c));
+}
+
+/// From the cotangent of `h'` and `c'` to those of the gates' inputs and of `c`.
+pub(super) fn lstm_vjp<R: Real>(gates: &[R], memory: &[R], work: &mut Work<R>) {
+    let span = work.span();
+    let [i, f, g, o] = four(gates);
+    let tanh_c = &memory[span..2 * span];
+    let Work { c, d_h, d_c, d_gates, .. } = work;
+    let (c, d_h, d_c) = (&c[..span], &d_h[..span], &mut d_c[..span]);
+    let [d_i, d_f, d_g, d_o] = four_mut(&mut d_gates[..4 * span]);
+    let one = R::ONE;
+    simd!(|| for k in 0..span {
+        let through = d_h[k] * o[k] * (one - tanh_c[k] * tanh_c[k]);
+        let d = d_c[k] + through;
+        d_o[k] = d_h[k] * tanh_c[k] * o[k] * (one - o[k]);
+        d_i[k] = d * g[k] * i[k] * (one - i[k]);
+        d_f[k] = d * c[k] * f[k] * (one - f[k]);
+        d_g[k] = d * i[k] * (one - g[k] * g[k]);
+        d_c[k] = d * f[k];
+    });
+}
+
+/// From the tangents of the gates' inputs and of `c` to those of `h'` and `c'`.
+pub(super) fn lstm_jvp<R: Real>(gates: &[R], memory: &[R], work: &mut Work<R>) {
+    let span = work.span();
+    let [i, f, g, o] = four(gates);
+    let tanh_c = &memory[span..2 * span];
+    let Work { c, d_h, d_c, d_gates, .. } = work;
+    let (c, d_h, d_c) = (&c[..span], &mut d_h[..span], &mut d_c[..span]);
+    let [v_i, v_f, v_g, v_o] = four(&d_gates[..4 * span]);
+    let one = R::ONE;
+    simd!(|| for k in 0..span {
+        let from_i = v_i[k] * i[k] * (one - i[k]) * g[k];
+        let from_f = v_f[k] * f[k] * (one - f[k]) * c[k];
+        let from_g = v_g[k] * i[k] * (one - g[k] * g[k]);
+        d_c[k] = f[k].mul_add(d_c[k], from_i + from_f + from_g);
+        let through = o[k] * (one - tanh_c[k] * tanh_c[k]) * d_c[k];
+        d_h[k] = v_o[k] * o[k] * (one - o[k]) * tanh_c[k] + through;
+    });
+}
+
+/// Gates `r, z` and the candidate `n` in place of their inputs (`n` of its input's part alone), `h'` to the work space.
+pub(super) fn gru<R: Real>(rz: &mut [R], q: &[R], n: &mut [R], work: &mut Work<R>) {
+    let span = work.span();
+    sigmoid(rz);
+    let (r, z) = rz.split_at(span);
+    simd!(|| n.iter_mut().zip(r).zip(q).for_each(|((n, r), q)| *n = r.mul_add(*q, *n)));
+    R::tanh_slice(n);
+    let h = work.h_mut();
+    simd!(|| h.iter_mut().zip(z).zip(&*n).for_each(|((h, z), n)| *h = z.mul_add(*h - *n, *n)));
+}
+
+/// From the cotangent of `h'` to those of the gates' inputs, and to what `h` gets without them.
+pub(super) fn gru_vjp<R: Real>(gates: &[R], work: &mut Work<R>) {
+    let span = work.span();
+    let [r, z, q, n] = four(gates);
+    let Work { h, d_h, d_gates, .. } = work;
+    let (h, d_h) = (&h[..span], &mut d_h[..span]);
+    let [d_r, d_z, d_q, d_n] = four_mut(&mut d_gates[..4 * span]);
+    let one = R::ONE;
+    simd!(|| for k in 0..span {
+        let d = d_h[k];
+        d_z[k] = d * (h[k] - n[k]) * z[k] * (one - z[k]);
+        d_n[k] = d * (one - z[k]) * (one - n[k] * n[k]);
+        d_q[k] = d_n[k] * r[k];
+        d_r[k] = d_n[k] * q[k] * r[k] * (one - r[k]);
+        d_h[k] = d * z[k];
+    });
+}
+
+/// From the tangents of the gates' inputs and of `h` to that of `h'`.
+pub(super) fn gru_jvp<R: Real>(gates: &[R], work: &mut Work<R>) {
+    let span = work.span();
+    let [r, z, q, n] = four(gates);
+    let Work { h, d_h, d_gates, .. } = work;
+    let (h, d_h) = (&h[..span], &mut d_h[..span]);
+    let [v_r, v_z, v_q, v_n] = four(&d_gates[..4 * span]);
+    let one = R::ONE;
+    simd!(|| for k in 0..span {
+        let from_r = v_r[k] * r[k] * (one - r[k]) * q[k];
+        let of_n = (v_n[k] + from_r + r[k] * v_q[k]) * (one - n[k] * n[k]);
+        let from_z = v_z[k] * z[k] * (one - z[k]) * (h[k] - n[k]);
+        d_h[k] = z[k].mul_add(d_h[k], from_z + (one - z[k]) * of_n);
+    });
+}
