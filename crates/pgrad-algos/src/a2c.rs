@@ -19,7 +19,7 @@ use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{RmsProp, RmsPropParams, Schedule as Factor};
 use pgrad_rl::{returns, surrogate};
-use pgrad_settings::{Settings, above, choice, settings};
+use pgrad_settings::{Settings, above, choice, settings, settings_like};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -76,11 +76,20 @@ settings! {
     }
 }
 
+settings_like! {
+    /// The rollout of A2C: data of one iteration.
+    pub struct A2cRollout(RolloutSettings) {
+        n_envs = 16, source: "OpenAI baselines, a2c";
+        n_steps = 5, source: "Mnih et al. 2016, section 5.1";
+        gamma, source: "Mnih et al. 2016, section 5.1";
+    }
+}
+
 /// All settings of A2C.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct A2cConfig {
     /// The rollout.
-    pub rollout: RolloutSettings,
+    pub rollout: A2cRollout,
     /// The algorithm.
     pub a2c: A2cSettings,
     /// The networks.
@@ -89,19 +98,6 @@ pub struct A2cConfig {
     pub trunk: TrunkSettings,
     /// Normalisation.
     pub normalize: NormalizeSettings,
-}
-
-impl Default for A2cConfig {
-    fn default() -> Self {
-        Self {
-            // OpenAI baselines, a2c: 16 environments, 5 steps.
-            rollout: RolloutSettings { n_envs: 16, n_steps: 5, ..RolloutSettings::default() },
-            a2c: A2cSettings::default(),
-            model: ModelSettings::default(),
-            trunk: TrunkSettings::default(),
-            normalize: NormalizeSettings::default(),
-        }
-    }
 }
 
 /// A2C at work.

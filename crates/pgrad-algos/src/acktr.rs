@@ -20,7 +20,7 @@ use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Kfac, KfacParams, KroneckerBlock, Schedule as Factor};
 use pgrad_rl::{returns, surrogate};
-use pgrad_settings::{Settings, above, settings};
+use pgrad_settings::{Settings, above, settings, settings_like};
 use std::ops::Range;
 
 /// The registry's line.
@@ -59,11 +59,20 @@ settings! {
     }
 }
 
+settings_like! {
+    /// The rollout of ACKTR: data of one iteration.
+    pub struct AcktrRollout(RolloutSettings) {
+        n_envs = 32, source: "OpenAI baselines, acktr";
+        n_steps = 20, source: "OpenAI baselines, acktr";
+        gamma, source: "OpenAI baselines, acktr";
+    }
+}
+
 /// All settings of ACKTR.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct AcktrConfig {
     /// The rollout.
-    pub rollout: RolloutSettings,
+    pub rollout: AcktrRollout,
     /// The algorithm.
     pub acktr: AcktrSettings,
     /// The networks.
@@ -72,19 +81,6 @@ pub struct AcktrConfig {
     pub trunk: TrunkSettings,
     /// Normalisation.
     pub normalize: NormalizeSettings,
-}
-
-impl Default for AcktrConfig {
-    fn default() -> Self {
-        Self {
-            // OpenAI baselines, acktr: 32 environments, 20 steps.
-            rollout: RolloutSettings { n_envs: 32, n_steps: 20, ..RolloutSettings::default() },
-            acktr: AcktrSettings::default(),
-            model: ModelSettings::default(),
-            trunk: TrunkSettings::default(),
-            normalize: NormalizeSettings::default(),
-        }
-    }
 }
 
 /// ACKTR at work.

@@ -25,8 +25,8 @@ pub mod softmax_gq;
 pub mod td_ac;
 pub mod trpo;
 
-pub use a2c::{A2c, A2cConfig, A2cSettings};
-pub use acktr::{Acktr, AcktrConfig, AcktrSettings};
+pub use a2c::{A2c, A2cConfig, A2cRollout, A2cSettings};
+pub use acktr::{Acktr, AcktrConfig, AcktrRollout, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 pub use cem::{Cem, CemConfig, CemSettings};
 pub use common::{

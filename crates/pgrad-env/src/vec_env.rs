@@ -104,6 +104,12 @@ impl VecEnv {
             env,
         }
     }
+    /// The same without a time limit: an episode goes on until the task itself ends it.
+    #[must_use]
+    pub fn without_time_limit(mut self) -> Self {
+        self.spec.max_episode_steps = None;
+        self
+    }
     /// What the environments are.
     #[must_use]
     pub fn spec(&self) -> &EnvSpec {
@@ -295,7 +301,11 @@ impl VecEnv {
         }
         Ok(())
     }
-    fn observe(&mut self) -> Result<(), EnvError> {
+    /// Reads the observations of the present states; [`VecEnv::step`] and the like do so by themselves.
+    ///
+    /// # Errors
+    /// When an observation is not finite or has a wrong shape.
+    pub fn observe(&mut self) -> Result<(), EnvError> {
         let (n, dim) = (self.len(), self.spec.observation.obs_dim());
         self.env.observe(ColsMut::new(&mut self.obs, dim, n));
         if self.env.any_wrong_shape() || !kernels::all_finite(&self.obs) {
@@ -330,6 +340,27 @@ impl VecEnv {
             step: self.elapsed[b],
             value: self.rewards[b],
         }
+    }
+    /// The state of environment `b`, for [`VecEnv::branch`]; `None` when the task cannot save it.
+    #[must_use]
+    pub fn state(&self, b: usize) -> Option<Vec<f64>> {
+        self.env.save(b)
+    }
+    /// Puts environment `b` into a state that [`VecEnv::state`] gave, of these environments or of others of the same
+    /// task, as the first one of an episode; from there on its randomness comes from `rng`. Observations are up to
+    /// date after [`VecEnv::observe`].
+    ///
+    /// # Errors
+    /// When the environment refuses the state.
+    pub fn branch(&mut self, b: usize, state: &[f64], rng: Stream) -> Result<(), EnvError> {
+        if !self.env.load(b, state) {
+            return Err(EnvError::State { id: self.spec.id.clone(), env: self.first + b });
+        }
+        self.rngs[b] = rng;
+        self.elapsed[b] = 0;
+        self.returns[b] = 0.0;
+        self.episode[b] += 1;
+        Ok(())
     }
     /// Saves the state of every environment, the streams and the unfinished episodes' statistics.
     /// Environments that cannot be saved are left out; `exact` is then 0.

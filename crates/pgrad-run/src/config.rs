@@ -340,6 +340,18 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_that_are_declared_are_those_in_use() {
+        for entry in pgrad_algos::REGISTRY {
+            for part in (entry.config)().parts() {
+                for setting in part.declarations() {
+                    let what = format!("{}: {}", entry.name, setting.key);
+                    assert_eq!(part.get(setting.key).as_ref(), Some(&setting.default), "{what}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_preset_is_accepted_and_fits_its_environment() {
         for preset in PRESETS {
             RunConfig::new(preset.algo, preset.env).unwrap().check().unwrap();

@@ -1,6 +1,7 @@
 //! Declare a setting once: type, default, range, unit, source and help; everything else follows from it.
 //!
-//! - [`settings!`] declares a struct of settings, [`choice!`] an enum of named alternatives;
+//! - [`settings!`] declares a struct of settings, [`settings_like!`] one that differs from another in some defaults or
+//!   conditions, [`choice!`] an enum of named alternatives;
 //! - [`Settings`] is what the structs have in common: [`Settings::declarations`], `get`, `set`, `validate`;
 //! - [`apply_toml`], [`apply_pair`] and [`apply_text`] lay one layer over another: defaults, then the preset,
 //!   then a file, then the command line; nothing changes when anything is wrong, and every error says where,

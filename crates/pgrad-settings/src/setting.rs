@@ -267,3 +267,109 @@ macro_rules! settings {
         }
     };
 }
+
+/// Declares a struct of settings that is another one, some of whose settings have a default, a source or a condition
+/// of their own.
+///
+/// Each line is `name = default, source: "…", when: other is "a" | "b";`, of which each part may be missing; settings
+/// without a line are those of the other struct. The fields are those of the other struct, by `Deref`.
+///
+/// ```
+/// use pgrad_settings::{Settings, settings, settings_like};
+///
+/// settings! {
+///     /// The rollout.
+///     pub struct RolloutSettings {
+///         /// Environments stepped together (N).
+///         n_envs: usize = 8, range: 1..=65_536, source: "Schulman et al. 2017, Table 5";
+///         /// Steps of each environment in an iteration (T).
+///         n_steps: usize = 128, range: 1..=1_048_576, source: "Schulman et al. 2017, Table 5";
+///     }
+/// }
+/// settings_like! {
+///     /// The rollout, shorter.
+///     pub struct ShortRollout(RolloutSettings) {
+///         n_steps = 5, source: "Mnih et al. 2016, section 5.1";
+///     }
+/// }
+/// let short = ShortRollout::default();
+/// assert_eq!((short.n_envs, short.n_steps), (8, 5));
+/// assert!(short.declaration("n_steps").unwrap().facts().starts_with("default 5; "));
+/// assert_eq!(short.title(), "The rollout, shorter");
+/// ```
+#[macro_export]
+macro_rules! settings_like {
+    (
+        $(#[doc = $title:literal])+
+        $vis:vis struct $name:ident($inner:ty) {
+            $(
+                $key:ident $(= $default:expr)?
+                $(, source: $source:literal)?
+                $(, when: $other:ident is $($value:literal)|+)? ;
+            )*
+        }
+    ) => {
+        $(#[doc = $title])+
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name(
+            /// The settings.
+            pub $inner,
+        );
+        impl ::core::default::Default for $name {
+            fn default() -> Self {
+                #[allow(unused_mut, reason = "not every line has a default of its own")]
+                let mut inner = <$inner as ::core::default::Default>::default();
+                $($(inner.$key = $default;)?)*
+                Self(inner)
+            }
+        }
+        impl ::core::ops::Deref for $name {
+            type Target = $inner;
+            fn deref(&self) -> &$inner {
+                &self.0
+            }
+        }
+        impl ::core::ops::DerefMut for $name {
+            fn deref_mut(&mut self) -> &mut $inner {
+                &mut self.0
+            }
+        }
+        impl $crate::Settings for $name {
+            fn title(&self) -> &'static str {
+                let lines: &[&'static str] = &[$($title),+];
+                let first = lines[0].trim();
+                first.strip_suffix('.').unwrap_or(first)
+            }
+            fn declarations(&self) -> &'static [$crate::Setting] {
+                static DECLARED: ::std::sync::LazyLock<::std::vec::Vec<$crate::Setting>> =
+                    ::std::sync::LazyLock::new(|| {
+                        let like = <$name as ::core::default::Default>::default();
+                        let mut all = $crate::Settings::declarations(&like.0).to_vec();
+                        $({
+                            let default = $crate::FieldType::to_value(&like.0.$key);
+                            for setting in all.iter_mut().filter(|s| s.key == stringify!($key)) {
+                                setting.default = default.clone();
+                                $(setting.source = ::core::option::Option::Some($source);)?
+                                $(*setting = setting.clone().with_condition(stringify!($other), &[$($value),+]);)?
+                            }
+                        })*
+                        all
+                    });
+                &DECLARED
+            }
+            fn get(&self, key: &str) -> ::core::option::Option<$crate::Value> {
+                $crate::Settings::get(&self.0, key)
+            }
+            fn set(&mut self, key: &str, value: &$crate::Value) -> ::core::result::Result<(), $crate::SettingError> {
+                // What is said of a wrong value is said with the default that counts here.
+                if let ::core::option::Option::Some(setting) = $crate::Settings::declaration(self, key) {
+                    setting.check(value)?;
+                }
+                $crate::Settings::set(&mut self.0, key, value)
+            }
+            fn boxed_clone(&self) -> ::std::boxed::Box<dyn $crate::Settings> {
+                ::std::boxed::Box::new(self.clone())
+            }
+        }
+    };
+}

@@ -625,6 +625,36 @@ fn readers_are_told_when_a_setting_applies() {
     );
 }
 
+mod like {
+    pgrad_settings::settings_like! {
+        /// Parts of a step, otherwise.
+        pub struct OtherParts(super::StepParts) {
+            width = 0.5, source: "another paper";
+            scale, when: bound is "none";
+            weight = 2.0;
+        }
+    }
+}
+
+#[test]
+fn a_struct_may_be_like_another_one_but_for_some_defaults_and_conditions() {
+    let (parts, mut other) = (StepParts::default(), like::OtherParts::default());
+    assert_eq!(other.title(), "Parts of a step, otherwise");
+    assert_eq!((other.width, other.scale, other.weight), (0.5, parts.scale, 2.0));
+    let (width, before) = (other.declaration("width").unwrap(), parts.declaration("width").unwrap());
+    assert_eq!((width.default.clone(), width.source), (Value::Float(0.5), Some("another paper")));
+    assert_eq!((&width.help, &width.kind, width.when), (&before.help, &before.kind, before.when));
+    let scale = other.declaration("scale").unwrap();
+    assert_eq!((scale.default.clone(), scale.when.unwrap().to_string()), (Value::Float(parts.scale), "bound = none".into()));
+    assert_eq!(other.declarations().len(), parts.declarations().len());
+    // Errors speak of the default that counts.
+    let error = apply_pair("width=-1", "--set", &mut [&mut other]).unwrap_err().to_string();
+    assert!(error.contains("the default is `width = 0.5`"), "{error}");
+    apply_pair("width=0.25", "--set", &mut [&mut other]).unwrap();
+    assert_eq!(other.get("width"), Some(Value::Float(0.25)));
+    assert!(other.set("breadth", &Value::Float(1.0)).is_err());
+}
+
 mod wrong_conditions {
     pgrad_settings::settings! {
         /// Conditions with everything wrong
