@@ -2,7 +2,7 @@
 //!
 //! - [`ActorCritic`]: policy = network × distribution, critic beside it or on the same trunk, one flat `θ`;
 //! - [`Rollout`]: `T` steps of `N` environments under one policy, or whole episodes
-//!   ([`Rollout::whole_episodes`]), collected by a team of threads, and the values that belong to them;
+//!   ([`Rollout::whole_episodes`]), or a vine of short ones ([`Rollout::vine`]), collected by a team of threads, and the values that belong to them;
 //!   [`bootstrap`] is the one place that turns endings into bootstrap values;
 //! - [`Stepper`], [`Traces`], [`PointGradients`]: one step of `N` environments at a time, and what methods need
 //!   that learn at every step;
@@ -42,7 +42,7 @@ pub use model::{ActorCritic, Critic, ModelShape, Part, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};
 pub use online::{PointGradients, Stepper, Traces, Transition};
 pub use policy::{ActionValue, Policy, PolicyError};
-pub use rollout::{EpisodesShape, Paths, Rollout, RolloutShape};
+pub use rollout::{Branch, EpisodesShape, Paths, Rollout, RolloutShape, VineActions, VineShape};
 
 /// Samples that pass through a network together. A layer of 64 units and its input then stay in the cache
 /// (larger batches are slower per sample), and sums over a batch are made of the same partial sums whatever

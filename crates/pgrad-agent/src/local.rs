@@ -5,7 +5,7 @@ use crate::{ActorCritic, CHUNK};
 use pgrad_nn::Tape;
 use pgrad_num::{Cols, ColsMut, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
-use pgrad_rl::dist::Actions;
+use pgrad_rl::dist::{ActionDist, Actions};
 use pgrad_rl::surrogate;
 
 /// Partial sums. Chunk `c` goes to partial sum `c mod LANES`, and the partial sums are added in order: the
@@ -67,14 +67,25 @@ struct Chunk {
 struct Data {
     n: usize,
     x: Vec<f32>,
-    index_actions: Vec<u32>,
-    real_actions: Vec<f32>,
     masks: Vec<bool>,
     masked: bool,
-    adv: [f32; CHUNK],
-    logp_old: [f32; CHUNK],
     /// The distribution's parameters under `π_old`, prepared.
     params_old: Vec<f32>,
+    /// What was done: one action for each sample, or the branches of a vine.
+    taken: Vec<Taken>,
+    /// Whether the actions of a sample have weights: its surrogate is then the self-normalised one.
+    weighted: bool,
+}
+
+/// One action of each sample.
+#[derive(Debug)]
+struct Taken {
+    index_actions: Vec<u32>,
+    real_actions: Vec<f32>,
+    adv: [f32; CHUNK],
+    /// 1 where a sample has one action.
+    weight: [f32; CHUNK],
+    logp_old: [f32; CHUNK],
     /// `∂ log π_old(a|s) / ∂ outputs`.
     score: Vec<f32>,
 }
@@ -86,6 +97,28 @@ struct Work {
     tangent: Vec<f32>,
     cotangent: Vec<f32>,
     rows: [[f32; CHUNK]; 4],
+}
+
+impl Taken {
+    fn new(dist: &ActionDist) -> Self {
+        let (index_rows, real_rows) =
+            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        Self {
+            index_actions: vec![0; index_rows * CHUNK],
+            real_actions: vec![0.0; real_rows * CHUNK],
+            adv: [0.0; CHUNK],
+            weight: [1.0; CHUNK],
+            logp_old: [0.0; CHUNK],
+            score: vec![0.0; dist.n_outputs() * CHUNK],
+        }
+    }
+    fn actions(&self, n: usize) -> Actions<'_, f32> {
+        if self.real_actions.is_empty() {
+            Actions::Index(columns(&self.index_actions, n))
+        } else {
+            Actions::Real(columns(&self.real_actions, n))
+        }
+    }
 }
 
 impl PolicyProblem {
@@ -164,7 +197,7 @@ impl PolicyProblem {
             for c in (number..n.div_ceil(CHUNK)).step_by(LANES) {
                 let ids = (c * CHUNK..n.min((c + 1) * CHUNK)).map(|i| strided(i, n, subsample) as u32);
                 let Chunk { data, tape } = &mut lane.chunks[c / LANES];
-                data.gather(set, ids);
+                data.gather(set, model.dist(), ids);
                 data.remember(model, tape.as_mut().unwrap_or(&mut work.tape));
                 let entropy = &mut work.rows[0][..data.n];
                 model.dist().entropy(columns(&data.params_old, data.n), entropy);
@@ -180,13 +213,16 @@ impl PolicyProblem {
     fn normalize_advantages(&mut self) {
         let n = self.n as f64;
         let sum = |f: &dyn Fn(f64) -> f64| -> f64 {
-            self.data().flat_map(|d| &d.adv[..d.n]).map(|a| f(f64::from(*a))).sum()
+            let each = |t: &Taken, i: usize| f64::from(t.weight[i]) * f(f64::from(t.adv[i]));
+            let all = self.data().flat_map(|d| d.taken.iter().map(move |t| (t, d.n)));
+            all.flat_map(|(t, n)| (0..n).map(move |i| each(t, i))).sum()
         };
         let mean = sum(&|a| a) / n;
         let std = (sum(&|a| (a - mean) * (a - mean)) / n).sqrt();
         let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
-        for chunk in self.lanes.iter_mut().flat_map(|l| &mut l.chunks[..l.used]) {
-            chunk.data.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
+        let chunks = self.lanes.iter_mut().flat_map(|l| &mut l.chunks[..l.used]);
+        for taken in chunks.flat_map(|c| &mut c.data.taken) {
+            taken.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
         }
     }
 
@@ -220,19 +256,14 @@ fn strided(i: usize, n: usize, k: usize) -> usize {
 impl Chunk {
     fn new(model: &ActorCritic, keep: bool) -> Self {
         let (net, dist) = (&model.actor().net, model.dist());
-        let (index_rows, real_rows) =
-            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
         let data = Data {
             n: 0,
             x: vec![0.0; net.n_inputs() * CHUNK],
-            index_actions: vec![0; index_rows * CHUNK],
-            real_actions: vec![0.0; real_rows * CHUNK],
             masks: vec![true; dist.mask_rows() * CHUNK],
             masked: false,
-            adv: [0.0; CHUNK],
-            logp_old: [0.0; CHUNK],
             params_old: vec![0.0; dist.n_outputs() * CHUNK],
-            score: vec![0.0; dist.n_outputs() * CHUNK],
+            taken: vec![Taken::new(dist)],
+            weighted: false,
         };
         Self { data, tape: keep.then(|| net.tape(CHUNK)) }
     }
@@ -261,40 +292,37 @@ fn theta_of(model: &ActorCritic) -> &[f32] {
 }
 
 impl Data {
-    fn gather(&mut self, set: SampleSet<'_>, ids: impl ExactSizeIterator<Item = u32>) {
+    fn gather(&mut self, set: SampleSet<'_>, dist: &ActionDist, ids: impl ExactSizeIterator<Item = u32>) {
         let n = ids.len();
-        self.n = n;
-        self.masked = set.masked;
+        (self.n, self.masked, self.weighted) = (n, set.masked, set.weighted);
+        self.taken.resize_with(set.branching, || Taken::new(dist));
         let dim = self.x.len() / CHUNK;
-        let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
         let mask_rows = if set.masked { self.masks.len() / CHUNK } else { 0 };
         for (j, id) in ids.enumerate() {
             let (data, at) = set.get(id);
-            self.adv[j] = data.adv[at];
             for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
                 self.x[d * n + j] = *x;
             }
-            for r in 0..index_rows {
-                self.index_actions[r * n + j] = data.index_actions[at * index_rows + r];
-            }
-            for r in 0..real_rows {
-                self.real_actions[r * n + j] = data.real_actions[at * real_rows + r];
-            }
             for r in 0..mask_rows {
                 self.masks[r * n + j] = data.masks[at * mask_rows + r];
+            }
+            for (k, taken) in self.taken.iter_mut().enumerate() {
+                let at = at * set.branching + k;
+                taken.adv[j] = data.adv[at];
+                taken.weight[j] = if set.weighted { data.weight[at] } else { 1.0 };
+                let (index, real) = (taken.index_actions.len() / CHUNK, taken.real_actions.len() / CHUNK);
+                for r in 0..index {
+                    taken.index_actions[r * n + j] = data.index_actions[at * index + r];
+                }
+                for r in 0..real {
+                    taken.real_actions[r * n + j] = data.real_actions[at * real + r];
+                }
             }
         }
     }
 
     fn x(&self) -> Cols<'_, f32> {
         columns(&self.x, self.n)
-    }
-    fn actions(&self) -> Actions<'_, f32> {
-        if self.real_actions.is_empty() {
-            Actions::Index(columns(&self.index_actions, self.n))
-        } else {
-            Actions::Real(columns(&self.real_actions, self.n))
-        }
     }
     fn mask(&self) -> Option<Cols<'_, bool>> {
         self.masked.then(|| columns(&self.masks, self.n))
@@ -308,14 +336,35 @@ impl Data {
         let span = out.as_cols().data().len();
         self.params_old[..span].copy_from_slice(out.as_cols().data());
         let params = columns(&self.params_old, n);
-        let actions = if self.real_actions.is_empty() {
-            Actions::Index(columns(&self.index_actions, n))
-        } else {
-            Actions::Real(columns(&self.real_actions, n))
-        };
-        dist.logp(params, actions, &mut self.logp_old[..n]);
-        self.score.fill(0.0);
-        dist.logp_vjp(params, actions, &[1.0; CHUNK][..n], columns_mut(&mut self.score, n));
+        for Taken { index_actions, real_actions, logp_old, score, .. } in &mut self.taken {
+            let actions = if real_actions.is_empty() {
+                Actions::Index(columns(index_actions, n))
+            } else {
+                Actions::Real(columns(real_actions, n))
+            };
+            dist.logp(params, actions, &mut logp_old[..n]);
+            score.fill(0.0);
+            dist.logp_vjp(params, actions, &[1.0; CHUNK][..n], columns_mut(score, n));
+        }
+    }
+
+    /// Writes the surrogate of each sample under the prepared `params` to the first of `rows`.
+    fn surrogate(&self, dist: &ActionDist, params: Cols<'_, f32>, rows: &mut [[f32; CHUNK]; 4]) {
+        let n = self.n;
+        let [value, logp, ratio, other] = rows.each_mut().map(|row| &mut row[..n]);
+        if !self.weighted {
+            let [Taken { adv, logp_old, .. }] = &self.taken[..] else { return };
+            dist.logp(params, self.taken[0].actions(n), logp);
+            return surrogate::ratio(logp, &logp_old[..n], &adv[..n], ratio, value, other);
+        }
+        (value.fill(0.0), other.fill(0.0));
+        for taken in &self.taken {
+            let Taken { adv, weight, logp_old, .. } = taken;
+            dist.logp(params, taken.actions(n), logp);
+            let (logp_old, weight, adv) = (&logp_old[..n], &weight[..n], &adv[..n]);
+            surrogate::add_self_normalized(logp, logp_old, weight, adv, ratio, value, other);
+        }
+        value.iter_mut().zip(other).for_each(|(l, sum)| *l /= *sum);
     }
 }
 
@@ -331,7 +380,7 @@ fn columns_mut<T>(buffer: &mut [T], n: usize) -> ColsMut<'_, T> {
 }
 
 /// The surrogate `L(θ) = (1/n) Σ_t π_θ(a_t|s_t)/π_old(a_t|s_t) Â_t` (Schulman et al. 2015, Eq. 14) around
-/// `θ_old`, with the Fisher matrix for a metric and the divergence `KL(π_old ‖ π_θ)` in closed form.
+/// `θ_old`, or that of a vine, `(1/n) Σ_n Σ_k w_k r_k Q̂_k / Σ_k w_k r_k` (section 5.2), with the Fisher matrix for a metric and the divergence `KL(π_old ‖ π_θ)` in closed form.
 ///
 /// Parameters are those of the policy alone.
 #[derive(Debug)]
@@ -416,21 +465,26 @@ fn through_metric<'a>(
             model.dist().fisher_mul(params, columns(tangent, n), columns_mut(cotangent, n));
         }
         Fisher::Empirical => {
-            outer_product_mul(columns(&data.score, n), columns(tangent, n), columns_mut(cotangent, n));
+            cotangent.fill(0.0);
+            for Taken { score, weight, .. } in &data.taken {
+                let out = columns_mut(cotangent, n);
+                add_outer_product_mul(columns(score, n), &weight[..n], columns(tangent, n), out);
+            }
         }
     }
     (data, tape)
 }
 
-/// `out = g gᵀ v` of each sample.
-fn outer_product_mul(g: Cols<'_, f32>, v: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
+/// Adds `w g gᵀ v` of each sample.
+fn add_outer_product_mul(g: Cols<'_, f32>, w: &[f32], v: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
     let mut dots = [0.0f32; CHUNK];
     let dots = &mut dots[..g.cols()];
     for r in 0..g.rows() {
         dots.iter_mut().zip(g.row(r)).zip(v.row(r)).for_each(|((d, g), v)| *d += g * v);
     }
+    dots.iter_mut().zip(w).for_each(|(d, w)| *d *= w);
     for r in 0..g.rows() {
-        out.row_mut(r).iter_mut().zip(g.row(r)).zip(&*dots).for_each(|((o, g), d)| *o = g * d);
+        out.row_mut(r).iter_mut().zip(g.row(r)).zip(&*dots).for_each(|((o, g), d)| *o += g * d);
     }
 }
 
@@ -438,21 +492,38 @@ impl Local<f32> for LocalPolicy<'_> {
     fn dim(&self) -> usize {
         self.model.actor().net.n_params()
     }
-    /// At `θ_old` all ratios are 1: `L = mean Â` and `∇L = (1/n) Σ_t ∇ log π(a_t|s_t) Â_t`.
+    /// At `θ_old` all ratios are 1: `L = mean Â` and `∇L = (1/n) Σ_t ∇ log π(a_t|s_t) Â_t`; of several actions in a
+    /// state the weighted mean counts, and `Â` minus that mean.
     fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
         let (model, n) = (self.model, self.problem.n as f64);
         self.accumulate(self.problem.n.div_ceil(CHUNK), 1.0 / n, gradient, |chunk, work, sum| {
             let (data, tape) = chunk.at_old(model, &mut work.tape);
             let n = data.n;
-            let (score, mut d_out) = (columns(&data.score, n), columns_mut(&mut work.cotangent, n));
-            for r in 0..score.rows() {
-                let row = d_out.row_mut(r).iter_mut().zip(score.row(r)).zip(&data.adv);
-                row.for_each(|((d, score), adv)| *d = score * adv);
+            work.cotangent.fill(0.0);
+            for Taken { score, adv, weight, .. } in &data.taken {
+                let (score, mut d_out) = (columns(score, n), columns_mut(&mut work.cotangent, n));
+                for r in 0..score.rows() {
+                    let row = d_out.row_mut(r).iter_mut().zip(score.row(r)).zip(adv).zip(weight);
+                    row.for_each(|(((d, score), adv), weight)| *d += score * (adv * weight));
+                }
             }
             let d_out = columns(&work.cotangent, n);
             model.actor().net.vjp(theta_of(model), data.x(), tape, d_out, sum, None);
         });
-        self.problem.data().map(|d| kernels::sum(&d.adv[..d.n])).sum::<f64>() / n
+        let dist = self.model.dist();
+        let work = &mut self.problem.work[0].rows;
+        let mut sum = 0.0;
+        for chunk in self.problem.lanes.iter().flat_map(|l| &l.chunks[..l.used]) {
+            let data = &chunk.data;
+            sum += match &data.taken[..] {
+                [taken] if !data.weighted => kernels::sum(&taken.adv[..data.n]),
+                _ => {
+                    data.surrogate(dist, columns(&data.params_old, data.n), work);
+                    kernels::sum(&work[0][..data.n])
+                }
+            };
+        }
+        sum / n
     }
 }
 
@@ -475,13 +546,11 @@ impl LocalTrial<f32> for LocalPolicy<'_> {
         self.team.each_with(lanes, work, |_, lane, work| {
             (lane.surrogate, lane.kl, lane.largest) = (0.0, 0.0, 0.0);
             for Chunk { data, .. } in &lane.chunks[..lane.used] {
-                let [logp, ratio, value, d_logp] = work.rows.each_mut().map(|row| &mut row[..data.n]);
                 let mut out = net.forward(theta, data.x(), &mut work.tape);
                 dist.prepare(out.reborrow(), data.mask());
-                dist.logp(out.as_cols(), data.actions(), logp);
-                surrogate::ratio(logp, &data.logp_old[..data.n], &data.adv[..data.n], ratio, value, d_logp);
+                data.surrogate(dist, out.as_cols(), &mut work.rows);
+                let [value, kl, ..] = work.rows.each_mut().map(|row| &mut row[..data.n]);
                 lane.surrogate += kernels::sum(value);
-                let kl = ratio;
                 dist.kl(columns(&data.params_old, data.n), out.as_cols(), kl);
                 lane.kl += kernels::sum(kl);
                 lane.largest = kl.iter().fold(lane.largest, |m, kl| m.max(f64::from(*kl)));

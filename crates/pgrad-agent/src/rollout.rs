@@ -1,8 +1,10 @@
-//! `T` steps of `N` environments under one policy, or whole episodes of them.
+//! `T` steps of `N` environments under one policy, whole episodes of them, or a vine.
 
 mod episodes;
+mod vine;
 
 pub use episodes::EpisodesShape;
+pub use vine::{Branch, VineActions, VineShape};
 
 use crate::bootstrap::resolve;
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
@@ -54,6 +56,11 @@ struct Shard {
     rngs: Vec<Stream>,
     seen: Moments,
     work: StepWork,
+    /// Number of the shard's first environment in the run.
+    first: usize,
+    /// Samples whose states are to be kept, in order, and their states.
+    keep: Vec<u32>,
+    kept: Vec<Vec<f64>>,
 }
 
 /// What the environments of a shard went through, and what learning needs of it. A sample is a row (it is
@@ -89,6 +96,8 @@ pub(crate) struct Samples {
     carry: Vec<f32>,
     pub(crate) adv: Vec<f32>,
     pub(crate) ret: Vec<f32>,
+    /// Weights of several actions in one state; empty where each state has one.
+    pub(crate) weight: Vec<f32>,
     error: Option<AgentError>,
 }
 
@@ -99,6 +108,9 @@ pub(crate) struct SampleSet<'a> {
     /// Samples of a full shard; only the last one may have fewer.
     shard_len: u32,
     pub(crate) masked: bool,
+    /// Actions of each sample: 1, or the branches of a vine, which have weights.
+    pub(crate) branching: usize,
+    pub(crate) weighted: bool,
 }
 
 impl<'a> SampleSet<'a> {
@@ -164,6 +176,8 @@ pub struct Rollout {
     reward_norm: Option<RewardNormalizer>,
     /// Present when batches are whole episodes; `shape.n_steps` has no meaning then.
     whole: Option<episodes::Whole>,
+    /// Present when samples are states with several rollouts each.
+    vine: Option<vine::Vine>,
 }
 
 impl std::fmt::Debug for Rollout {
@@ -218,7 +232,7 @@ impl Rollout {
             })
             .collect();
         let adv = vec![0.0; shape.n_envs * shape.n_steps];
-        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm, whole: None }
+        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm, whole: None, vine: None }
     }
     /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
     /// of a later policy from `π_θold` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).
@@ -232,10 +246,16 @@ impl Rollout {
     pub fn spec(&self) -> &EnvSpec {
         &self.spec
     }
-    /// Number of samples, `T · N`; with whole episodes that of the last batch.
+    /// Number of samples, `T · N`; with whole episodes that of the last batch, with a vine that of its states.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.adv.len()
+        self.vine.as_ref().map_or(self.adv.len(), vine::Vine::len)
+    }
+    /// Steps that the environments did for the last batch: one for each sample, and with a vine those of its trunk and
+    /// of its rollouts.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.adv.len() as u64 + self.vine.as_ref().map_or(0, vine::Vine::steps)
     }
     /// Whether there are no samples: whole episodes before the first [`Rollout::collect`].
     #[must_use]
@@ -274,23 +294,36 @@ impl Rollout {
         if self.whole.is_some() {
             return self.collect_episodes(model, team);
         }
-        let (steps, norm) = (self.shape.n_steps, self.obs_norm.as_ref());
+        let RolloutShape { n_steps: steps, envs_per_shard, .. } = self.shape;
+        let norm = self.obs_norm.as_ref();
+        if let Some(vine) = &self.vine {
+            vine.choose(&mut self.shards, steps, envs_per_shard);
+        }
         team.each_zip(&mut self.shards, &mut self.data, |_, shard, data| {
             data.ratio.fill(1.0);
             data.error = shard.collect(model, norm, data, steps).err();
         });
         self.first_error()?;
-        if let Some(norm) = &mut self.obs_norm {
-            for shard in &self.shards {
-                norm.merge(&shard.seen);
-            }
-        }
+        let reward_norm = self.vine.as_ref().and_then(|_| self.reward_norm.clone());
         if let Some(norm) = &mut self.reward_norm {
             for data in &self.data {
                 norm.observe(data.first, data.b, &data.reward, &data.ends);
             }
             for data in &mut self.data {
                 norm.apply(&mut data.reward);
+            }
+        }
+        if let Some(vine) = &mut self.vine {
+            // Under the policy that ran along the trunk: observations are not yet normalised by what it saw.
+            let (obs, reward) = (self.obs_norm.as_ref(), self.reward_norm.as_ref());
+            if let Err(e) = vine.grow(&self.shards, model, obs, reward, team) {
+                self.reward_norm = reward_norm;
+                return Err(e);
+            }
+        }
+        if let Some(norm) = &mut self.obs_norm {
+            for shard in &self.shards {
+                norm.merge(&shard.seen);
             }
         }
         Ok(())
@@ -411,7 +444,17 @@ impl Rollout {
         let shard_len = self.shape.envs_per_shard * self.shape.n_steps;
         let shard_len =
             if self.whole.is_some() { u32::MAX } else { u32::try_from(shard_len).unwrap_or(u32::MAX) };
-        SampleSet { data: &self.data, shard_len, masked: self.spec.masks_actions }
+        let masked = self.spec.masks_actions;
+        match &self.vine {
+            None => SampleSet { data: &self.data, shard_len, masked, branching: 1, weighted: false },
+            Some(vine) => SampleSet {
+                data: std::slice::from_ref(vine.samples()),
+                shard_len: u32::MAX,
+                masked,
+                branching: vine.branching(),
+                weighted: true,
+            },
+        }
     }
 
     fn first_error(&mut self) -> Result<(), AgentError> {
@@ -432,6 +475,9 @@ impl Rollout {
         if let Some(norm) = &self.reward_norm {
             r.put_record("reward_norm", norm.save());
         }
+        if let Some(vine) = &self.vine {
+            r.put("vine", vec![vine.iteration()]);
+        }
         r
     }
     /// Restores what [`Rollout::save`] saved. Returns whether the environments continue exactly.
@@ -450,6 +496,9 @@ impl Rollout {
         if let Some(norm) = &mut self.reward_norm {
             norm.load(&from.record("reward_norm"))?;
         }
+        if let Some(vine) = &mut self.vine {
+            vine.set_iteration(from.u64("vine")?);
+        }
         Ok(exact)
     }
 }
@@ -463,6 +512,9 @@ impl Shard {
         Self {
             rngs: (0..b).map(|i| Stream::new(seed, STREAM_ACTION, (first + i) as u32)).collect(),
             seen: Moments::new(obs_dim),
+            first,
+            keep: Vec::new(),
+            kept: Vec::new(),
             work: StepWork {
                 x: vec![0.0; obs_dim * b],
                 index_actions: vec![0; index_rows * b],
@@ -487,7 +539,9 @@ impl Shard {
         data.cut.clear();
         data.cut_obs.clear();
         self.seen.clear();
+        self.kept.clear();
         for t in 0..steps {
+            self.keep_states(t)?;
             if norm.is_some() {
                 self.seen.add_cols(self.env.obs());
             }
@@ -506,12 +560,28 @@ impl Shard {
         data: &mut Samples,
         t: usize,
     ) -> Result<(), AgentError> {
+        self.look(norm, data, t);
+        self.act(model, data, t, |params, _, rngs, actions| model.dist().sample(params, rngs, actions))?;
+        self.advance(norm, data, t)
+    }
+
+    /// Stores the observations of step `t`.
+    fn look(&mut self, norm: Option<&ObsNormalizer>, data: &mut Samples, t: usize) {
         let b = self.env.len();
-        let rows = t * b..(t + 1) * b;
         self.present(norm);
         let dim = self.work.x.len() / b;
-        transpose(&self.work.x, &mut data.obs[rows.start * dim..rows.end * dim], b);
-        self.act(model, data, t)?;
+        transpose(&self.work.x, &mut data.obs[t * b * dim..(t + 1) * b * dim], b);
+    }
+
+    /// Does what was decided in step `t`, and stores what came of it.
+    fn advance(
+        &mut self,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        t: usize,
+    ) -> Result<(), AgentError> {
+        let b = self.env.len();
+        let rows = t * b..(t + 1) * b;
         let space = &self.env.spec().action;
         let work = &mut self.work;
         let actions = if let Space::Box(bounds) = space {
@@ -552,8 +622,15 @@ impl Shard {
         }
     }
 
-    /// Samples the actions of step `t` and stores them with their log-probabilities.
-    fn act(&mut self, model: &ActorCritic, data: &mut Samples, t: usize) -> Result<(), AgentError> {
+    /// Lets `draw` choose the actions of step `t`, from the policy's parameters, the masks and the streams, and stores
+    /// them with their log-probabilities under the policy.
+    fn act(
+        &mut self,
+        model: &ActorCritic,
+        data: &mut Samples,
+        t: usize,
+        draw: impl FnOnce(Cols<'_, f32>, Option<Cols<'_, bool>>, &mut [Stream], ActionsMut<'_, f32>),
+    ) -> Result<(), AgentError> {
         let b = self.env.len();
         let rows = t * b..(t + 1) * b;
         let Self { work, env, rngs, .. } = self;
@@ -587,12 +664,12 @@ impl Shard {
         let at = rows.start * action_rows..rows.end * action_rows;
         if dist.is_discrete() {
             let mut actions = ActionsMut::Index(ColsMut::new(&mut work.index_actions, action_rows, b));
-            dist.sample(params, rngs, actions.reborrow());
+            draw(params, mask, rngs, actions.reborrow());
             dist.logp(params, actions.as_actions(), &mut data.logp[rows]);
             transpose(&work.index_actions, &mut data.index_actions[at], b);
         } else {
             let mut actions = ActionsMut::Real(ColsMut::new(&mut work.real_actions, action_rows, b));
-            dist.sample(params, rngs, actions.reborrow());
+            draw(params, mask, rngs, actions.reborrow());
             dist.logp(params, actions.as_actions(), &mut data.logp[rows]);
             if let Some(i) = kernels::first_non_finite(&work.real_actions) {
                 let (episode, step) = env.position(i % b);
@@ -634,6 +711,7 @@ impl Samples {
             carry: vec![0.0; n],
             adv: vec![0.0; n],
             ret: vec![0.0; n],
+            weight: Vec::new(),
             error: None,
         }
     }

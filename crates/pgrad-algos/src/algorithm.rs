@@ -68,6 +68,13 @@ pub trait AlgoConfig: Debug + Send + Sync {
     /// # Errors
     /// The first contradiction.
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError>;
+    /// Checks what only a look at an environment can tell. It is a copy that is not learnt from.
+    ///
+    /// # Errors
+    /// When the algorithm cannot learn in it.
+    fn check_env(&self, _env: &mut dyn BatchEnv) -> Result<(), BuildError> {
+        Ok(())
+    }
     /// Builds the algorithm; environments are made but not started.
     ///
     /// # Errors

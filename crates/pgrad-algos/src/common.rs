@@ -176,7 +176,7 @@ impl ModelSettings {
 }
 
 /// Environments of a shard, where nobody says how many.
-fn default_shard(n_envs: usize) -> usize {
+pub(crate) fn default_shard(n_envs: usize) -> usize {
     n_envs.div_ceil(2).clamp(4, 32)
 }
 
@@ -367,7 +367,7 @@ macro_rules! rollout_algorithm {
             self.steps
         }
         fn steps_per_iteration(&self) -> u64 {
-            self.rollout.len().max(1) as u64 // whole episodes: those of the last batch
+            self.rollout.steps().max(1) // where they vary: those of the last batch
         }
         fn spec(&self) -> &EnvSpec {
             self.rollout.spec()

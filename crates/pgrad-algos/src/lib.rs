@@ -24,6 +24,7 @@ pub mod reinforce;
 pub mod softmax_gq;
 pub mod td_ac;
 pub mod trpo;
+mod vine;
 
 pub use a2c::{A2c, A2cConfig, A2cRollout, A2cSettings};
 pub use acktr::{Acktr, AcktrConfig, AcktrRollout, AcktrSettings};
@@ -47,6 +48,7 @@ pub use reinforce::{Reinforce, ReinforceConfig, ReinforceSettings};
 pub use softmax_gq::{SoftmaxGq, SoftmaxGqConfig, SoftmaxGqSettings};
 pub use td_ac::{TdAc, TdAcConfig, TdAcSettings};
 pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
+pub use vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 
 /// An algorithm of the registry.
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,10 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
 use crate::algorithm::{BuildError, Setup};
-use crate::common::NormalizeSettings;
+use crate::common::{NormalizeSettings, default_shard};
 use pgrad_agent::{
-    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, ObsNormalizer,
-    RewardNormalizer, Rollout, RolloutShape, ValueChunk,
+    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Rollout, RolloutShape,
+    ValueChunk,
 };
 use pgrad_num::cg::CgParams;
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -72,11 +72,11 @@ impl BatchSettings {
         if self.batch == Batch::Steps { self.n_envs * self.n_steps } else { 0 }
     }
     /// Refuses fewer episodes than environments and batches that cannot be numbered.
-    pub(crate) fn check(&self, critic: &CriticSettings) -> Result<(), BuildError> {
+    pub(crate) fn check(&self, critic: Option<&CriticSettings>) -> Result<(), BuildError> {
         let refuse = |key, value: usize, reason| {
             Err(BuildError::Inconsistent { key, value: value.to_string(), reason })
         };
-        let (samples, size) = (self.samples(), critic.minibatch_size);
+        let (samples, size) = (self.samples(), critic.map_or(0, |c| c.minibatch_size));
         match self.batch {
             Batch::Episodes if self.n_episodes < self.n_envs => refuse(
                 "n_episodes",
@@ -106,23 +106,25 @@ impl BatchSettings {
         model: &ActorCritic,
         setup: &Setup<'_>,
     ) -> Rollout {
-        let Self { n_envs, n_steps, n_episodes, gamma, .. } = *self;
-        let (envs_per_shard, bootstrap_truncated) =
-            (self.envs_per_shard.unwrap_or(n_envs.div_ceil(2).clamp(4, 32)), self.bootstrap_time_limit);
-        let obs_dim = model.shape().obs_dim;
-        let obs = normalize.normalize_obs.then(|| ObsNormalizer::new(obs_dim, normalize.clip_obs));
-        let reward =
-            normalize.normalize_reward.then(|| RewardNormalizer::new(n_envs, gamma, normalize.clip_reward));
+        let (obs, reward) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
         let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
+        let RolloutShape { n_envs, envs_per_shard, bootstrap_truncated, .. } = self.shape();
         match self.batch {
-            Batch::Steps => {
-                let shape = RolloutShape { n_envs, n_steps, envs_per_shard, bootstrap_truncated };
-                Rollout::new(shape, make, model, obs, reward, seed, threads)
-            }
+            Batch::Steps => Rollout::new(self.shape(), make, model, obs, reward, seed, threads),
             Batch::Episodes => {
+                let n_episodes = self.n_episodes;
                 let shape = EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated };
                 Rollout::whole_episodes(shape, make, model, obs, reward, seed, threads)
             }
+        }
+    }
+    /// A rollout of a number of steps.
+    pub(crate) fn shape(&self) -> RolloutShape {
+        RolloutShape {
+            n_envs: self.n_envs,
+            n_steps: self.n_steps,
+            envs_per_shard: self.envs_per_shard.unwrap_or(default_shard(self.n_envs)),
+            bootstrap_truncated: self.bootstrap_time_limit,
         }
     }
 }
@@ -274,13 +276,19 @@ pub(crate) fn longest_step(delta: f64, s_f_s: f64) -> f64 {
 
 /// Floating-point operations of an iteration's learning for one sample, with one trial.
 pub(crate) fn natural_flops(model: &ActorCritic, natural: &NaturalSettings, critic: &CriticSettings) -> f64 {
-    let (net, value) = (&model.actor().net, &model.critic().net);
+    let net = &model.actor().net;
+    let fit = if model.has_critic() {
+        let value = &model.critic().net;
+        value.forward_flops() + critic.critic_epochs * (value.forward_flops() + value.vjp_flops())
+    } else {
+        0
+    };
     // A tangent goes through two products where a value goes through one, except at the input.
     let jvp = net.vjp_flops();
     let products = (natural.cg_iterations + 1) as f64 / natural.fisher_every as f64;
     (2 * net.forward_flops() + net.vjp_flops()) as f64
         + products * (jvp + net.vjp_flops()) as f64
-        + (model.value_flops() + critic.critic_epochs * (value.forward_flops() + value.vjp_flops())) as f64
+        + fit as f64
 }
 
 /// The error of a gradient of the policy that is not finite.

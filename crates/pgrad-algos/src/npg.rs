@@ -184,7 +184,7 @@ impl AlgoConfig for NpgConfig {
         Box::new(self.clone())
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.batch.check(&self.critic)
+        self.batch.check(Some(&self.critic))
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Npg::new(self, setup)?))

@@ -5,17 +5,19 @@
 //! Section 6 and Appendix C: the direction `s = F⁻¹ g` by conjugate gradient, with `F` the Hessian of the
 //! divergence; the longest step that the quadratic model allows, `β = √(2δ / sᵀ F s)`; then a line search that
 //! shortens it until the surrogate improves and the divergence is within `δ`.
+//!
+//! Section 5 has two ways to the expectations. Single path: the actions along paths, with `Â` by a critic. Vine: some
+//! actions in each of some states `s_n` along the paths, with `Q̂` by rollouts, and for a state
+//! `L_n(θ) = Σ_k (π_θ/q) Q̂ / Σ_k (π_θ/q)`, or with every action once `L_n(θ) = Σ_a π_θ(a|s_n) Q̂(s_n, a)`.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, load_finite, rollout_algorithm};
-use crate::natural::{
-    BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, longest_step, move_along,
-    natural_flops,
-};
+use crate::natural::{CriticFit, check_gradient, longest_step, move_along, natural_flops};
+use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, LocalPolicy, ObsNormalizer, PolicyProblem, Rollout, Trunk,
 };
-use pgrad_env::{EnvSpec, Episode};
+use pgrad_env::{BatchEnv, EnvSpec, Episode};
 use pgrad_num::cg::{self, CgScratch};
 use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 use pgrad_num::linop::{Damped, FnOp, quadratic_form};
@@ -65,13 +67,15 @@ settings! {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TrpoConfig {
     /// The batch.
-    pub batch: BatchSettings,
+    pub batch: TrpoBatch,
     /// The algorithm.
     pub trpo: TrpoSettings,
+    /// Single path or vine.
+    pub vine: VineSettings,
     /// The direction.
-    pub natural: NaturalSettings,
+    pub natural: TrpoNatural,
     /// The critic.
-    pub critic: CriticSettings,
+    pub critic: TrpoCritic,
     /// The networks.
     pub model: ModelSettings,
     /// Normalisation.
@@ -87,7 +91,8 @@ pub struct Trpo {
     model: ActorCritic,
     rollout: Rollout,
     problem: PolicyProblem,
-    critic: CriticFit,
+    /// Nothing where a vine tells values.
+    critic: Option<CriticFit>,
     /// `g`, `s`, `F s` and the parameters on trial.
     vectors: [Vec<f32>; 4],
     scratch: CgScratch<f32>,
@@ -111,15 +116,17 @@ impl Algorithm for Trpo {
         let [g, s, f_s, theta] = vectors;
 
         observer(Phase::Collect);
-        rollout.collect(model, team)?; // run π_θold
+        rollout.collect(model, team)?; // run π_θold; a vine: Q̂(s_n, a_n,k), section 5.2
         observer(Phase::Learn);
-        rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-        rollout.estimate(team, |p| {
-            let (v, ret) = (p.v, p.ret);
-            let mut adv = p.adv;
-            returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
-            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-        })?;
+        if critic.is_some() {
+            rollout.evaluate(model, team)?; // V(s_t), and V of what follows
+            rollout.estimate(team, |p| {
+                let (v, ret) = (p.v, p.ret);
+                let mut adv = p.adv;
+                returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
+                returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
+            })?;
+        }
         problem.gather(model, rollout, natural.normalize_advantage, natural.fisher_every, team);
         let mut local = problem.around(model, natural.fisher.into(), team);
         let surrogate_old = local.gradient(g); // g = ∇L_θold(θ_old)
@@ -139,11 +146,11 @@ impl Algorithm for Trpo {
             let params = model.actor().params.clone();
             model.theta[params].copy_from_slice(theta); // otherwise θ stays θ_old
         }
-        let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
-        self.steps += rollout.len() as u64;
+        let fitted = critic.as_mut().map(|c| c.fit(model, rollout, self.step_scale, team)).transpose()?;
+        self.steps += rollout.steps();
         observer(Phase::Done);
         let taken = search.last.filter(|_| search.step.is_some());
-        Ok(Report::default()
+        let report = Report::default()
             .with("learn/surrogate", taken.map_or(0.0, |t| t.surrogate - surrogate_old))
             .with("learn/kl", taken.map_or(0.0, |t| t.kl))
             .with("learn/largest_kl", taken.map_or(0.0, |t| t.largest_kl))
@@ -151,11 +158,15 @@ impl Algorithm for Trpo {
             .with("learn/tries", search.tries as f64)
             .with("learn/accepted", f64::from(u8::from(taken.is_some())))
             .with("learn/entropy", entropy)
-            .with("learn/value_loss", value_loss)
-            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
             .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
             .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual))
+            .with("learn/cg_residual", solved.relative_residual);
+        Ok(match fitted {
+            None => report, // a vine has no critic
+            Some(value_loss) => report
+                .with("learn/value_loss", value_loss)
+                .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN)),
+        })
     }
 
     rollout_algorithm!();
@@ -168,7 +179,9 @@ impl Algorithm for Trpo {
         r.put("steps", vec![self.steps]);
         r.put("step_scale", vec![self.step_scale]);
         r.put("theta", self.model.theta.clone());
-        r.put_record("critic", self.critic.save());
+        if let Some(critic) = &self.critic {
+            r.put_record("critic", critic.save());
+        }
         r.put_record("rollout", self.rollout.save());
         r
     }
@@ -176,7 +189,9 @@ impl Algorithm for Trpo {
         load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
-        self.critic.load(&from.record("critic"))?;
+        if let Some(critic) = &mut self.critic {
+            critic.load(&from.record("critic"))?;
+        }
         self.rollout.load(&from.record("rollout"))
     }
 }
@@ -206,17 +221,21 @@ fn judge(c: &TrpoSettings, t: Trial, surrogate_old: f64) -> Try<Trial> {
 
 impl AlgoConfig for TrpoConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.batch, &self.trpo, &self.natural, &self.critic, &self.model, &self.normalize]
+        vec![&self.batch, &self.trpo, &self.vine, &self.natural, &self.critic, &self.model, &self.normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { batch, trpo, natural, critic, model, normalize } = self;
-        vec![batch, trpo, natural, critic, model, normalize]
+        let Self { batch, trpo, vine, natural, critic, model, normalize } = self;
+        vec![batch, trpo, vine, natural, critic, model, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
     }
-    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.batch.check(&self.critic)
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        self.batch.check(self.vine.single_path().then_some(&self.critic))?;
+        self.vine.check(&self.batch, env)
+    }
+    fn check_env(&self, env: &mut dyn BatchEnv) -> Result<(), BuildError> {
+        self.vine.check_env(env)
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Trpo::new(self, setup)?))
@@ -229,18 +248,22 @@ impl Trpo {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &TrpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
+        let mut env = (setup.make_env)(1);
+        let spec = env.spec().clone();
         config.check(&spec)?;
-        let hidden = &config.critic.critic_hidden;
-        let model = config.model.build_with(&spec, Critic::State, Trunk::Separate, hidden, setup.seed)?;
-        let rollout = config.batch.build(&config.normalize, &model, setup);
+        config.check_env(&mut *env)?;
+        let (single_path, hidden) = (config.vine.single_path(), &config.critic.critic_hidden);
+        let kind = if single_path { Critic::State } else { Critic::None };
+        let model = config.model.build_with(&spec, kind, Trunk::Separate, hidden, setup.seed)?;
+        let rollout = config.vine.build(&config.batch, &config.normalize, &model, setup);
+        let samples = config.batch.samples();
         let n_params = model.actor().net.n_params();
         Ok(Self {
             config: config.clone(),
             steps: 0,
             step_scale: 1.0,
             problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: CriticFit::new(&config.critic, &model, config.batch.samples(), setup),
+            critic: single_path.then(|| CriticFit::new(&config.critic, &model, samples, setup)),
             vectors: std::array::from_fn(|_| vec![0.0; n_params]),
             scratch: CgScratch::new(n_params),
             observer: Box::new(drop),

@@ -71,6 +71,14 @@ pub enum EnvError {
         /// Which choice (0 for `Discrete`).
         choice: usize,
     },
+    /// A state that was to be kept and cannot be.
+    #[error("environment {env} (`{id}`) cannot save its state, and it is to go back to it")]
+    NoState {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+    },
     /// A saved state that the environment refuses.
     #[error("environment {env} (`{id}`) does not accept its saved state")]
     State {

@@ -70,6 +70,37 @@ pub fn ratio<R: Real>(
     });
 }
 
+/// One action of the self-normalised surrogate of a state with several actions,
+/// `L_n = Σ_k w_k r_k Q_k / Σ_k w_k r_k`: **adds** `w r Q` to `numerator` and `w r` to `denominator` (Schulman et al.
+/// 2015, section 5.2).
+///
+/// `w = π_old/q` is the weight of an action that `q` chose, so that `w r = π/q`. With every action of a finite space
+/// once, and `w = π_old`, the denominator is 1 and `L_n = Σ_a π(a|s) Q(s, a)` is exact. A weight of 0 is an action that
+/// does not count, whatever its ratio. Shapes: all `[N]`.
+///
+/// # Panics
+/// When lengths differ.
+pub fn add_self_normalized<R: Real>(
+    logp: &[R],
+    logp_old: &[R],
+    weight: &[R],
+    q: &[R],
+    ratio: &mut [R],
+    numerator: &mut [R],
+    denominator: &mut [R],
+) {
+    let lengths = [logp_old.len(), weight.len(), q.len(), ratio.len(), numerator.len(), denominator.len()];
+    same_length(logp.len(), &lengths);
+    simd!(|| {
+        log_ratio_exp(logp, logp_old, ratio);
+        for i in 0..ratio.len() {
+            let share = if weight[i] > R::ZERO { weight[i] * ratio[i] } else { R::ZERO };
+            numerator[i] += share * q[i];
+            denominator[i] += share;
+        }
+    });
+}
+
 /// The clipped surrogate, `L = min(r A, clip(r, 1 - ε, 1 + ε) A)` (PPO, Schulman et al. 2017, Eq. 7).
 ///
 /// `∂L/∂log π` is 0 where the clipped term is the strictly smaller one, that is for `A > 0` and

@@ -284,7 +284,10 @@ impl RunConfig {
     /// Everything that does not apply, or the first contradiction.
     pub fn check(&self) -> Result<(), RunConfigError> {
         self.check_given()?;
-        Ok(self.with_file()?.check(&self.env_spec())?)
+        let settings = self.with_file()?;
+        let mut env = (self.make_env)(1);
+        settings.check(&env.spec().clone())?;
+        Ok(settings.check_env(&mut *env)?)
     }
     /// Builds the algorithm with its environments, not yet started.
     ///

@@ -1,0 +1,442 @@
+//! The vine: several short rollouts from each of some states along the paths (Schulman et al. 2015, section 5.2).
+//!
+//! The trunk is a rollout of fixed length. Of each of `N` equal pieces of it one state is taken, all of a piece being
+//! equally likely: the rollout set. An environment goes back into that state `K` times, each time takes another action
+//! and then follows the policy for a bounded number of steps; the discounted rewards are `Q̂(s_n, a_{n,k})`. The
+//! rollouts of one state meet the same random numbers, those of the environment and those that draw the policy's
+//! actions, step by step, so that their differences come from their first actions (common random numbers).
+//!
+//! A rollout ends where the task ends it or after its last step, and nothing is added for what would have come then,
+//! as in the paper. A time limit does not end it: rollouts go on behind it.
+
+use super::{Rollout, RolloutShape, Samples, Shard, action_rows};
+use crate::normalize::{ObsNormalizer, RewardNormalizer};
+use crate::{ActorCritic, AgentError, CHUNK};
+use pgrad_env::{BatchEnv, End, EnvError, VecEnv};
+use pgrad_num::{Cols, ColsMut, Stream, StreamPosition, Team};
+use pgrad_rl::dist::{ActionDist, ActionsMut};
+
+/// Purpose number of the stream that the rollout set is chosen by.
+const STREAM_SET: u32 = 0x5653;
+/// Purpose number of the streams that first actions are drawn from.
+const STREAM_FIRST: u32 = 0x5646;
+/// Purpose number of the streams that later actions are drawn from: one for each state.
+const STREAM_LATER: u32 = 0x564c;
+/// Purpose number of the streams of the environments: one for each state.
+const STREAM_TASK: u32 = 0x5654;
+
+/// The first actions of the rollouts from one state: the distribution `q(·|s_n)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VineActions {
+    /// Every alternative of a discrete space once, the forbidden ones excepted.
+    Every,
+    /// So many from the policy.
+    Policy(usize),
+    /// So many from the uniform distribution over the alternatives that are allowed.
+    Uniform(usize),
+}
+
+impl VineActions {
+    /// Rollouts from each state, `K`; `None` when `dist` has no such actions.
+    #[must_use]
+    pub fn count(self, dist: &ActionDist) -> Option<usize> {
+        match (self, dist) {
+            (Self::Every, ActionDist::Categorical { n }) => Some(*n),
+            (Self::Every, _) => None,
+            (Self::Uniform(k), _) => dist.is_discrete().then_some(k),
+            (Self::Policy(k), _) => Some(k),
+        }
+    }
+}
+
+/// How a vine grows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VineShape {
+    /// States of the rollout set, `N`.
+    pub n_states: usize,
+    /// The first actions.
+    pub actions: VineActions,
+    /// Most steps of a rollout.
+    pub length: usize,
+    /// Discount of what comes later, `γ`.
+    pub gamma: f64,
+}
+
+/// One rollout from a state of the rollout set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Branch<'a> {
+    /// Number of the state in the rollout set.
+    pub state: usize,
+    /// The state's observation, normalised where observations are.
+    pub obs: &'a [f32],
+    /// The first action, as indices; empty where it is made of numbers.
+    pub index_action: &'a [u32],
+    /// The first action, as numbers; empty where it is made of indices.
+    pub real_action: &'a [f32],
+    /// `π_old(a|s)/q(a|s)`, scaled to sum 1 over the rollouts of a state; 0 for what is no rollout because the action is
+    /// forbidden.
+    pub weight: f32,
+    /// `Q̂(s, a)`: the discounted rewards of the rollout.
+    pub q: f32,
+}
+
+/// The vine of a rollout.
+#[derive(Debug)]
+pub(super) struct Vine {
+    shape: VineShape,
+    /// Rollouts from each state, `K`.
+    k: usize,
+    seed: u64,
+    /// Iterations so far: where its part of each stream begins.
+    iteration: u64,
+    /// The rollout set; actions, weights, `Q̂` and advantages have `K` rows for each state.
+    samples: Samples,
+    groups: Vec<Group>,
+    work: Vec<Grower>,
+    /// Steps of the last rollouts together.
+    steps: u64,
+}
+
+/// Some states whose rollouts are done together.
+#[derive(Debug)]
+struct Group {
+    first: usize,
+    /// What was stored of the first step: a row for each rollout.
+    roots: Samples,
+    weight: Vec<f32>,
+    q: Vec<f64>,
+    steps: u64,
+    error: Option<AgentError>,
+}
+
+/// One thread's environments: one for each rollout of a group.
+struct Grower {
+    shard: Shard,
+    /// Where a step is stored.
+    row: Samples,
+    running: Vec<bool>,
+    log_q: Vec<f32>,
+    uniform: Vec<f32>,
+}
+
+impl std::fmt::Debug for Grower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grower").finish_non_exhaustive()
+    }
+}
+
+impl Rollout {
+    /// A rollout that grows a vine: [`Rollout::collect`] runs the policy for `T` steps in each environment and then
+    /// from states on the way; [`Rollout::branches`] has what came of it, and nothing else can be learnt from.
+    ///
+    /// # Panics
+    /// When a size is 0; when there are no such first actions in this action space ([`VineActions::count`]).
+    pub fn vine(
+        shape: RolloutShape,
+        vine: VineShape,
+        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        model: &ActorCritic,
+        obs_norm: Option<ObsNormalizer>,
+        reward_norm: Option<RewardNormalizer>,
+        seed: u64,
+        threads: usize,
+    ) -> Self {
+        let k = vine.actions.count(model.dist()).unwrap_or(0);
+        assert!(k > 0 && vine.n_states > 0 && vine.length > 0, "a vine has states, actions and steps: {vine:?}");
+        let mut rollout = Self::new(shape, &make, model, obs_norm, reward_norm, seed, threads);
+        // As many states as fill a chunk.
+        let together = (CHUNK / k).max(1);
+        let (spec, b) = (rollout.spec.clone(), together * k);
+        let groups = (0..vine.n_states).step_by(together).map(|first| Group {
+            first,
+            roots: Samples::new(&spec, 0, b, 1),
+            weight: vec![0.0; b],
+            q: vec![0.0; b],
+            steps: 0,
+            error: None,
+        });
+        let work = (0..threads).map(|_| {
+            let mut env = VecEnv::new(make(b), seed, 0).without_time_limit();
+            env.reserve_episodes(b * vine.length);
+            Grower {
+                shard: Shard::new(env, 0, model, seed),
+                row: Samples::new(&spec, 0, b, 1),
+                running: vec![true; b],
+                log_q: vec![0.0; b],
+                uniform: vec![0.0; model.dist().n_outputs() * b],
+            }
+        });
+        let mut samples = Samples::new(&spec, 0, 1, vine.n_states);
+        let (index_rows, real_rows) = action_rows(&spec);
+        samples.index_actions.resize(vine.n_states * k * index_rows, 0);
+        samples.real_actions.resize(vine.n_states * k * real_rows, 0.0);
+        for x in [&mut samples.weight, &mut samples.ret, &mut samples.adv] {
+            x.resize(vine.n_states * k, 0.0);
+        }
+        rollout.vine = Some(Vine {
+            k,
+            seed,
+            iteration: 0,
+            samples,
+            groups: groups.collect(),
+            work: work.collect(),
+            steps: 0,
+            shape: vine,
+        });
+        rollout
+    }
+
+    /// The rollouts of the vine, state by state; nothing without a vine.
+    pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
+        self.vine.iter().flat_map(Vine::branches)
+    }
+}
+
+/// Row `i` of `n`.
+fn row<T>(data: &[T], n: usize, i: usize) -> &[T] {
+    let width = data.len() / n;
+    &data[i * width..(i + 1) * width]
+}
+
+impl Vine {
+    /// States of the rollout set.
+    pub(super) fn len(&self) -> usize {
+        self.shape.n_states
+    }
+    /// Rollouts from each of them.
+    pub(super) fn branching(&self) -> usize {
+        self.k
+    }
+    pub(super) fn samples(&self) -> &Samples {
+        &self.samples
+    }
+    /// Steps of the last rollouts together.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+    pub(super) fn iteration(&self) -> u64 {
+        self.iteration
+    }
+    pub(super) fn set_iteration(&mut self, iteration: u64) {
+        self.iteration = iteration;
+    }
+
+    fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
+        let (n, k, s) = (self.shape.n_states, self.k, &self.samples);
+        (0..n * k).map(move |i| Branch {
+            state: i / k,
+            obs: row(&s.obs, n, i / k),
+            index_action: row(&s.index_actions, n * k, i),
+            real_action: row(&s.real_actions, n * k, i),
+            weight: s.weight[i],
+            q: s.ret[i],
+        })
+    }
+
+    /// Chooses the rollout set: each shard is told which of its states to keep.
+    pub(super) fn choose(&self, shards: &mut [Shard], steps: usize, envs_per_shard: usize) {
+        let total: usize = shards.iter().map(|s| s.env.len() * steps).sum();
+        let piece = total as f64 / self.shape.n_states as f64;
+        let mut rng = stream(self.seed, STREAM_SET, 0, self.iteration);
+        shards.iter_mut().for_each(|s| s.keep.clear());
+        for j in 0..self.shape.n_states {
+            let sample = (((j as f64 + rng.uniform()) * piece) as usize).min(total - 1);
+            let shard = sample / (envs_per_shard * steps);
+            shards[shard].keep.push((sample - shard * envs_per_shard * steps) as u32);
+        }
+    }
+
+    /// Does the rollouts from the states that the shards have kept.
+    pub(super) fn grow(
+        &mut self,
+        shards: &[Shard],
+        model: &ActorCritic,
+        obs_norm: Option<&ObsNormalizer>,
+        reward_norm: Option<&RewardNormalizer>,
+        team: &Team,
+    ) -> Result<(), AgentError> {
+        let Self { shape, k, seed, iteration, samples, groups, work, steps } = self;
+        let states: Vec<&[f64]> = shards.iter().flat_map(|s| &s.kept).map(Vec::as_slice).collect();
+        team.each_with(groups, work, |_, group, grower| {
+            let states = &states[group.first..];
+            group.error = grower
+                .grow(group, states, shape, *k, (*seed, *iteration), model, obs_norm, reward_norm)
+                .err();
+        });
+        if let Some(e) = groups.iter_mut().find_map(|g| g.error.take()) {
+            return Err(e);
+        }
+        *steps = groups.iter().map(|g| g.steps).sum();
+        *iteration += 1;
+        for group in groups.iter() {
+            let b = group.q.len();
+            for i in 0..b.min((shape.n_states - group.first) * *k) {
+                let (to, state) = (group.first * *k + i, group.first + i / *k);
+                if i % *k == 0 {
+                    set_row(&group.roots.obs, b, i, &mut samples.obs, state);
+                    set_row(&group.roots.masks, b, i, &mut samples.masks, state);
+                }
+                set_row(&group.roots.index_actions, b, i, &mut samples.index_actions, to);
+                set_row(&group.roots.real_actions, b, i, &mut samples.real_actions, to);
+                samples.weight[to] = group.weight[i];
+                samples.ret[to] = group.q[i] as f32;
+            }
+        }
+        for state in 0..shape.n_states {
+            let own = state * *k..(state + 1) * *k;
+            let (weight, q) = (&samples.weight[own.clone()], &samples.ret[own.clone()]);
+            // A constant makes no difference to the estimator; without it rounding makes less.
+            let mean: f64 = weight.iter().zip(q).map(|(w, q)| f64::from(*w) * f64::from(*q)).sum();
+            for (adv, q) in samples.adv[own].iter_mut().zip(q) {
+                *adv = (f64::from(*q) - mean) as f32;
+            }
+        }
+        samples.check_estimates()
+    }
+}
+
+/// Copies row `i` of `n` to row `to`.
+fn set_row<T: Copy>(from: &[T], n: usize, i: usize, data: &mut [T], to: usize) {
+    let from = row(from, n, i);
+    data[to * from.len()..(to + 1) * from.len()].copy_from_slice(from);
+}
+
+/// Stream `index` of a purpose, where iteration `iteration` begins: 2³² words for each.
+fn stream(seed: u64, purpose: u32, index: usize, iteration: u64) -> Stream {
+    let mut stream = Stream::new(seed, purpose, index as u32);
+    stream.set_position(StreamPosition(iteration << 32));
+    stream
+}
+
+impl Grower {
+    fn grow(
+        &mut self,
+        group: &mut Group,
+        states: &[&[f64]],
+        shape: &VineShape,
+        k: usize,
+        (seed, iteration): (u64, u64),
+        model: &ActorCritic,
+        obs_norm: Option<&ObsNormalizer>,
+        reward_norm: Option<&RewardNormalizer>,
+    ) -> Result<(), AgentError> {
+        let Self { shard, row, running, log_q, uniform } = self;
+        let b = running.len();
+        let of = |purpose, index| stream(seed, purpose, index, iteration);
+        // Where there are fewer states than places, the last one fills them, to no purpose.
+        let at = |i: usize| (i / k).min(states.len() - 1);
+        for i in 0..b {
+            let state = group.first + i / k;
+            shard.env.branch(i, states[at(i)], of(STREAM_TASK, state))?;
+            shard.rngs[i] = of(STREAM_FIRST, state * k + i % k);
+            running[i] = i / k < states.len();
+        }
+        shard.env.observe()?;
+        shard.env.clear_finished();
+        (row.cut.clear(), row.cut_obs.clear());
+        group.steps = 0;
+        group.q.fill(0.0);
+        shard.look(obs_norm, row, 0);
+        let dist = model.dist();
+        log_q.fill(0.0);
+        shard.act(model, row, 0, |params, mask, rngs, actions| match shape.actions {
+            VineActions::Policy(_) => dist.sample(params, rngs, actions),
+            VineActions::Uniform(_) => draw_uniform(dist, mask, rngs, actions, uniform, log_q),
+            VineActions::Every => each_once(mask, k, actions, running),
+        })?;
+        for (i, w) in group.weight.iter_mut().enumerate() {
+            let logp = row.logp[i];
+            *w = match shape.actions {
+                VineActions::Policy(_) => 1.0,
+                VineActions::Uniform(_) => (logp - log_q[i]).exp(), // π_old/q
+                VineActions::Every => if running[i] { logp.exp() } else { 0.0 },
+            };
+        }
+        for own in group.weight.chunks_exact_mut(k) {
+            let sum: f32 = own.iter().sum();
+            own.iter_mut().for_each(|w| *w /= sum);
+        }
+        group.roots.copy_step(row);
+        let mut discount = 1.0;
+        for t in 0..shape.length {
+            if t == 1 {
+                // From here on the rollouts of a state draw by the same numbers.
+                (0..b).for_each(|i| shard.rngs[i] = of(STREAM_LATER, group.first + i / k));
+            }
+            if t > 0 {
+                shard.look(obs_norm, row, 0);
+                shard.act(model, row, 0, |params, _, rngs, actions| dist.sample(params, rngs, actions))?;
+            }
+            shard.advance(obs_norm, row, 0)?;
+            if let Some(norm) = reward_norm {
+                norm.apply(&mut row.reward);
+            }
+            for i in 0..b {
+                if running[i] {
+                    group.q[i] += discount * f64::from(row.reward[i]);
+                    group.steps += 1;
+                    running[i] = row.ends[i] == End::Running;
+                }
+            }
+            discount *= shape.gamma;
+            if !running.contains(&true) {
+                break;
+            }
+            (row.cut.clear(), row.cut_obs.clear());
+        }
+        Ok(())
+    }
+}
+
+/// Draws from the uniform distribution over what is allowed, and writes its log-probabilities.
+fn draw_uniform(
+    dist: &ActionDist,
+    mask: Option<Cols<'_, bool>>,
+    rngs: &mut [Stream],
+    mut actions: ActionsMut<'_, f32>,
+    params: &mut [f32],
+    log_q: &mut [f32],
+) {
+    params.fill(0.0);
+    let (rows, b) = (dist.n_outputs(), log_q.len());
+    dist.prepare(ColsMut::new(params, rows, b), mask);
+    let params = Cols::new(params, rows, b);
+    dist.sample(params, rngs, actions.reborrow());
+    dist.logp(params, actions.as_actions(), log_q);
+}
+
+/// Alternative `i mod k` for rollout `i`. Where it is forbidden, there is no rollout: the first one that is allowed
+/// takes its place, for the environment's sake.
+fn each_once(mask: Option<Cols<'_, bool>>, k: usize, actions: ActionsMut<'_, f32>, running: &mut [bool]) {
+    let ActionsMut::Index(mut actions) = actions else { return };
+    for (i, running) in running.iter_mut().enumerate() {
+        let allows = |a: usize| mask.is_none_or(|m| m.at(a, i));
+        *running &= allows(i % k);
+        let a = if allows(i % k) { i % k } else { (0..k).find(|a| allows(*a)).unwrap_or(0) };
+        actions.set(0, i, a as u32);
+    }
+}
+
+impl Samples {
+    /// Takes over what was stored before a step.
+    fn copy_step(&mut self, from: &Samples) {
+        self.obs.copy_from_slice(&from.obs);
+        self.masks.copy_from_slice(&from.masks);
+        self.index_actions.copy_from_slice(&from.index_actions);
+        self.real_actions.copy_from_slice(&from.real_actions);
+    }
+}
+
+impl Shard {
+    /// Keeps the states of the samples of row `t` that were asked for.
+    pub(super) fn keep_states(&mut self, t: usize) -> Result<(), AgentError> {
+        let b = self.env.len();
+        while let Some(sample) = self.keep.get(self.kept.len()).filter(|i| **i as usize / b == t) {
+            let env = *sample as usize % b;
+            let (id, first) = (&self.env.spec().id, self.first);
+            let state = self.env.state(env).ok_or_else(|| EnvError::NoState { id: id.clone(), env: first + env })?;
+            self.kept.push(state);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! What TRPO's vine sampling asks for: its settings, and which of the others apply to single paths only.
+
+use crate::algorithm::{BuildError, Setup};
+use crate::common::NormalizeSettings;
+use crate::natural::{Batch, BatchSettings, CriticSettings, NaturalSettings};
+use pgrad_agent::{ActorCritic, Rollout, VineActions, VineShape};
+use pgrad_env::{BatchEnv, EnvSpec, Space};
+use pgrad_num::Stream;
+use pgrad_settings::{choice, settings, settings_like};
+
+choice! {
+    /// Where states, actions and their values come from.
+    pub enum Sampling {
+        /// From paths: each action that was taken, with an advantage by the critic.
+        SinglePath = "single-path",
+        /// From a vine: in some states along the paths, several actions of the policy, each with a rollout that tells
+        /// its value. The task must be able to save and restore its state.
+        Vine = "vine",
+        /// The same with actions from the uniform distribution; for discrete spaces.
+        VineUniform = "vine-uniform",
+        /// The same with every action once; for `Discrete` spaces, small ones.
+        VineEvery = "vine-every",
+    }
+}
+
+settings! {
+    /// Where data come from.
+    pub struct VineSettings {
+        /// Where states, actions and their values come from.
+        sampling: Sampling = Sampling::SinglePath, source: "Schulman et al. 2015, section 5";
+        /// States of an iteration from which rollouts are done (N), spread evenly over the steps of the batch.
+        vine_states: usize = 125, range: 1..=1_048_576, unit: "states",
+            source: "Schulman et al. 2015, Table 2 (500 rollouts, 4 from each state)",
+            when: sampling is "vine" | "vine-uniform" | "vine-every";
+        /// Rollouts from each state (K). Raising it makes the gradient less noisy and the iteration longer.
+        vine_rollouts: usize = 4, range: 2..=1024, unit: "rollouts", source: "Schulman et al. 2015, Table 2",
+            when: sampling is "vine" | "vine-uniform";
+        /// Most steps of a rollout; what would come later does not count. Raising it looks further ahead, at the
+        /// price of noise and time.
+        vine_length: usize = 50, range: 1..=1_048_576, unit: "steps", source: "Schulman et al. 2015, Table 2",
+            when: sampling is "vine" | "vine-uniform" | "vine-every";
+    }
+}
+
+settings_like! {
+    /// The batch of TRPO: data of one iteration.
+    pub struct TrpoBatch(BatchSettings) {
+        bootstrap_time_limit, when: sampling is "single-path";
+    }
+}
+
+settings_like! {
+    /// The natural direction of TRPO.
+    pub struct TrpoNatural(NaturalSettings) {
+        lambda, when: sampling is "single-path";
+    }
+}
+
+settings_like! {
+    /// The critic of TRPO, fitted to the returns of each iteration after the policy's step; a vine needs none.
+    pub struct TrpoCritic(CriticSettings) {
+        critic_hidden, when: sampling is "single-path";
+        critic_epochs, when: sampling is "single-path";
+        minibatch_size, when: sampling is "single-path";
+        critic_learning_rate, when: sampling is "single-path";
+        adam_epsilon, when: sampling is "single-path";
+    }
+}
+
+impl VineSettings {
+    /// The first actions, where a vine grows.
+    fn actions(&self) -> Option<VineActions> {
+        match self.sampling {
+            Sampling::SinglePath => None,
+            Sampling::Vine => Some(VineActions::Policy(self.vine_rollouts)),
+            Sampling::VineUniform => Some(VineActions::Uniform(self.vine_rollouts)),
+            Sampling::VineEvery => Some(VineActions::Every),
+        }
+    }
+    /// Whether data come from single paths.
+    pub(crate) fn single_path(&self) -> bool {
+        self.sampling == Sampling::SinglePath
+    }
+    /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole episodes.
+    pub(crate) fn check(&self, batch: &BatchSettings, env: &EnvSpec) -> Result<(), BuildError> {
+        let refuse = |key, value: String, reason: String| Err(BuildError::Inconsistent { key, value, reason });
+        let Some(actions) = self.actions() else { return Ok(()) };
+        let fits = match actions {
+            VineActions::Policy(_) => true,
+            VineActions::Uniform(_) => !matches!(env.action, Space::Box(_)),
+            VineActions::Every => matches!(env.action, Space::Discrete { n } if n <= 1024),
+        };
+        if !fits {
+            let reason = format!("`{}` has the actions {}; take `sampling=vine`", env.id, env.action);
+            return refuse("sampling", self.sampling.to_string(), reason);
+        }
+        if batch.batch == Batch::Episodes {
+            let reason = "a vine grows from a number of steps; take `batch=steps`".to_owned();
+            return refuse("batch", batch.batch.to_string(), reason);
+        }
+        if self.vine_states > batch.samples() {
+            let reason = format!(
+                "the paths of an iteration have n_envs x n_steps = {} x {} = {} states; take at most that many",
+                batch.n_envs,
+                batch.n_steps,
+                batch.samples()
+            );
+            return refuse("vine_states", self.vine_states.to_string(), reason);
+        }
+        Ok(())
+    }
+    /// Refuses an environment that cannot go back to a state.
+    pub(crate) fn check_env(&self, env: &mut dyn BatchEnv) -> Result<(), BuildError> {
+        env.reset(0, &mut Stream::new(0, 0, 0));
+        let goes_back = env.save(0).is_some_and(|state| env.load(0, &state));
+        if self.single_path() || goes_back {
+            return Ok(());
+        }
+        Err(BuildError::Environment {
+            env: env.spec().id.clone(),
+            reason: format!(
+                "`sampling` = {} sets it back to states that it was in, and it does not save and restore its state \
+                 (`Env::save`, `Env::load`); take `sampling=single-path`",
+                self.sampling
+            ),
+        })
+    }
+    /// Builds the environments and their storage.
+    pub(crate) fn build(
+        &self,
+        batch: &BatchSettings,
+        normalize: &NormalizeSettings,
+        model: &ActorCritic,
+        setup: &Setup<'_>,
+    ) -> Rollout {
+        let Some(actions) = self.actions() else { return batch.build(normalize, model, setup) };
+        let vine =
+            VineShape { n_states: self.vine_states, actions, length: self.vine_length, gamma: batch.gamma };
+        let (obs, reward) = normalize.build(batch.n_envs, model.shape().obs_dim, batch.gamma);
+        let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
+        Rollout::vine(batch.shape(), vine, make, model, obs, reward, seed, threads)
+    }
+}
