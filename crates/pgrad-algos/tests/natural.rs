@@ -8,7 +8,7 @@ mod common;
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::ActorCritic;
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Report, Setup};
-use pgrad_env::probe::{ActionKind, ObservedActionReward};
+use pgrad_env::probe::{ActionKind, EndlessReward, ObservedActionReward, RightChoices};
 use pgrad_env::{BatchEnv, BoxSpace, Each, End, Space};
 use pgrad_num::{Cols, ColsMut, Record, Team};
 use pgrad_settings::apply_pair;
@@ -667,6 +667,86 @@ settings_that_are_tested! {
         assert!(max.get("learn/kl") < mean.get("learn/kl"));
         assert_ne!(t("penalty").theta(), mean.theta());
     }
+    sampling => {
+        // One iteration in a task with steps of one: every rollout is a step.
+        let run = |kind: ActionKind, pairs: &[&str]| {
+            let mut algo = build("trpo", pairs, &probe(kind), 1);
+            let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+            (algo, report)
+        };
+        let mut seen: Vec<Vec<u32>> = Vec::new();
+        for (sampling, rollouts) in [("single-path", 0), ("vine", 4), ("vine-uniform", 4), ("vine-every", 2)] {
+            let (algo, report) = run(ActionKind::Discrete, &[&format!("sampling={sampling}"), "hidden="]);
+            let vine = rollouts > 0;
+            assert_eq!(algo.steps(), (N + 125 * rollouts) as u64, "{sampling}");
+            assert_eq!(algo.steps_per_iteration(), algo.steps());
+            assert_eq!(algo.model().has_critic(), !vine);
+            assert_eq!(report.get("learn/value_loss").is_none(), vine);
+            assert_eq!(report.get("learn/explained_variance").is_none(), vine);
+            assert_eq!(report.get("learn/accepted"), Some(1.0));
+            let theta = algo.model().theta[algo.model().actor().params.clone()].iter().map(|x| x.to_bits()).collect();
+            assert!(!seen.contains(&theta), "{sampling}");
+            seen.push(theta);
+        }
+        let (algo, _) = run(ActionKind::Continuous, &["sampling=vine"]);
+        assert_eq!(algo.steps(), (N + 125 * 4) as u64);
+        // What the space or the batch does not have.
+        let refused = |spec: &pgrad_env::EnvSpec, pairs: &[&str], key: &str| {
+            let error = config("trpo", pairs).check(spec).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        };
+        let continuous = probe(ActionKind::Continuous)(1).spec().clone();
+        refused(&continuous, &["sampling=vine-every"], "sampling");
+        refused(&continuous, &["sampling=vine-uniform"], "sampling");
+        let choices = Each::new(1, || RightChoices).spec().clone();
+        refused(&choices, &["sampling=vine-every"], "sampling");
+        config("trpo", &["sampling=vine-uniform"]).check(&choices).unwrap();
+        refused(&choices, &["sampling=vine", "batch=episodes"], "batch");
+        // A task that cannot go back to a state, before anything starts.
+        let make = random_task().make();
+        for (sampling, accepted) in [("single-path", true), ("vine", false)] {
+            let config = config("trpo", &[&format!("sampling={sampling}")]);
+            let looked = config.check_env(&mut *make(1));
+            assert_eq!(looked.is_ok(), accepted);
+            let setup = Setup { make_env: &make, seed: 2, total_steps: 1, threads: 1 };
+            let built = config.build(&setup).map(|_| ());
+            assert_eq!(looked, built);
+            if let Err(e) = built {
+                let e = e.to_string();
+                assert!(e.contains("Recorder") && e.contains("Env::save") && e.contains("single-path"), "{e}");
+            }
+        }
+    }
+    vine_states => {
+        for n in [1, 7, N] {
+            let pairs = ["sampling=vine", &format!("vine_states={n}")];
+            let mut algo = build("trpo", &pairs, &probe(ActionKind::Discrete), 1);
+            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            assert_eq!(algo.steps(), (N + 4 * n) as u64);
+        }
+        let spec = probe(ActionKind::Discrete)(1).spec().clone();
+        let error = config("trpo", &["sampling=vine", "vine_states=166"]).check(&spec).unwrap_err().to_string();
+        assert!(error.contains("`vine_states` = 166") && error.contains("= 165"), "{error}");
+        config("trpo", &["vine_states=166"]).check(&spec).unwrap();
+    }
+    vine_rollouts => {
+        for k in [2, 5, 100] {
+            let pairs = ["sampling=vine", "vine_states=30", &format!("vine_rollouts={k}")];
+            let mut algo = build("trpo", &pairs, &probe(ActionKind::Continuous), 1);
+            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            assert_eq!(algo.steps(), (N + 30 * k) as u64);
+        }
+    }
+    vine_length => {
+        // A task without an end: as many steps as there may be, behind the time limit of 2 as well.
+        let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 2))) };
+        for length in [1, 9] {
+            let pairs = ["sampling=vine", "vine_states=30", &format!("vine_length={length}")];
+            let mut algo = build("trpo", &pairs, &make, 1);
+            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            assert_eq!(algo.steps(), (N + 30 * 4 * length) as u64);
+        }
+    }
     penalty_coef => {
         let step = |c: &str| {
             train("trpo", &["constraint=penalty", &format!("penalty_coef={c}")], &random_task()).get("learn/step_size")
@@ -704,6 +784,8 @@ const VARIANTS: &[(&str, &[&str])] = &[
     ("trpo", &["normalize_obs=true", "normalize_reward=true"]),
     ("trpo", &["constraint=max-kl", "minibatch_size=50", "critic_epochs=3"]),
     ("trpo", &["constraint=penalty", "fisher=empirical"]),
+    ("trpo", &["sampling=vine", "vine_states=40", "normalize_obs=true", "normalize_reward=true"]),
+    ("trpo", &["sampling=vine", "vine_rollouts=2", "fisher=empirical", "fisher_every=2"]),
     ("npg", &["batch=episodes", "n_episodes=150", "minibatch_size=64"]),
     ("trpo", &["batch=episodes", "n_episodes=12", "critic_hidden=5"]),
 ];

@@ -48,6 +48,22 @@ const NATURAL: &[&str] = &[
     "delta=0.005",
 ];
 
+/// Settings of TRPO's vine: half of the steps are the trunk's, and those of rollouts are as many.
+macro_rules! vine {
+    ($sampling:literal) => {
+        &[
+            concat!("sampling=", $sampling),
+            "n_envs=16",
+            "n_steps=4",
+            "vine_states=16",
+            "vine_length=3",
+            "hidden=16",
+            "cg_damping=0.01",
+            "delta=0.01",
+        ]
+    };
+}
+
 /// The same under a time limit: whole paths.
 const NATURAL_ENDLESS: &[&str] = &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1"];
 
@@ -220,6 +236,39 @@ static METHODS: &[Method] = &[
         no_bootstrap: &["bootstrap_time_limit=false"],
         kinds: BOTH,
         structured: true,
+    },
+    Method {
+        algo: "trpo",
+        pairs: vine!("vine"),
+        variants: &[&[]],
+        budget: 2.0,
+        // No critic, so nothing to bootstrap.
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "trpo",
+        pairs: vine!("vine-uniform"),
+        variants: &[&[]],
+        budget: 2.0,
+        endless: &[],
+        no_bootstrap: &[],
+        // Real numbers have no uniform distribution.
+        kinds: &[ActionKind::Discrete],
+        structured: true,
+    },
+    Method {
+        algo: "trpo",
+        pairs: vine!("vine-every"),
+        variants: &[&[]],
+        budget: 2.0,
+        endless: &[],
+        no_bootstrap: &[],
+        // Every alternative of one choice.
+        kinds: &[ActionKind::Discrete],
+        structured: false,
     },
     Method {
         algo: "qac",

@@ -93,7 +93,8 @@ impl<R: Real> CgScratch<R> {
 /// Solves `A x = b` from `x = 0` (Hestenes and Stiefel 1952).
 ///
 /// Iterate `k` minimises `xᵀAx/2 - bᵀx` over the first `k` powers of `A` applied to `b`, so that stopping early
-/// still gives a direction with `bᵀx > 0`. Inner products are in double precision.
+/// still gives a direction with `bᵀx > 0`. Inner products are in double precision. The size of `b` does not matter: it
+/// is brought near 1 by a power of two, which rounds nothing, so that no product underflows.
 ///
 /// # Errors
 /// [`CgError`]: a direction without positive curvature, or a number that is not finite.
@@ -110,14 +111,38 @@ pub fn solve<R: Real>(
     let n = a.dim();
     assert!(b.len() == n && x.len() == n, "the operator has {n} rows, not {} and {}", b.len(), x.len());
     assert_eq!(scratch.residual.len(), n, "the scratch is for another operator");
-    let CgScratch { residual, direction, product } = scratch;
     let finite = |value: f64, what: CgQuantity, iteration: usize| {
         if value.is_finite() { Ok(value) } else { Err(CgError::NonFinite { what, iteration }) }
     };
     x.fill(R::ZERO);
-    residual.copy_from_slice(b);
-    direction.copy_from_slice(b);
     let b_squared = finite(kernels::dot(b, b), CgQuantity::RightSide, 0)?;
+    let size = if b_squared > 0.0 { b_squared.sqrt().log2().floor().exp2() } else { 1.0 };
+    for (r, b) in scratch.residual.iter_mut().zip(b) {
+        *r = R::of(b.f64() / size);
+    }
+    let solved = from_residual(a, x, b_squared / size / size, params, scratch, finite);
+    for x in x {
+        *x = R::of(x.f64() * size);
+    }
+    solved.map_err(|e| match e {
+        CgError::NotPositiveDefinite { curvature, iteration } => {
+            CgError::NotPositiveDefinite { curvature: curvature * size * size, iteration }
+        }
+        other => other,
+    })
+}
+
+/// Solves for what the residual holds, of which `b_squared` is the squared norm.
+fn from_residual<R: Real>(
+    a: &mut impl LinOp<R>,
+    x: &mut [R],
+    b_squared: f64,
+    params: CgParams,
+    scratch: &mut CgScratch<R>,
+    finite: impl Fn(f64, CgQuantity, usize) -> Result<f64, CgError>,
+) -> Result<CgInfo, CgError> {
+    let CgScratch { residual, direction, product } = scratch;
+    direction.copy_from_slice(residual);
     let mut squared = b_squared;
     let mut iterations = 0;
     loop {
@@ -204,6 +229,34 @@ mod tests {
         let norm: f64 = b.iter().map(|b| b * b).sum();
         assert!((info.relative_residual - (residual / norm).sqrt()).abs() < 1e-12);
         assert!(b.iter().zip(&x).map(|(b, x)| b * x).sum::<f64>() > 0.0);
+    }
+
+    #[test]
+    fn the_size_of_the_right_side_does_not_matter() {
+        let n = 12;
+        let a: Vec<f32> = Oracle::random_spd(n, 1e-3, 8).data().iter().map(|x| *x as f32).collect();
+        let b: Vec<f32> = random_vector(2, n).iter().map(|x| *x as f32).collect();
+        let run = |scale: f32| {
+            let b: Vec<f32> = b.iter().map(|b| b * scale).collect();
+            let mut x = vec![0.0f32; n];
+            let params = CgParams { max_iterations: 7, tolerance: 0.0 };
+            let info = solve(&mut Dense::new(&a, n), &b, &mut x, params, &mut CgScratch::new(n)).unwrap();
+            (x, info)
+        };
+        let (x, info) = run(1.0);
+        for power in [-90, -13, 40] {
+            let scale = 2f32.powi(power);
+            // The same bits, but for the power of two.
+            assert_eq!(run(scale), (x.iter().map(|x| x * scale).collect(), info), "2^{power}");
+        }
+        // Numbers so small that hardly a bit is left of them: a product with them would be 0.
+        let mut op = FnOp::new(2, |v: &[f32], out: &mut [f32]| {
+            out.iter_mut().zip(v).for_each(|(o, v)| *o = 1e-3 * v);
+        });
+        let (b, mut x) = ([2.8e-44, -1.4e-44], [0.0; 2]);
+        let info = solve(&mut op, &b, &mut x, CgParams::default(), &mut CgScratch::new(2)).unwrap();
+        assert!(info.relative_residual < 1e-6);
+        assert!(x.iter().zip(&b).all(|(x, b): (&f32, &f32)| (x / b / 1e3 - 1.0).abs() < 1e-2), "{x:?}");
     }
 
     #[test]

@@ -344,15 +344,19 @@ impl Grower {
             VineActions::Uniform(_) => draw_uniform(dist, mask, rngs, actions, uniform, log_q),
             VineActions::Every => each_once(mask, k, actions, running),
         })?;
-        for (i, w) in group.weight.iter_mut().enumerate() {
-            let logp = row.logp[i];
-            *w = match shape.actions {
-                VineActions::Policy(_) => 1.0,
-                VineActions::Uniform(_) => (logp - log_q[i]).exp(), // π_old/q
-                VineActions::Every => if running[i] { logp.exp() } else { 0.0 },
-            };
-        }
-        for own in group.weight.chunks_exact_mut(k) {
+        for (first, own) in group.weight.chunks_exact_mut(k).enumerate().map(|(n, own)| (n * k, own)) {
+            for (i, w) in own.iter_mut().enumerate() {
+                let i = first + i;
+                *w = match shape.actions {
+                    VineActions::Policy(_) => 0.0,
+                    VineActions::Uniform(_) => row.logp[i] - log_q[i], // ln π_old/q
+                    VineActions::Every if running[i] => row.logp[i],
+                    VineActions::Every => f32::NEG_INFINITY,
+                };
+            }
+            // Where all are improbable, one is the least so.
+            let largest = own.iter().fold(f32::NEG_INFINITY, |m, w| m.max(*w));
+            own.iter_mut().for_each(|w| *w = if *w > f32::NEG_INFINITY { (*w - largest).exp() } else { 0.0 });
             let sum: f32 = own.iter().sum();
             own.iter_mut().for_each(|w| *w /= sum);
         }
