@@ -233,3 +233,30 @@ fn single_precision_agrees_with_double() {
 fn slices_of_different_length_are_refused() {
     surrogate::kl_k1(&[0.0f32; 3], &[0.0; 3], &mut [0.0; 2]);
 }
+
+#[test]
+fn several_actions_of_a_state_make_the_self_normalised_surrogate() {
+    // Three actions in each of 20 states.
+    let n = 20;
+    let draw = |seed: u64| pgrad_testkit::random_vector(seed, n);
+    let (mut top, mut bottom, mut ratio) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    let (mut slow_top, mut slow_bottom) = (vec![0.0; n], vec![0.0; n]);
+    for k in 0..3 {
+        let [new, old, q] = [draw(10 + k), draw(20 + k), draw(30 + k)];
+        let weight: Vec<f64> = draw(40 + k).iter().map(|w| w.abs()).collect();
+        surrogate::add_self_normalized(&new, &old, &weight, &q, &mut ratio, &mut top, &mut bottom);
+        for i in 0..n {
+            let share = weight[i] * new[i].exp() / old[i].exp();
+            slow_top[i] += share * q[i];
+            slow_bottom[i] += share;
+        }
+    }
+    for i in 0..n {
+        assert!((top[i] - slow_top[i]).abs() < 1e-12 && (bottom[i] - slow_bottom[i]).abs() < 1e-12);
+    }
+    // What has no weight does not count, even where its ratio has no value.
+    let before = (top.clone(), bottom.clone());
+    let (new, old, q) = (vec![1e4; n], vec![f64::NEG_INFINITY; n], vec![1.0; n]);
+    surrogate::add_self_normalized(&new, &old, &vec![0.0; n], &q, &mut ratio, &mut top, &mut bottom);
+    assert_eq!((top, bottom), before);
+}

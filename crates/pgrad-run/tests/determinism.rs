@@ -47,14 +47,10 @@ fn another_seed_gives_another_run() {
     }
 }
 
-/// Methods that are not tested here.
-const WITHOUT_A_ROW: &[&str] = &["cem", "off-pac", "q-lambda", "greedy-gq", "softmax-gq"];
-
 #[test]
-fn every_other_method_has_a_row() {
+fn every_method_has_a_row() {
     for entry in pgrad_algos::REGISTRY {
-        let row = METHODS.iter().any(|m| m.algo == entry.name);
-        assert_eq!(row, !WITHOUT_A_ROW.contains(&entry.name), "{}", entry.name);
+        assert!(METHODS.iter().any(|m| m.algo == entry.name), "{} has no row", entry.name);
     }
 }
 

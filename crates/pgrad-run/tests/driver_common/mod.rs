@@ -101,6 +101,71 @@ pub static METHODS: &[Method] = &[
         ten_steps: Some(TEN_STEPS),
     },
     Method {
+        algo: "trpo",
+        // States enough for several groups of rollouts.
+        small: &[
+            "n_envs=12",
+            "envs_per_shard=4",
+            "n_steps=8",
+            "vine_states=40",
+            "vine_length=2",
+            "hidden=8,8",
+            "checkpoint_secs=1e6",
+        ],
+        wide: &["n_envs=24", "n_steps=16", "vine_states=100"],
+        variants: &[
+            ("CartPole-v1", &["sampling=vine-every", "steps=5000"]),
+            ("CartPole-v1", &["sampling=vine-uniform", "fisher=empirical", "steps=5000"]),
+            (
+                "Pendulum-v1",
+                &["sampling=vine", "normalize_obs=true", "normalize_reward=true", "steps=6000"],
+            ),
+        ],
+        ten_steps: None,
+    },
+    Method {
+        algo: "cem",
+        small: &["population=8", "elite_fraction=0.4", "hidden=4", "checkpoint_secs=1e6"],
+        wide: &["population=12"],
+        variants: &[
+            ("CartPole-v1", &["steps=6000", "episodes_per_candidate=2"]),
+            ("Pendulum-v1", &["steps=15000", "extra_iterations=3"]),
+        ],
+        // An iteration is of whole episodes.
+        ten_steps: None,
+    },
+    Method {
+        algo: "off-pac",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[
+            ("CartPole-v1", &["alpha_w=1e-4"]),
+            ("CartPole-v1", &["behaviour=soft-target", "lambda=0.8", "step_size_schedule=linear"]),
+        ],
+        ten_steps: None,
+    },
+    Method {
+        algo: "q-lambda",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[("CartPole-v1", &["lambda=0.8", "behaviour=soft-target"])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "greedy-gq",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[("CartPole-v1", &["lambda=0.4", "alpha_w=1e-4", "step_size_schedule=linear"])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "softmax-gq",
+        small: ONLINE,
+        wide: &["n_steps=32"],
+        variants: &[("CartPole-v1", &["lambda=0.4", "alpha_w=1e-4", "behaviour=soft-target"])],
+        ten_steps: None,
+    },
+    Method {
         algo: "acktr",
         small: &["n_envs=12", "envs_per_shard=4", "n_steps=8", "hidden=8,8", "checkpoint_secs=1e6"],
         wide: &["n_envs=24", "n_steps=16"],
