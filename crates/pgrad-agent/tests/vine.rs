@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Fisher, ModelShape, ObsNormalizer, PolicyProblem, RewardNormalizer, Rollout,
-    RolloutShape, Trunk, VineActions, VineShape,
+    ActorCritic, AgentError, Critic, Fisher, ModelShape, ObsNormalizer, PolicyProblem, RewardNormalizer,
+    Rollout, RolloutShape, Trunk, VineActions, VineShape,
 };
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
 use pgrad_nn::Activation;
@@ -47,7 +47,14 @@ fn grow<E: Env + Clone + 'static>(env: &E, model: &ActorCritic, shape: VineShape
 
 fn spec(id: &str, obs: usize, action: Space, limit: Option<u32>, masks_actions: bool) -> EnvSpec {
     let observation = Space::Box(BoxSpace::unbounded(obs));
-    EnvSpec { id: id.into(), observation, action, max_episode_steps: limit, reward_threshold: None, masks_actions }
+    EnvSpec {
+        id: id.into(),
+        observation,
+        action,
+        max_episode_steps: limit,
+        reward_threshold: None,
+        masks_actions,
+    }
 }
 
 /// Three places and three ways; the last place sometimes ends it. The observation is the place, one-hot.
@@ -80,7 +87,13 @@ impl Env for Places {
     fn step(&mut self, action: Action<'_>, rng: &mut Stream, obs: &mut Obs<'_>) -> Step {
         let (reward, ends, next) = places(self.at, action.index());
         let (u, noise, over) = (rng.uniform(), rng.normal(), rng.uniform() < ends);
-        self.at = if u < next[0] { 0 } else if u < next[0] + next[1] { 1 } else { 2 };
+        self.at = if u < next[0] {
+            0
+        } else if u < next[0] + next[1] {
+            1
+        } else {
+            2
+        };
         obs.write_one_hot(self.at);
         Step { reward: reward + noise, end: if over { End::Terminated } else { End::Running } }
     }
@@ -133,9 +146,12 @@ fn q_is_the_expected_return_of_so_many_steps_whatever_the_time_limit() {
     let model = model(3, Space::Discrete { n: 3 }, &[4]);
     let team = Team::new(1).unwrap();
     let pi = policy(&model, &wide(&model.theta));
-    for (actions, length) in
-        [(VineActions::Every, 1), (VineActions::Every, 4), (VineActions::Policy(5), 4), (VineActions::Uniform(3), 7)]
-    {
+    for (actions, length) in [
+        (VineActions::Every, 1),
+        (VineActions::Every, 4),
+        (VineActions::Policy(5), 4),
+        (VineActions::Uniform(3), 7),
+    ] {
         // A limit of two steps: episodes of the trunk are cut, rollouts are not.
         let env = Places { limit: Some(2), ..Places::default() };
         let mut rollout = grow(&env, &model, vine(100, actions, length), 1);
@@ -159,7 +175,11 @@ fn q_is_the_expected_return_of_so_many_steps_whatever_the_time_limit() {
             for (a, samples) in row.iter().enumerate() {
                 let (got, error) = mean(samples);
                 let off = (got - exact[s][a]) / error;
-                assert!(samples.len() > 100 && off.abs() < 4.0, "{actions:?} {s} {a}: {got}, {}", exact[s][a]);
+                assert!(
+                    samples.len() > 100 && off.abs() < 4.0,
+                    "{actions:?} {s} {a}: {got}, {}",
+                    exact[s][a]
+                );
                 far += usize::from(((got - wrong[s][a]) / error).abs() > 6.0);
             }
         }
@@ -175,9 +195,7 @@ fn expected_gradient(model: &ActorCritic, actions: VineActions, q: &[[f64; 3]; 3
         (0..3).map(|a| finite_difference_gradient(|t| policy(model, t)[s][a].ln(), &theta)).collect();
     let tuples: Vec<(Vec<usize>, f64)> = match actions {
         VineActions::Every => vec![(vec![0, 1, 2], 1.0)],
-        VineActions::Policy(2) => {
-            (0..9).map(|i| (vec![i / 3, i % 3], pi[i / 3] * pi[i % 3])).collect()
-        }
+        VineActions::Policy(2) => (0..9).map(|i| (vec![i / 3, i % 3], pi[i / 3] * pi[i % 3])).collect(),
         VineActions::Uniform(2) => (0..9).map(|i| (vec![i / 3, i % 3], 1.0 / 9.0)).collect(),
         other => panic!("{other:?}"),
     };
@@ -295,7 +313,8 @@ fn rollouts_of_one_state_differ_by_their_first_action_alone() {
             let branches: Vec<(usize, f64, f64)> = rollout
                 .branches()
                 .map(|b| {
-                    let a = b.index_action.first().map_or_else(|| f64::from(b.real_action[0]), |i| f64::from(*i));
+                    let a =
+                        b.index_action.first().map_or_else(|| f64::from(b.real_action[0]), |i| f64::from(*i));
                     (b.state, a, f64::from(b.q))
                 })
                 .collect();
@@ -458,10 +477,8 @@ impl<'a> Slow<'a> {
             if b.weight == 0.0 {
                 continue;
             }
-            let one: Vec<Vec<f64>> = params
-                .iter()
-                .map(|p| (0..dist.n_outputs()).map(|r| p[r * n + i / k]).collect())
-                .collect();
+            let one: Vec<Vec<f64>> =
+                params.iter().map(|p| (0..dist.n_outputs()).map(|r| p[r * n + i / k]).collect()).collect();
             let logp: Vec<f64> = one
                 .iter()
                 .map(|p| {
@@ -539,12 +556,15 @@ fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
         let v32: Vec<f32> = v.iter().map(|x| *x as f32).collect();
         let mut fv = vec![0.0f32; v.len()];
         local.fisher_mul(&v32, &mut fv);
-        let kl_gradient = |t: &[f64]| {
-            finite_difference_gradient(|t| slow.kl(t).iter().sum::<f64>() / STATES as f64, t)
-        };
+        let kl_gradient =
+            |t: &[f64]| finite_difference_gradient(|t| slow.kl(t).iter().sum::<f64>() / STATES as f64, t);
         let dim = v.len();
-        let expected =
-            finite_difference_jvp(|t, out: &mut [f64]| out.copy_from_slice(&kl_gradient(t)), &slow.theta_old, &v, dim);
+        let expected = finite_difference_jvp(
+            |t, out: &mut [f64]| out.copy_from_slice(&kl_gradient(t)),
+            &slow.theta_old,
+            &v,
+            dim,
+        );
         close(&what, &wide(&fv), &expected, 5e-3);
         let mut empirical = vec![0.0f32; dim];
         problem.around(&model, Fisher::Empirical, &team).fisher_mul(&v32, &mut empirical);

@@ -3,8 +3,8 @@
 use crate::algorithm::{BuildError, Setup};
 use crate::common::{NormalizeSettings, default_shard};
 use pgrad_agent::{
-    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Rollout, RolloutShape,
-    ValueChunk,
+    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Rollout,
+    RolloutShape, ValueChunk,
 };
 use pgrad_num::cg::CgParams;
 use pgrad_num::{Record, RecordError, Team, kernels};

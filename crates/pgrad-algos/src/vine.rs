@@ -83,7 +83,8 @@ impl VineSettings {
     }
     /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole episodes.
     pub(crate) fn check(&self, batch: &BatchSettings, env: &EnvSpec) -> Result<(), BuildError> {
-        let refuse = |key, value: String, reason: String| Err(BuildError::Inconsistent { key, value, reason });
+        let refuse =
+            |key, value: String, reason: String| Err(BuildError::Inconsistent { key, value, reason });
         let Some(actions) = self.actions() else { return Ok(()) };
         let fits = match actions {
             VineActions::Policy(_) => true,

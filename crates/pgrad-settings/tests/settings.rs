@@ -645,7 +645,10 @@ fn a_struct_may_be_like_another_one_but_for_some_defaults_and_conditions() {
     assert_eq!((width.default.clone(), width.source), (Value::Float(0.5), Some("another paper")));
     assert_eq!((&width.help, &width.kind, width.when), (&before.help, &before.kind, before.when));
     let scale = other.declaration("scale").unwrap();
-    assert_eq!((scale.default.clone(), scale.when.unwrap().to_string()), (Value::Float(parts.scale), "bound = none".into()));
+    assert_eq!(
+        (scale.default.clone(), scale.when.unwrap().to_string()),
+        (Value::Float(parts.scale), "bound = none".into())
+    );
     assert_eq!(other.declarations().len(), parts.declarations().len());
     // Errors speak of the default that counts.
     let error = apply_pair("width=-1", "--set", &mut [&mut other]).unwrap_err().to_string();

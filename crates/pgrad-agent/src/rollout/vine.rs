@@ -142,7 +142,10 @@ impl Rollout {
         threads: usize,
     ) -> Self {
         let k = vine.actions.count(model.dist()).unwrap_or(0);
-        assert!(k > 0 && vine.n_states > 0 && vine.length > 0, "a vine has states, actions and steps: {vine:?}");
+        assert!(
+            k > 0 && vine.n_states > 0 && vine.length > 0,
+            "a vine has states, actions and steps: {vine:?}"
+        );
         let mut rollout = Self::new(shape, &make, model, obs_norm, reward_norm, seed, threads);
         // As many states as fill a chunk.
         let together = (CHUNK / k).max(1);
@@ -438,7 +441,8 @@ impl Shard {
         while let Some(sample) = self.keep.get(self.kept.len()).filter(|i| **i as usize / b == t) {
             let env = *sample as usize % b;
             let (id, first) = (&self.env.spec().id, self.first);
-            let state = self.env.state(env).ok_or_else(|| EnvError::NoState { id: id.clone(), env: first + env })?;
+            let state =
+                self.env.state(env).ok_or_else(|| EnvError::NoState { id: id.clone(), env: first + env })?;
             self.kept.push(state);
         }
         Ok(())

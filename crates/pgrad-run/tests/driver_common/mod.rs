@@ -116,10 +116,7 @@ pub static METHODS: &[Method] = &[
         variants: &[
             ("CartPole-v1", &["sampling=vine-every", "steps=5000"]),
             ("CartPole-v1", &["sampling=vine-uniform", "fisher=empirical", "steps=5000"]),
-            (
-                "Pendulum-v1",
-                &["sampling=vine", "normalize_obs=true", "normalize_reward=true", "steps=6000"],
-            ),
+            ("Pendulum-v1", &["sampling=vine", "normalize_obs=true", "normalize_reward=true", "steps=6000"]),
         ],
         ten_steps: None,
     },
