@@ -357,7 +357,8 @@ impl Data {
             dist.logp(params, self.taken[0].actions(n), logp);
             return surrogate::ratio(logp, &logp_old[..n], &adv[..n], ratio, value, other);
         }
-        (value.fill(0.0), other.fill(0.0));
+        value.fill(0.0);
+        other.fill(0.0);
         for taken in &self.taken {
             let Taken { adv, weight, logp_old, .. } = taken;
             dist.logp(params, taken.actions(n), logp);

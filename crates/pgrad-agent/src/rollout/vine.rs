@@ -336,7 +336,8 @@ impl Grower {
         }
         shard.env.observe()?;
         shard.env.clear_finished();
-        (row.cut.clear(), row.cut_obs.clear());
+        row.cut.clear();
+        row.cut_obs.clear();
         group.steps = 0;
         group.q.fill(0.0);
         shard.look(obs_norm, row, 0);
@@ -389,7 +390,8 @@ impl Grower {
             if !running.contains(&true) {
                 break;
             }
-            (row.cut.clear(), row.cut_obs.clear());
+            row.cut.clear();
+            row.cut_obs.clear();
         }
         Ok(())
     }
