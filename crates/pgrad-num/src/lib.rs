@@ -10,6 +10,7 @@
 //! - [`linop`], [`cg`], [`line_search`]: linear operators, conjugate gradient, backtracking;
 //! - [`cholesky`]: factors of small matrices, for block-wise inverses;
 //! - [`Team`]: a spinning team of threads for pieces of work of some 50 µs;
+//! - [`SharedVec`]: numbers that threads read and write at once, without locks;
 //! - [`Record`]: a bag of named arrays, the form in which every part saves its state.
 //!
 //! **Must never know:** any word of reinforcement learning, files, clocks.
@@ -28,6 +29,7 @@ pub mod linop;
 mod moments;
 mod real;
 mod record;
+mod shared;
 mod stream;
 mod team;
 pub mod trig;
@@ -36,6 +38,7 @@ mod view;
 pub use moments::Moments;
 pub use real::Real;
 pub use record::{Array, Record, RecordError};
+pub use shared::SharedVec;
 pub use stream::{Stream, StreamPosition};
 pub use team::Team;
 pub use view::{Cols, ColsMut, Tb, TbMut};

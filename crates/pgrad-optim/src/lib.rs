@@ -1,6 +1,7 @@
 //! Step rules: what to do with a gradient.
 //!
 //! - [`Adam`] and [`RmsProp`], and [`clip_global_norm`] before them;
+//! - [`Hogwild`]: RMSProp and momentum for parameters that threads share without locks;
 //! - [`Kfac`]: natural directions by Kronecker-factored curvature;
 //! - [`Schedule`]: how a setting changes over a run;
 //! - [`Local`], [`LocalMetric`], [`LocalTrial`]: what a step rule may ask of the problem it climbs. A rule
@@ -10,6 +11,7 @@
 
 mod adam;
 mod clip;
+mod hogwild;
 mod kfac;
 mod local;
 mod rms_prop;
@@ -17,6 +19,7 @@ mod schedule;
 
 pub use adam::{Adam, AdamParams};
 pub use clip::clip_global_norm;
+pub use hogwild::{Hogwild, HogwildRule};
 pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};
 pub use rms_prop::{RmsProp, RmsPropParams};

@@ -1,0 +1,177 @@
+//! Numbers that threads share without locks.
+
+use crate::kernels::BLOCK;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A vector of single-precision numbers that threads read and write at the same time, without locks and without
+/// undefined behaviour: atomic loads and stores in no particular order (Hogwild, Recht et al. 2011, arXiv:1106.5730).
+///
+/// A number is never torn. A vector may be: who reads while another thread writes gets some old and some new numbers,
+/// and of two threads that change the same numbers at the same time one may lose its change. Two numbers travel
+/// together in one atomic of 64 bits, for half the loads and stores: nothing wider is atomic in Rust, and compilers do
+/// not vectorise atomics.
+#[derive(Debug)]
+pub struct SharedVec {
+    pairs: Vec<AtomicU64>,
+    len: usize,
+}
+
+#[inline(always)]
+fn pack(low: f32, high: f32) -> u64 {
+    u64::from(low.to_bits()) | u64::from(high.to_bits()) << 32
+}
+
+#[inline(always)]
+fn unpack(bits: u64) -> [f32; 2] {
+    [f32::from_bits(bits as u32), f32::from_bits((bits >> 32) as u32)]
+}
+
+impl SharedVec {
+    /// The numbers that are worked on at a time by [`SharedVec::blocks`].
+    pub const BLOCK: usize = BLOCK;
+
+    /// A shared copy of `values`.
+    #[must_use]
+    pub fn new(values: &[f32]) -> Self {
+        let pair = |p: &[f32]| AtomicU64::new(pack(p[0], p.get(1).copied().unwrap_or(0.0)));
+        Self { pairs: values.chunks(2).map(pair).collect(), len: values.len() }
+    }
+    /// Number of numbers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// Copies all numbers to `to`.
+    ///
+    /// # Panics
+    /// When `to` has another length.
+    pub fn read(&self, to: &mut [f32]) {
+        assert_eq!(to.len(), self.len);
+        let (whole, rest) = to.as_chunks_mut::<2>();
+        for (to, pair) in whole.iter_mut().zip(&self.pairs) {
+            *to = unpack(pair.load(Relaxed));
+        }
+        for (to, pair) in rest.iter_mut().zip(self.pairs.last()) {
+            *to = unpack(pair.load(Relaxed))[0];
+        }
+    }
+    /// Copies all numbers from `from`.
+    ///
+    /// # Panics
+    /// When `from` has another length.
+    pub fn write(&self, from: &[f32]) {
+        assert_eq!(from.len(), self.len);
+        for (from, pair) in from.chunks(2).zip(&self.pairs) {
+            pair.store(pack(from[0], from.get(1).copied().unwrap_or(0.0)), Relaxed);
+        }
+    }
+    /// The starts of all blocks: numbers `start..start + BLOCK`, fewer in the last.
+    pub fn blocks(&self) -> impl Iterator<Item = usize> {
+        (0..self.len).step_by(BLOCK)
+    }
+    /// Reads the block that starts at `start`, with zeros behind the last number.
+    ///
+    /// # Panics
+    /// When no block starts there.
+    #[inline(always)]
+    pub fn read_block(&self, start: usize, to: &mut [f32; BLOCK]) {
+        let pairs = &self.pairs[self.block(start)];
+        let (to, _) = to.as_chunks_mut::<2>();
+        if let Ok(pairs) = <&[AtomicU64; BLOCK / 2]>::try_from(pairs) {
+            for (to, pair) in to.iter_mut().zip(pairs) {
+                *to = unpack(pair.load(Relaxed));
+            }
+        } else {
+            to.fill([0.0; 2]);
+            for (to, pair) in to.iter_mut().zip(pairs) {
+                *to = unpack(pair.load(Relaxed));
+            }
+        }
+    }
+    /// Writes the block that starts at `start`; what is behind the last number is ignored.
+    ///
+    /// # Panics
+    /// When no block starts there.
+    #[inline(always)]
+    pub fn write_block(&self, start: usize, from: &[f32; BLOCK]) {
+        let pairs = &self.pairs[self.block(start)];
+        let (from, _) = from.as_chunks::<2>();
+        for (from, pair) in from.iter().zip(pairs) {
+            pair.store(pack(from[0], from[1]), Relaxed);
+        }
+    }
+    #[inline(always)]
+    fn block(&self, start: usize) -> std::ops::Range<usize> {
+        assert!(start.is_multiple_of(BLOCK) && start < self.len, "no block starts at {start}");
+        start / 2..((start + BLOCK) / 2).min(self.pairs.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_bit_for_bit_in_one_piece_and_in_blocks() {
+        for n in [1usize, 2, 63, 64, 65, 127, 200] {
+            let values: Vec<f32> = (0..n).map(|i| (i as f32 - 3.5) * 1.7e-3).collect();
+            let shared = SharedVec::new(&values);
+            let (mut whole, mut pieces) = (vec![f32::NAN; n], Vec::new());
+            shared.read(&mut whole);
+            let mut block = [f32::NAN; BLOCK];
+            for start in shared.blocks() {
+                shared.read_block(start, &mut block);
+                pieces.extend_from_slice(&block);
+            }
+            assert_eq!((&whole, shared.len()), (&values, n));
+            assert_eq!(pieces[..n], values);
+            assert!(pieces[n..].iter().all(|x| *x == 0.0));
+
+            let other: Vec<f32> = values.iter().map(|x| -2.0 * x).collect();
+            shared.write(&other);
+            shared.read(&mut whole);
+            assert_eq!(whole, other);
+            for start in shared.blocks() {
+                shared.read_block(start, &mut block);
+                block.iter_mut().for_each(|x| *x += 1.0);
+                shared.write_block(start, &block);
+            }
+            shared.read(&mut whole);
+            assert_eq!(whole, other.iter().map(|x| x + 1.0).collect::<Vec<_>>());
+        }
+    }
+
+    /// What Miri and the thread sanitiser look at: two threads change all numbers at once.
+    #[test]
+    fn threads_may_change_the_same_numbers_at_once() {
+        const ROUNDS: usize = if cfg!(miri) { 5 } else { 2000 };
+        let shared = SharedVec::new(&vec![0.0; 150]);
+        let add = |what: f32| {
+            let mut block = [0.0; BLOCK];
+            for _ in 0..ROUNDS {
+                for start in shared.blocks() {
+                    shared.read_block(start, &mut block);
+                    block.iter_mut().for_each(|x| *x += what);
+                    shared.write_block(start, &block);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| add(1.0));
+            scope.spawn(|| add(4096.0));
+        });
+        let mut found = vec![f32::NAN; 150];
+        shared.read(&mut found);
+        // Changes may be lost, but no number is ever anything but a sum of such changes.
+        for x in found {
+            let (high, low) = ((x / 4096.0).floor(), x % 4096.0);
+            assert!((0.0..=ROUNDS as f32).contains(&high) && (0.0..=ROUNDS as f32).contains(&low), "{x}");
+            assert!(high + low >= 1.0, "some change of the last round stays");
+        }
+    }
+}
