@@ -149,6 +149,36 @@ pub enum AgentError {
         /// Its value.
         value: f32,
     },
+    /// One of several actor-learners could not go on; the others were stopped.
+    #[error("actor-learner {worker}: {cause}")]
+    Worker {
+        /// Which, from 0: its environment has the same number.
+        worker: usize,
+        /// Why.
+        cause: Box<AgentError>,
+    },
+    /// An actor-learner panicked.
+    #[error("environment {env}, episode {episode}, step {step}: it panicked: {message}")]
+    Panic {
+        /// Environment that it acts in.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode.
+        step: u32,
+        /// What the panic said.
+        message: String,
+    },
+    /// A recorded run cannot be followed any further.
+    #[error("the recording cannot be followed: at turn {turn} of {turns}, {reason}")]
+    Replay {
+        /// Turn that is next, from 0.
+        turn: usize,
+        /// Turns of the recording.
+        turns: usize,
+        /// Why.
+        reason: &'static str,
+    },
 }
 
 impl AgentError {
@@ -156,6 +186,20 @@ impl AgentError {
     /// stay broken.
     #[must_use]
     pub fn is_divergence(&self) -> bool {
-        !matches!(self, Self::Env(_) | Self::Endless { .. } | Self::Batch { .. })
+        match self {
+            Self::Worker { cause, .. } => cause.is_divergence(),
+            Self::Env(_) | Self::Endless { .. } | Self::Batch { .. } | Self::Panic { .. } | Self::Replay { .. } => {
+                false
+            }
+            _ => true,
+        }
+    }
+    /// Whether somebody's code panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        match self {
+            Self::Worker { cause, .. } => cause.is_panic(),
+            other => matches!(other, Self::Panic { .. }),
+        }
     }
 }

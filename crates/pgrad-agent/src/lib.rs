@@ -6,6 +6,7 @@
 //!   [`bootstrap`] is the one place that turns endings into bootstrap values;
 //! - [`Stepper`], [`Traces`], [`PointGradients`]: one step of `N` environments at a time, and what methods need
 //!   that learn at every step;
+//! - [`Segment`], [`SegmentPasses`], [`Turns`]: what actor-learners on threads of their own need;
 //! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns;
 //! - [`Minibatches`]: which samples make a minibatch;
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
@@ -21,6 +22,7 @@ mod candidates;
 mod curvature;
 mod error;
 mod fisher;
+mod hogwild;
 mod learner;
 mod local;
 mod minibatch;
@@ -35,6 +37,7 @@ pub use candidates::Candidates;
 pub use curvature::Curvature;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;
+pub use hogwild::{Segment, SegmentOutputs, SegmentPasses, Turns};
 pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
 pub use local::{Fisher, LocalPolicy, PolicyProblem};
 pub use minibatch::Minibatches;

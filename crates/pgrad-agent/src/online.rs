@@ -94,6 +94,8 @@ impl Choice {
 /// `N` environments that are stepped together, one step at a time.
 pub struct Stepper {
     env: VecEnv,
+    /// Number of the first environment in the run.
+    first: usize,
     rngs: Vec<Stream>,
     tape: Tape<f32>,
     /// What was chosen in the present states, if `chosen`.
@@ -134,14 +136,30 @@ impl Stepper {
         seed: u64,
         episodes: usize,
     ) -> Self {
+        Self::numbered(0, n_envs, make, model, seed, episodes)
+    }
+    /// As [`Stepper::new`], for the environments `first..first + n_envs` of a run: their streams and their names in
+    /// errors.
+    ///
+    /// # Panics
+    /// As [`Stepper::new`].
+    pub fn numbered(
+        first: usize,
+        n_envs: usize,
+        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        model: &ActorCritic,
+        seed: u64,
+        episodes: usize,
+    ) -> Self {
         assert!(n_envs > 0, "there is at least one environment");
-        let mut env = VecEnv::new(make(n_envs), seed, 0);
+        let mut env = VecEnv::new(make(n_envs), seed, first);
         env.reserve_episodes(episodes);
         let spec = env.spec();
         let choice = || Choice::new(spec, n_envs);
         let (present, taken) = (choice(), choice());
         Self {
-            rngs: (0..n_envs).map(|b| Stream::new(seed, STREAM_ACTION, b as u32)).collect(),
+            first,
+            rngs: (0..n_envs).map(|b| Stream::new(seed, STREAM_ACTION, (first + b) as u32)).collect(),
             tape: model.actor().net.tape(n_envs),
             chosen: false,
             next_obs: taken.obs.clone(),
@@ -166,6 +184,14 @@ impl Stepper {
     #[must_use]
     pub fn n_envs(&self) -> usize {
         self.env.len()
+    }
+    /// Episode of environment `b`, from 0, and the step that it is at.
+    ///
+    /// # Panics
+    /// When `b` is not below [`Stepper::n_envs`].
+    #[must_use]
+    pub fn position(&self, b: usize) -> (u64, u32) {
+        self.env.position(b)
     }
     /// Starts a first episode everywhere.
     ///
@@ -219,12 +245,19 @@ impl Stepper {
 
     /// Draws actions from the raw outputs, and remembers what they were drawn from.
     fn draw(&mut self, dist: &ActionDist) -> Result<(), AgentError> {
-        let Self { env, rngs, present, outputs, masks, mask_scratch, index, real, .. } = self;
-        let n = env.len();
+        let Self { env, first, rngs, present, outputs, masks, mask_scratch, index, real, .. } = self;
+        let (n, first) = (env.len(), *first);
         if let Some(i) = kernels::first_non_finite(outputs) {
             let (episode, step) = env.position(i % n);
             let (index, value) = (i / n, outputs[i]);
-            return Err(AgentError::Output { network: "policy", env: i % n, episode, step, index, value });
+            return Err(AgentError::Output {
+                network: "policy",
+                env: first + i % n,
+                episode,
+                step,
+                index,
+                value,
+            });
         }
         let mask_rows = masks.len() / n;
         if mask_rows > 0 {
@@ -243,7 +276,8 @@ impl Stepper {
         dist.logp(params, actions.as_actions(), &mut present.logp);
         if let Some(i) = kernels::first_non_finite(real) {
             let (episode, step) = env.position(i % n);
-            return Err(AgentError::Action { env: i % n, episode, step, index: i / n, value: real[i] });
+            let env = first + i % n;
+            return Err(AgentError::Action { env, episode, step, index: i / n, value: real[i] });
         }
         transpose(index, &mut present.index, n);
         transpose(real, &mut present.real, n);
@@ -310,7 +344,7 @@ impl Stepper {
         let taken = &self.taken;
         let masked = !taken.masks.is_empty();
         Transition {
-            env: b,
+            env: self.first + b,
             episode,
             step,
             obs: column(&taken.obs, b, n),

@@ -1,0 +1,510 @@
+//! What actor-learners on threads of their own need: the steps that one takes between two looks at the shared
+//! parameters, what networks make of them, and whose turn it is.
+
+use crate::rollout::{action_rows, mask_rows};
+use crate::{ActorCritic, AgentError, Transition};
+use pgrad_env::{End, EnvSpec};
+use pgrad_nn::Tape;
+use pgrad_num::{Cols, ColsMut};
+use pgrad_rl::dist::Actions;
+use std::sync::{Mutex, PoisonError};
+
+/// The steps `t_start..t` that an actor-learner takes with one copy of the parameters: up to `t_max`, fewer where an
+/// episode ends.
+#[derive(Debug)]
+pub struct Segment {
+    t_max: usize,
+    len: usize,
+    obs: Field<f32>,
+    /// `s_{i+1}`: the final observation where the episode ended.
+    next_obs: Field<f32>,
+    index: Field<u32>,
+    real: Field<f32>,
+    masks: Field<bool>,
+    reward: Vec<f32>,
+    end: End,
+    /// Environment, episode and step of the first step.
+    place: (usize, u64, u32),
+}
+
+/// One kind of numbers: gathered as rows, worked on as columns.
+#[derive(Debug)]
+struct Field<T> {
+    dim: usize,
+    rows: Vec<T>,
+    columns: Vec<T>,
+}
+
+impl<T: Copy> Field<T> {
+    fn new(dim: usize, t_max: usize, zero: T) -> Self {
+        Self { dim, rows: vec![zero; dim * t_max], columns: vec![zero; dim * t_max] }
+    }
+    fn row(&self, i: usize) -> &[T] {
+        &self.rows[i * self.dim..(i + 1) * self.dim]
+    }
+    fn set(&mut self, i: usize, row: &[T]) {
+        self.rows[i * self.dim..(i + 1) * self.dim].copy_from_slice(row);
+    }
+    fn transpose(&mut self, n: usize) {
+        for d in 0..self.dim {
+            for (i, to) in self.columns[d * n..(d + 1) * n].iter_mut().enumerate() {
+                *to = self.rows[i * self.dim + d];
+            }
+        }
+    }
+    fn cols(&self, n: usize) -> Cols<'_, T> {
+        Cols::new(&self.columns[..self.dim * n], self.dim, n)
+    }
+}
+
+impl Segment {
+    /// An empty segment of up to `t_max` steps.
+    #[must_use]
+    pub fn new(spec: &EnvSpec, t_max: usize) -> Self {
+        let (index_rows, real_rows) = action_rows(spec);
+        let dim = spec.observation.obs_dim();
+        Self {
+            t_max,
+            len: 0,
+            obs: Field::new(dim, t_max, 0.0),
+            next_obs: Field::new(dim, t_max, 0.0),
+            index: Field::new(index_rows, t_max, 0),
+            real: Field::new(real_rows, t_max, 0.0),
+            masks: Field::new(mask_rows(spec), t_max, true),
+            reward: vec![0.0; t_max],
+            end: End::Running,
+            place: (0, 0, 0),
+        }
+    }
+    /// Forgets all steps.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.end = End::Running;
+    }
+    /// Adds a step.
+    ///
+    /// # Panics
+    /// When the segment is over.
+    pub fn push(&mut self, t: &Transition<'_>) {
+        assert!(!self.is_over(), "a segment ends with its episode, or after t_max steps");
+        let i = self.len;
+        if i == 0 {
+            self.place = (t.env, t.episode, t.step);
+        }
+        self.obs.set(i, t.obs.data());
+        self.next_obs.set(i, t.next_obs.data());
+        match t.action {
+            Actions::Index(a) => self.index.set(i, a.data()),
+            Actions::Real(a) => self.real.set(i, a.data()),
+        }
+        if let Some(mask) = t.mask {
+            self.masks.set(i, mask.data());
+        }
+        self.reward[i] = t.reward;
+        self.end = t.end;
+        self.len = i + 1;
+        if self.is_over() {
+            self.obs.transpose(self.len);
+            self.next_obs.transpose(self.len);
+            self.index.transpose(self.len);
+            self.real.transpose(self.len);
+            self.masks.transpose(self.len);
+        }
+    }
+    /// Whether it has all its steps: `t − t_start = t_max`, or the episode ended. Views of batches are for segments
+    /// that are over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.len == self.t_max || self.end != End::Running
+    }
+    /// Number of steps, `t − t_start`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+    /// Whether there are no steps.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+    /// How the last step ended.
+    #[must_use]
+    pub fn end(&self) -> End {
+        self.end
+    }
+    /// `s_i`, `[obs_dim x len]`.
+    #[must_use]
+    pub fn obs(&self) -> Cols<'_, f32> {
+        self.obs.cols(self.len)
+    }
+    /// `s_{i+1}`, `[obs_dim x len]`: the last one is the final observation where the episode ended.
+    #[must_use]
+    pub fn next_obs(&self) -> Cols<'_, f32> {
+        self.next_obs.cols(self.len)
+    }
+    /// `s_t`, what followed the last step, `[obs_dim x 1]`.
+    ///
+    /// # Panics
+    /// When there are no steps.
+    #[must_use]
+    pub fn last_obs(&self) -> Cols<'_, f32> {
+        Cols::new(self.next_obs.row(self.len - 1), self.next_obs.dim, 1)
+    }
+    /// `a_i`, `[action_rows x len]`.
+    #[must_use]
+    pub fn actions(&self) -> Actions<'_, f32> {
+        if self.index.dim > 0 {
+            Actions::Index(self.index.cols(self.len))
+        } else {
+            Actions::Real(self.real.cols(self.len))
+        }
+    }
+    /// `a_i` of a discrete space.
+    ///
+    /// # Panics
+    /// With real actions.
+    #[must_use]
+    pub fn action(&self, i: usize) -> usize {
+        self.index.row(i)[0] as usize
+    }
+    /// Which alternatives were allowed in `s_i`; `None` without masks.
+    #[must_use]
+    pub fn mask(&self) -> Option<Cols<'_, bool>> {
+        (self.masks.dim > 0).then(|| self.masks.cols(self.len))
+    }
+    /// `r_i`.
+    #[must_use]
+    pub fn reward(&self, i: usize) -> f32 {
+        self.reward[i]
+    }
+    /// `value`, which belongs to step `i` and which the error calls `what`.
+    ///
+    /// # Errors
+    /// When it is not finite.
+    pub fn finite(&self, what: &'static str, i: usize, value: f32) -> Result<f32, AgentError> {
+        if value.is_finite() {
+            return Ok(value);
+        }
+        let (env, episode, first) = self.place;
+        Err(AgentError::Step { what, env, episode, step: first + i as u32, value })
+    }
+}
+
+/// Networks at work on the steps of a segment.
+#[derive(Debug)]
+pub struct SegmentPasses {
+    actor: Tape<f32>,
+    critic: Option<Tape<f32>>,
+    /// For values that nothing flows back through.
+    aside: Tape<f32>,
+    d_out: Vec<f32>,
+    v: Vec<f32>,
+    logp: Vec<f32>,
+    entropy: Vec<f32>,
+}
+
+/// What policy and critic say of the steps of a segment.
+#[derive(Debug)]
+pub struct SegmentOutputs<'a> {
+    /// `V(s_i)`.
+    pub v: &'a [f32],
+    /// `log π(a_i|s_i)`.
+    pub logp: &'a [f32],
+    /// `H(π(·|s_i))`.
+    pub entropy: &'a [f32],
+}
+
+impl SegmentPasses {
+    /// For segments of up to `t_max` steps.
+    #[must_use]
+    pub fn new(model: &ActorCritic, t_max: usize) -> Self {
+        let critic = model.is_separate().then(|| model.critic().net.tape(t_max));
+        let aside = if model.has_critic() { model.critic() } else { model.actor() };
+        Self {
+            actor: model.actor().net.tape(t_max),
+            critic,
+            aside: aside.net.tape(t_max),
+            d_out: vec![0.0; model.actor().net.n_outputs() * t_max],
+            v: vec![0.0; t_max],
+            logp: vec![0.0; t_max],
+            entropy: vec![0.0; t_max],
+        }
+    }
+    /// `V(s)` of one observation, `[obs_dim x 1]`.
+    pub fn value(&mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> f32 {
+        model.values(obs, &mut self.aside)[0]
+    }
+    /// Policy and critic over all steps.
+    pub fn forward(&mut self, model: &ActorCritic, s: &Segment) -> SegmentOutputs<'_> {
+        let n = s.len();
+        let dist = model.dist();
+        // With a shared trunk the value is row 0 of the outputs, and the policy's rows follow.
+        let (out, v) = if let Some(tape) = &mut self.critic {
+            let v = &model.values(s.obs(), tape)[..n];
+            (model.policy_outputs(s.obs(), &mut self.actor), v)
+        } else {
+            let theta = &model.theta[model.actor().params.clone()];
+            let all = model.actor().net.forward(theta, s.obs(), &mut self.actor).into_data();
+            let (v, out) = all.split_at_mut(n);
+            (ColsMut::new(out, dist.n_outputs(), n), &*v)
+        };
+        self.v[..n].copy_from_slice(v);
+        let mut params = out;
+        dist.prepare(params.reborrow(), s.mask());
+        dist.logp(params.as_cols(), s.actions(), &mut self.logp[..n]);
+        dist.entropy(params.as_cols(), &mut self.entropy[..n]);
+        SegmentOutputs { v: &self.v[..n], logp: &self.logp[..n], entropy: &self.entropy[..n] }
+    }
+    /// Adds `Σ_i d_logp_i ∇ log π(a_i|s_i) + d_entropy_i ∇H_i + d_v_i ∇V(s_i)` of the last
+    /// [`SegmentPasses::forward`] to `d_theta`.
+    ///
+    /// # Panics
+    /// When a length does not fit.
+    pub fn backward(
+        &mut self,
+        model: &ActorCritic,
+        s: &Segment,
+        d_logp: &[f32],
+        d_entropy: &[f32],
+        d_v: &[f32],
+        d_theta: &mut [f32],
+    ) {
+        let (n, dist) = (s.len(), model.dist());
+        let rows = model.policy_rows();
+        let policy = rows.start * n..rows.end * n;
+        let d_out = &mut self.d_out[..rows.end * n];
+        d_out.fill(0.0);
+        let params = Cols::new(&self.actor.outputs()[policy.clone()], rows.len(), n);
+        let d_policy = ColsMut::new(&mut d_out[policy], rows.len(), n);
+        dist.logp_entropy_vjp(params, s.actions(), d_logp, d_entropy, d_policy);
+        if let Some(tape) = &mut self.critic {
+            let (net, range) = (&model.critic().net, model.critic().params.clone());
+            let d_v = Cols::new(d_v, 1, n);
+            net.vjp(&model.theta[range.clone()], s.obs(), tape, d_v, &mut d_theta[range], None);
+        } else {
+            d_out[..n].copy_from_slice(d_v);
+        }
+        let (net, range) = (&model.actor().net, model.actor().params.clone());
+        let d_out = Cols::new(d_out, rows.end, n);
+        net.vjp(&model.theta[range.clone()], s.obs(), &mut self.actor, d_out, &mut d_theta[range], None);
+    }
+    /// `Q(s_i, a)` of all steps and actions, `[n_actions x len]`, of a model whose policy's outputs are action
+    /// values.
+    pub fn q(&mut self, model: &ActorCritic, s: &Segment) -> Cols<'_, f32> {
+        let out = model.policy_outputs(s.obs(), &mut self.actor);
+        let (rows, cols) = (out.rows(), out.cols());
+        Cols::new(out.into_data(), rows, cols)
+    }
+    /// `Q(s, a)` of all actions in `obs`, `[n_actions x cols]`, with the parameters `theta` in place of the model's;
+    /// nothing flows back.
+    ///
+    /// # Panics
+    /// When there are more columns than a segment has steps.
+    pub fn q_aside(&mut self, model: &ActorCritic, theta: &[f32], obs: Cols<'_, f32>) -> Cols<'_, f32> {
+        let out = model.actor().net.forward(theta, obs, &mut self.aside);
+        let (rows, cols) = (out.rows(), out.cols());
+        Cols::new(out.into_data(), rows, cols)
+    }
+    /// Adds `Σ_i d_q_i ∇Q(s_i, a_i)` of the last [`SegmentPasses::q`] to `d_theta`.
+    ///
+    /// # Panics
+    /// When a length does not fit.
+    pub fn q_backward(&mut self, model: &ActorCritic, s: &Segment, d_q: &[f32], d_theta: &mut [f32]) {
+        let (n, rows) = (s.len(), model.dist().n_outputs());
+        let d_out = &mut self.d_out[..rows * n];
+        d_out.fill(0.0);
+        for (i, d) in d_q[..n].iter().enumerate() {
+            d_out[s.action(i) * n + i] = *d;
+        }
+        let d_out = Cols::new(d_out, rows, n);
+        model.actor().net.vjp(&model.theta, s.obs(), &mut self.actor, d_out, d_theta, None);
+    }
+}
+
+/// Whose turn it is: the order in which actor-learners copy the shared parameters and change them.
+///
+/// Without anything, everyone takes a turn when he likes, at the same time as others, without locks. A recording lets
+/// one in at a time and writes down who it was; a replay lets everyone in just as it was recorded, so that the same
+/// numbers come out bit for bit.
+#[derive(Debug)]
+pub struct Turns(Mode);
+
+#[derive(Debug)]
+enum Mode {
+    Free,
+    Record(Mutex<Vec<u8>>),
+    Replay(Mutex<Replay>),
+}
+
+#[derive(Debug)]
+struct Replay {
+    turns: Vec<u8>,
+    next: usize,
+    /// Who has no more turns in this iteration.
+    done: Vec<bool>,
+}
+
+impl Turns {
+    /// Everyone takes a turn when he likes.
+    #[must_use]
+    pub fn free() -> Self {
+        Self(Mode::Free)
+    }
+    /// One at a time, written down.
+    #[must_use]
+    pub fn record() -> Self {
+        Self(Mode::Record(Mutex::default()))
+    }
+    /// As written down in `turns`: the numbers of `workers` actor-learners.
+    #[must_use]
+    pub fn replay(turns: Vec<u8>, workers: usize) -> Self {
+        Self(Mode::Replay(Mutex::new(Replay { turns, next: 0, done: vec![false; workers] })))
+    }
+    /// The turns so far, when they are written down.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            Mode::Record(turns) => Some(turns.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            _ => None,
+        }
+    }
+    /// The number of turns so far of a recording or a replay.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        match &self.0 {
+            Mode::Free => 0,
+            Mode::Record(turns) => turns.lock().unwrap_or_else(PoisonError::into_inner).len() as u64,
+            Mode::Replay(replay) => replay.lock().unwrap_or_else(PoisonError::into_inner).next as u64,
+        }
+    }
+    /// Goes on after the turns `recorded` (of a recording), or after the first `taken` (of a replay).
+    pub fn set(&mut self, recorded: &[u8], taken: u64) {
+        match &mut self.0 {
+            Mode::Free => {}
+            Mode::Record(turns) => {
+                *turns.get_mut().unwrap_or_else(PoisonError::into_inner) = recorded.to_vec();
+            }
+            Mode::Replay(replay) => {
+                let replay = replay.get_mut().unwrap_or_else(PoisonError::into_inner);
+                replay.next = usize::try_from(taken).unwrap_or(usize::MAX).min(replay.turns.len());
+            }
+        }
+    }
+    /// An iteration begins: everyone may have turns again.
+    pub fn begin(&mut self) {
+        if let Mode::Replay(replay) = &mut self.0 {
+            replay.get_mut().unwrap_or_else(PoisonError::into_inner).done.fill(false);
+        }
+    }
+    /// Runs `act` in the next turn of `worker`; `None` when `over` says that there is none.
+    ///
+    /// # Errors
+    /// When a replay has no turn left for it: the recording ends, or the run is another one.
+    pub fn take<T>(
+        &self,
+        worker: usize,
+        over: impl Fn() -> bool,
+        act: impl FnOnce() -> T,
+    ) -> Result<Option<T>, AgentError> {
+        match &self.0 {
+            Mode::Free => Ok((!over()).then(act)),
+            Mode::Record(turns) => {
+                let mut turns = turns.lock().unwrap_or_else(PoisonError::into_inner);
+                if over() {
+                    return Ok(None);
+                }
+                turns.push(worker as u8);
+                Ok(Some(act()))
+            }
+            Mode::Replay(replay) => loop {
+                let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
+                if over() {
+                    replay.done[worker] = true;
+                    return Ok(None);
+                }
+                let (turn, turns) = (replay.next, replay.turns.len());
+                let stop = |reason| Err(AgentError::Replay { turn, turns, reason });
+                let Some(next) = replay.turns.get(turn).map(|w| usize::from(*w)) else {
+                    return stop("it ends, but the run goes on: give it as many steps as were recorded");
+                };
+                if next == worker {
+                    let done = act();
+                    replay.next += 1;
+                    return Ok(Some(done));
+                }
+                if replay.done.get(next).is_none_or(|done| *done) {
+                    return stop("the run does something else than was recorded: is the environment the same?");
+                }
+                drop(replay);
+                std::thread::yield_now();
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    /// Three threads that take `ROUNDS` turns each and write down in which order.
+    fn run(turns: &Turns) -> Vec<Result<(), AgentError>> {
+        const ROUNDS: usize = 30;
+        let log = Mutex::new(Vec::new());
+        let count = AtomicUsize::new(0);
+        let one = |worker: usize| {
+            for _ in 0..ROUNDS {
+                let act = || {
+                    count.fetch_add(1, SeqCst);
+                    log.lock().unwrap().push(worker as u8);
+                };
+                turns.take(worker, || false, act)?;
+            }
+            turns.take(worker, || true, || panic!("it is over")).map(|none| assert!(none.is_none()))
+        };
+        let outcomes = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|w| scope.spawn(move || one(w))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        if let Some(recorded) = turns.recorded() {
+            assert_eq!(recorded, *log.lock().unwrap());
+            assert_eq!(recorded.len(), 3 * ROUNDS);
+        }
+        outcomes
+    }
+
+    #[test]
+    fn a_replay_follows_the_recording() {
+        let turns = Turns::record();
+        assert!(run(&turns).iter().all(Result::is_ok));
+        let recorded = turns.recorded().unwrap();
+        let replay = Turns::replay(recorded.clone(), 3);
+        assert!(run(&replay).iter().all(Result::is_ok));
+        assert_eq!((replay.taken(), replay.recorded()), (90, None));
+        // Another order is kept, too: it is the recording's, not the scheduler's.
+        let sorted: Vec<u8> = (0..90).map(|i| 2 - i / 30).collect();
+        let mut replay = Turns::replay(sorted, 3);
+        replay.begin();
+        assert!(run(&replay).iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_an_error_and_no_deadlock() {
+        let short = run(&Turns::replay(vec![0, 1, 2], 3));
+        assert!(short.iter().all(|r| matches!(r, Err(AgentError::Replay { turn: 3, turns: 3, .. }))), "{short:?}");
+        let mut stranger = vec![0; 30];
+        stranger.extend([1; 30]);
+        stranger.extend([7; 30]);
+        let outcomes = run(&Turns::replay(stranger, 3));
+        assert!(outcomes[0].is_ok() && outcomes[1].is_ok(), "{outcomes:?}");
+        assert!(matches!(outcomes[2], Err(AgentError::Replay { turn: 60, .. })), "{outcomes:?}");
+    }
+
+    #[test]
+    fn a_recording_goes_on_where_it_was() {
+        let mut turns = Turns::record();
+        turns.set(&[2, 0, 1], 3);
+        turns.take(1, || false, || ()).unwrap();
+        assert_eq!((turns.recorded().unwrap(), turns.taken()), (vec![2, 0, 1, 1], 4));
+    }
+}
