@@ -188,9 +188,11 @@ impl AgentError {
     pub fn is_divergence(&self) -> bool {
         match self {
             Self::Worker { cause, .. } => cause.is_divergence(),
-            Self::Env(_) | Self::Endless { .. } | Self::Batch { .. } | Self::Panic { .. } | Self::Replay { .. } => {
-                false
-            }
+            Self::Env(_)
+            | Self::Endless { .. }
+            | Self::Batch { .. }
+            | Self::Panic { .. }
+            | Self::Replay { .. } => false,
             _ => true,
         }
     }

@@ -1,6 +1,7 @@
 //! What actor-learners on threads of their own need: the steps that one takes between two looks at the shared
 //! parameters, what networks make of them, and whose turn it is.
 
+use crate::bootstrap::after_step;
 use crate::rollout::{action_rows, mask_rows};
 use crate::{ActorCritic, AgentError, Transition};
 use pgrad_env::{End, EnvSpec};
@@ -176,6 +177,13 @@ impl Segment {
     #[must_use]
     pub fn reward(&self, i: usize) -> f32 {
         self.reward[i]
+    }
+    /// The value of what follows step `i`, of which `value` is the value of `s_{i+1}`: 0 after a terminal state.
+    /// `bootstrap_truncated` as in [`resolve`](crate::bootstrap::resolve).
+    #[must_use]
+    pub fn after(&self, i: usize, value: f32, bootstrap_truncated: bool) -> f32 {
+        let end = if i + 1 == self.len { self.end } else { End::Running };
+        after_step(end, value, bootstrap_truncated)
     }
     /// `value`, which belongs to step `i` and which the error calls `what`.
     ///
@@ -378,22 +386,22 @@ impl Turns {
         }
     }
     /// Goes on after the turns `recorded` (of a recording), or after the first `taken` (of a replay).
-    pub fn set(&mut self, recorded: &[u8], taken: u64) {
-        match &mut self.0 {
+    pub fn set(&self, recorded: &[u8], taken: u64) {
+        match &self.0 {
             Mode::Free => {}
             Mode::Record(turns) => {
-                *turns.get_mut().unwrap_or_else(PoisonError::into_inner) = recorded.to_vec();
+                *turns.lock().unwrap_or_else(PoisonError::into_inner) = recorded.to_vec();
             }
             Mode::Replay(replay) => {
-                let replay = replay.get_mut().unwrap_or_else(PoisonError::into_inner);
+                let mut replay = replay.lock().unwrap_or_else(PoisonError::into_inner);
                 replay.next = usize::try_from(taken).unwrap_or(usize::MAX).min(replay.turns.len());
             }
         }
     }
     /// An iteration begins: everyone may have turns again.
-    pub fn begin(&mut self) {
-        if let Mode::Replay(replay) = &mut self.0 {
-            replay.get_mut().unwrap_or_else(PoisonError::into_inner).done.fill(false);
+    pub fn begin(&self) {
+        if let Mode::Replay(replay) = &self.0 {
+            replay.lock().unwrap_or_else(PoisonError::into_inner).done.fill(false);
         }
     }
     /// Runs `act` in the next turn of `worker`; `None` when `over` says that there is none.
@@ -433,7 +441,9 @@ impl Turns {
                     return Ok(Some(done));
                 }
                 if replay.done.get(next).is_none_or(|done| *done) {
-                    return stop("the run does something else than was recorded: is the environment the same?");
+                    return stop(
+                        "the run does something else than was recorded: is the environment the same?",
+                    );
                 }
                 drop(replay);
                 std::thread::yield_now();
@@ -483,7 +493,7 @@ mod tests {
         assert_eq!((replay.taken(), replay.recorded()), (90, None));
         // Another order is kept, too: it is the recording's, not the scheduler's.
         let sorted: Vec<u8> = (0..90).map(|i| 2 - i / 30).collect();
-        let mut replay = Turns::replay(sorted, 3);
+        let replay = Turns::replay(sorted, 3);
         replay.begin();
         assert!(run(&replay).iter().all(Result::is_ok));
     }
@@ -491,7 +501,10 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_an_error_and_no_deadlock() {
         let short = run(&Turns::replay(vec![0, 1, 2], 3));
-        assert!(short.iter().all(|r| matches!(r, Err(AgentError::Replay { turn: 3, turns: 3, .. }))), "{short:?}");
+        assert!(
+            short.iter().all(|r| matches!(r, Err(AgentError::Replay { turn: 3, turns: 3, .. }))),
+            "{short:?}"
+        );
         let mut stranger = vec![0; 30];
         stranger.extend([1; 30]);
         stranger.extend([7; 30]);
@@ -502,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_recording_goes_on_where_it_was() {
-        let mut turns = Turns::record();
+        let turns = Turns::record();
         turns.set(&[2, 0, 1], 3);
         turns.take(1, || false, || ()).unwrap();
         assert_eq!((turns.recorded().unwrap(), turns.taken()), (vec![2, 0, 1, 1], 4));

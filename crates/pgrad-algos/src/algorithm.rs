@@ -15,7 +15,7 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// Environment steps of the whole run: what schedules refer to.
     pub total_steps: u64,
-    /// Threads of the team that will run it.
+    /// Threads of the team that will run it: see [`AlgoConfig::threads`].
     pub threads: usize,
 }
 
@@ -63,6 +63,11 @@ pub trait AlgoConfig: Debug + Send + Sync {
     }
     /// Takes the bytes of [`AlgoConfig::file`].
     fn take_file(&mut self, _bytes: &[u8]) {}
+    /// Threads of the team that runs it, where `asked` were asked for. An asynchronous method has as many as it has
+    /// actor-learners: they are part of what it does.
+    fn threads(&self, asked: usize) -> usize {
+        asked
+    }
     /// Checks that the settings fit together and to the environment.
     ///
     /// # Errors
@@ -139,6 +144,14 @@ pub trait Algorithm: Send {
     /// # Errors
     /// When the record does not fit.
     fn load(&mut self, from: &Record) -> Result<bool, RecordError>;
+    /// Whether the same settings give the same bits again.
+    fn is_reproducible(&self) -> bool {
+        true
+    }
+    /// A file that lets another run follow this one, bit for bit, where that takes more than the settings.
+    fn recording(&self) -> Option<Vec<u8>> {
+        None
+    }
     /// A copy of the present policy, for batches of up to `batch` observations.
     fn policy(&self, batch: usize) -> Policy {
         Policy::new(&self.spec().id, self.model().clone(), self.obs_norm().cloned(), batch)

@@ -6,8 +6,13 @@
 //! **Must never know:** concrete environments, files, clocks.
 
 pub mod a2c;
+pub mod a3c;
 pub mod acktr;
 mod algorithm;
+pub mod async_nstep_q;
+pub mod async_q;
+pub mod async_sarsa;
+mod asynchronous;
 pub mod cem;
 mod common;
 pub mod greedy_gq;
@@ -27,8 +32,13 @@ pub mod trpo;
 mod vine;
 
 pub use a2c::{A2c, A2cConfig, A2cRollout, A2cSettings};
+pub use a3c::{A3c, A3cConfig, A3cSettings};
 pub use acktr::{Acktr, AcktrConfig, AcktrRollout, AcktrSettings};
 pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+pub use async_nstep_q::{AsyncNstepQ, AsyncNstepQConfig};
+pub use async_q::{AsyncQ, AsyncQConfig};
+pub use async_sarsa::{AsyncSarsa, AsyncSarsaConfig};
+pub use asynchronous::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDraw, QNetworkSettings};
 pub use cem::{Cem, CemConfig, CemSettings};
 pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, Schedule, Trunk,
@@ -66,7 +76,11 @@ pub struct AlgoEntry {
 /// All algorithms.
 pub static REGISTRY: &[AlgoEntry] = &[
     a2c::ENTRY,
+    a3c::ENTRY,
     acktr::ENTRY,
+    async_nstep_q::ENTRY,
+    async_q::ENTRY,
+    async_sarsa::ENTRY,
     cem::ENTRY,
     greedy_gq::ENTRY,
     nac::ENTRY,

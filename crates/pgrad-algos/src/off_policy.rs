@@ -216,7 +216,7 @@ impl Behaviour {
 }
 
 /// `ln b` with `b = (1 − ε) π + ε / n`, for a batch.
-fn soften(
+pub(crate) fn soften(
     outputs: Cols<'_, f32>,
     epsilon: f32,
     target: Target,

@@ -57,29 +57,34 @@ impl Hogwild {
         match (self.rule, &self.shared) {
             (HogwildRule::Momentum { momentum }, _) => simd!(|| {
                 let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
-                each_block(theta, gradient, |start, x, d| {
-                    let m = &mut own[start..start + d.len()];
+                let mut x = [0.0; BLOCK];
+                for start in theta.blocks() {
+                    theta.read_block(start, &mut x);
+                    let (m, d) = (block(own, start), block_of(gradient, start));
                     for ((x, m), d) in x.iter_mut().zip(m).zip(d) {
                         *m = keep.mul_add(*m, take * d);
                         *x -= alpha * *m;
                     }
-                });
+                    theta.write_block(start, &x);
+                }
             }),
             (HogwildRule::RmsProp(p), None) => simd!(|| {
-                let p = Rates::of(p, alpha);
-                each_block(theta, gradient, |start, x, d| {
-                    let g = &mut own[start..start + d.len()];
-                    p.step(x, g, d);
-                });
+                let (p, mut x) = (Rates::of(p, alpha), [0.0; BLOCK]);
+                for start in theta.blocks() {
+                    theta.read_block(start, &mut x);
+                    p.step(&mut x, block(own, start), block_of(gradient, start));
+                    theta.write_block(start, &x);
+                }
             }),
             (HogwildRule::RmsProp(p) | HogwildRule::SharedRmsProp(p), Some(shared)) => simd!(|| {
-                let p = Rates::of(p, alpha);
-                each_block(theta, gradient, |start, x, d| {
-                    let mut g = [0.0; BLOCK];
+                let (p, mut x, mut g) = (Rates::of(p, alpha), [0.0; BLOCK], [0.0; BLOCK]);
+                for start in theta.blocks() {
+                    theta.read_block(start, &mut x);
                     shared.read_block(start, &mut g);
-                    p.step(x, &mut g[..d.len()], d);
+                    p.step(&mut x, &mut g, block_of(gradient, start));
+                    theta.write_block(start, &x);
                     shared.write_block(start, &g);
-                });
+                }
             }),
             (HogwildRule::SharedRmsProp(_), None) => unreachable!("made together in `new`"),
         }
@@ -99,7 +104,7 @@ impl Hogwild {
     ///
     /// # Errors
     /// When an entry is missing, has another size, or cannot be.
-    pub fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+    pub fn load(&self, from: &Record) -> Result<(), RecordError> {
         if let Some(shared) = &self.shared {
             shared.write(check_mean_square(from.f32s("g", self.n)?, "g")?);
         }
@@ -130,19 +135,16 @@ fn check_mean_square<'a>(g: &'a [f32], name: &str) -> Result<&'a [f32], RecordEr
     Err(RecordError::Value { name: name.into(), reason })
 }
 
-/// Lets `change` change every block of `theta`, with the part of `gradient` that belongs to it.
+/// What belongs to the block that starts at `start`: the last one may be shorter.
 #[inline(always)]
-fn each_block(
-    theta: &SharedVec,
-    gradient: &[f32],
-    mut change: impl FnMut(usize, &mut [f32; BLOCK], &[f32]),
-) {
-    let mut x = [0.0; BLOCK];
-    for (start, d) in theta.blocks().zip(gradient.chunks(BLOCK)) {
-        theta.read_block(start, &mut x);
-        change(start, &mut x, d);
-        theta.write_block(start, &x);
-    }
+fn block_of(x: &[f32], start: usize) -> &[f32] {
+    &x[start..x.len().min(start + BLOCK)]
+}
+
+#[inline(always)]
+fn block(x: &mut [f32], start: usize) -> &mut [f32] {
+    let end = x.len().min(start + BLOCK);
+    &mut x[start..end]
 }
 
 /// RMSProp's constants and the step size.
@@ -161,10 +163,22 @@ impl Rates {
     }
     #[inline(always)]
     fn step(self, x: &mut [f32; BLOCK], g: &mut [f32], d: &[f32]) {
-        for ((x, g), d) in x.iter_mut().zip(g).zip(d) {
-            *g = self.keep.mul_add(*g, self.take * d * d);
-            *x -= self.alpha * d / (*g + self.epsilon).sqrt();
+        // A whole block is straight vector code.
+        if let (Ok(g), Ok(d)) = (<&mut [f32; BLOCK]>::try_from(&mut *g), <&[f32; BLOCK]>::try_from(d)) {
+            for i in 0..BLOCK {
+                (x[i], g[i]) = self.one(x[i], g[i], d[i]);
+            }
+            return;
         }
+        for ((x, g), d) in x.iter_mut().zip(g).zip(d) {
+            (*x, *g) = self.one(*x, *g, *d);
+        }
+    }
+    /// `θ_i` and `g_i` after a step.
+    #[inline(always)]
+    fn one(self, x: f32, g: f32, d: f32) -> (f32, f32) {
+        let g = self.keep.mul_add(g, self.take * d * d);
+        (x - self.alpha * d / (g + self.epsilon).sqrt(), g)
     }
 }
 
@@ -176,7 +190,9 @@ mod tests {
     const RMSPROP: RmsPropParams = RmsPropParams { decay: 0.9, epsilon: 1e-2 };
 
     fn gradient(k: usize, thread: usize) -> Vec<f32> {
-        (0..N).map(|i| ((i * 7 + k * 3 + thread * 11) as f32 * 0.37).sin() * (i as f32 + 1.0) * 0.02).collect()
+        (0..N)
+            .map(|i| ((i * 7 + k * 3 + thread * 11) as f32 * 0.37).sin() * (i as f32 + 1.0) * 0.02)
+            .collect()
     }
 
     /// Two threads that take turns, and the same from the equations in double precision.
@@ -246,7 +262,7 @@ mod tests {
             for k in 0..7 {
                 a.step(&theta, &mut own, &gradient(k, 0), 0.01);
             }
-            let mut b = Hogwild::new(N, rule);
+            let b = Hogwild::new(N, rule);
             b.load(&a.save()).unwrap();
             let mut record = Record::new();
             record.put("own", own.clone());

@@ -105,8 +105,8 @@ pub fn bench_train(
     let mut config = config.clone();
     // Schedules must not run out, however fast the machine is.
     config.run.steps = 1_000_000_000_000;
-    let team = Team::new(threads)?;
-    let mut algo = config.build(threads)?;
+    let team = Team::new(config.threads(threads))?;
+    let mut algo = config.build(team.threads())?;
     let times = Arc::new(Mutex::new(Times::default()));
     let (observed, watch) = (Arc::clone(&times), Arc::clone(clock));
     algo.observe_phases(Box::new(move |phase| {

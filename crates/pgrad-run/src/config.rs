@@ -289,6 +289,11 @@ impl RunConfig {
         settings.check(&env.spec().clone())?;
         Ok(settings.check_env(&mut *env)?)
     }
+    /// Threads of the team that runs it, where `asked` were asked for: see [`AlgoConfig::threads`].
+    #[must_use]
+    pub fn threads(&self, asked: usize) -> usize {
+        self.settings.threads(asked.max(1))
+    }
     /// Builds the algorithm with its environments, not yet started.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ impl RunError {
             Self::Checkpoint(e) => e.exit_code(),
             Self::Metrics(e) => e.exit_code(),
             Self::State { .. } => 65,
-            Self::Agent { cause, .. } if cause.is_divergence() => 70,
+            Self::Agent { cause, .. } if cause.is_divergence() || cause.is_panic() => 70,
             Self::Agent { .. } => 65,
             Self::Policy(_) => 70,
             Self::Storage(_) | Self::Threads(_) => 74,
@@ -367,7 +367,7 @@ impl<'a> Run<'a> {
         sinks: Vec<Box<dyn MetricsSink>>,
         options: Options<'a>,
     ) -> Result<Self, RunError> {
-        let team = Team::new(options.threads.max(1)).map_err(RunError::Threads)?;
+        let team = Team::new(config.threads(options.threads)).map_err(RunError::Threads)?;
         let algo = config.build(team.threads())?;
         let now = options.clock.now();
         Ok(Self {

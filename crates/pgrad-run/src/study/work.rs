@@ -104,8 +104,8 @@ struct Shared<'a> {
 fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunStop> {
     let total = job.config.run.steps;
     let began = shared.clock.now();
-    let team = Team::new(1).map_err(RunStop::Team)?;
-    let mut algo = job.config.build(1)?;
+    let team = Team::new(job.config.threads(1)).map_err(RunStop::Team)?;
+    let mut algo = job.config.build(team.threads())?;
     let at = |steps| move |cause| RunStop::Agent { cause, steps };
     algo.start().map_err(at(0))?;
     let (mut recent, mut curve) = (Recent::default(), Vec::new());
