@@ -9,7 +9,7 @@
 //!
 //! then update the shared parameters with `dθ` and `dθ_v`, asynchronously.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings, async_algorithm};
 use crate::common::{ModelSettings, TrunkSettings};
 use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer};

@@ -104,6 +104,17 @@ pub enum Phase {
     Done,
 }
 
+/// Whether a run can be had again, bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reproducible {
+    /// The same settings give the same bits.
+    Yes,
+    /// With its recording: [`Algorithm::recording`].
+    ByRecording,
+    /// Not: threads raced, and nobody wrote down who came first.
+    No,
+}
+
 /// Is told when a phase begins. The runner reads its clock there; algorithms have none.
 pub type PhaseObserver = Box<dyn FnMut(Phase) + Send>;
 
@@ -145,8 +156,8 @@ pub trait Algorithm: Send {
     /// When the record does not fit.
     fn load(&mut self, from: &Record) -> Result<bool, RecordError>;
     /// Whether the same settings give the same bits again.
-    fn is_reproducible(&self) -> bool {
-        true
+    fn reproducible(&self) -> Reproducible {
+        Reproducible::Yes
     }
     /// A file that lets another run follow this one, bit for bit, where that takes more than the settings.
     fn recording(&self) -> Option<Vec<u8>> {

@@ -10,7 +10,7 @@
 //! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
 //! `I_target` steps of all threads.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{
     ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
     largest,

@@ -9,7 +9,7 @@
 //! then updates the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
 //! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{
     ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
     largest,

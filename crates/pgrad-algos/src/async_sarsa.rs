@@ -10,7 +10,7 @@
 //! network `θ⁻` becomes a copy of `θ` every `I_target` steps of all threads. Where a time limit cut the episode nobody
 //! takes an `a′`: the mean over what ε-greedy might have taken stands for it.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{
     ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
 };

@@ -9,7 +9,7 @@
 //! All threads stop at the ends of their segments after a number of steps of all together: that is an iteration, and
 //! what is seen between two of them is a consistent state.
 
-use crate::algorithm::{BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::algorithm::{BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
 use crate::common::{Activation, ModelSettings, Schedule, load_finite};
 use crate::off_policy::{Target as Policy, alternative, check_masks, greedy, soften};
 use pgrad_agent::{ActorCritic, AgentError, Critic, Segment, SegmentPasses, Stepper, Trunk, Turns, tensors};
@@ -693,6 +693,7 @@ impl ActorLearners {
             .with("learn/grad_norm", s.grad_norm / updates)
             .with("learn/learning_rate", self.shared.alpha(self.steps()))
             .with("learn/updates", updates)
+            .with("learn/reproducible", f64::from(self.reproducible() != Reproducible::No))
             .with("learn/staleness_mean", s.stale as f64 / updates)
             .with("learn/staleness_max", s.stale_max as f64);
         let bins = STALENESS.iter().zip(s.stale_bins);
@@ -718,9 +719,13 @@ impl ActorLearners {
         let scale = f64::from_bits(self.shared.step_scale.load(Relaxed)) * factor;
         self.shared.step_scale.store(scale.to_bits(), Relaxed);
     }
-    /// Whether the same command gives the same bits.
-    pub(crate) fn is_reproducible(&self) -> bool {
-        self.settings.workers == 1 || self.settings.file().is_some()
+    /// Whether the same settings give the same bits.
+    pub(crate) fn reproducible(&self) -> Reproducible {
+        match (self.settings.workers, self.settings.file(), self.settings.record) {
+            (1, ..) | (_, Some(_), _) => Reproducible::Yes,
+            (_, None, true) => Reproducible::ByRecording,
+            (_, None, false) => Reproducible::No,
+        }
     }
     /// The file that lets another run follow this one.
     pub(crate) fn recording(&self) -> Option<Vec<u8>> {
@@ -821,8 +826,8 @@ macro_rules! async_algorithm {
         fn scale_step_size(&mut self, factor: f64) {
             self.run.scale_step_size(factor);
         }
-        fn is_reproducible(&self) -> bool {
-            self.run.is_reproducible()
+        fn reproducible(&self) -> Reproducible {
+            self.run.reproducible()
         }
         fn recording(&self) -> Option<Vec<u8>> {
             self.run.recording()

@@ -34,7 +34,7 @@ mod vine;
 pub use a2c::{A2c, A2cConfig, A2cRollout, A2cSettings};
 pub use a3c::{A3c, A3cConfig, A3cSettings};
 pub use acktr::{Acktr, AcktrConfig, AcktrRollout, AcktrSettings};
-pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
 pub use async_nstep_q::{AsyncNstepQ, AsyncNstepQConfig};
 pub use async_q::{AsyncQ, AsyncQConfig};
 pub use async_sarsa::{AsyncSarsa, AsyncSarsaConfig};

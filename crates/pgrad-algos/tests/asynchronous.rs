@@ -9,7 +9,7 @@ use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{ActorCritic, AgentError, tensors};
 use pgrad_algos::{
     A3cConfig, AlgoConfig, Algorithm, AsyncNstepQConfig, AsyncOptimizer, AsyncQConfig, AsyncSarsaConfig,
-    AsyncSettings, AsyncValueSettings, BuildError, Report, Schedule, Setup,
+    AsyncSettings, AsyncValueSettings, BuildError, Report, Reproducible, Schedule, Setup,
 };
 use pgrad_env::probe::MaskedAction;
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
@@ -393,12 +393,12 @@ fn a_recorded_run_is_followed_bit_for_bit() {
         let all = |more: &'static str| [pairs, &["workers=4", "steps_per_iteration=150", more]].concat();
         let mut recorded = build(&config::<C>(&all("record=true")), &task);
         (0..4).for_each(|_| _ = recorded.iterate(&team).unwrap());
-        assert!(!recorded.is_reproducible());
+        assert_eq!(recorded.reproducible(), Reproducible::ByRecording);
         let bytes = recorded.recording().unwrap();
         let mut c = config::<C>(&all("replay=somewhere"));
         c.take_file(&bytes);
         let mut again = build(&c, &task);
-        assert!(again.is_reproducible() && again.recording().is_none());
+        assert_eq!((again.reproducible(), again.recording()), (Reproducible::Yes, None));
         let report = (0..4).map(|_| again.iterate(&team).unwrap()).last().unwrap();
         assert!(report.get("learn/updates").unwrap() > 30.0);
         let (mut a, mut b) = (recorded.save(), again.save());
@@ -453,15 +453,17 @@ fn one_actor_learner_is_reproducible_and_a_recording_changes_nothing() {
         let mut algo = build(&c, &discrete());
         let team = Team::new(1).unwrap();
         while algo.steps() < 120 {
-            algo.iterate(&team).unwrap();
+            assert_eq!(algo.iterate(&team).unwrap().get("learn/reproducible"), Some(1.0));
         }
-        assert!(algo.is_reproducible());
+        assert_eq!(algo.reproducible(), Reproducible::Yes);
         algo.model().theta.clone()
     };
     assert_eq!(after(&[]), after(&[]));
     assert_eq!(after(&[]), after(&["record=true"]));
     let two = config::<A3cConfig>(&["workers=2"]);
-    assert!(!build(&two, &discrete()).is_reproducible());
+    let mut algo = build(&two, &discrete());
+    assert_eq!(algo.reproducible(), Reproducible::No);
+    assert_eq!(algo.iterate(&Team::new(2).unwrap()).unwrap().get("learn/reproducible"), Some(0.0));
 }
 
 #[test]

@@ -68,7 +68,19 @@ macro_rules! vine {
 const NATURAL_ENDLESS: &[&str] = &["n_steps=40", "n_envs=4", "minibatch_size=40", "lambda=1"];
 
 /// Methods that ask for the best action in the next state, whose mask they cannot know.
-const WITHOUT_MASKS: &[&str] = &["q-lambda", "greedy-gq", "softmax-gq"];
+const WITHOUT_MASKS: &[&str] =
+    &["q-lambda", "greedy-gq", "softmax-gq", "async-q", "async-sarsa", "async-nstep-q"];
+
+/// Settings of asynchronous methods that learn action values.
+const ASYNC_VALUES: &[&str] = &[
+    "workers=1",
+    "steps_per_iteration=512",
+    "hidden=16",
+    "learning_rate=0.005",
+    "rmsprop_decay=0.9",
+    "epsilon_steps=2000",
+    "target_steps=100",
+];
 
 static METHODS: &[Method] = &[
     Method {
@@ -328,6 +340,55 @@ static METHODS: &[Method] = &[
         kinds: BOTH,
         structured: true,
     },
+    Method {
+        algo: "a3c",
+        pairs: &[
+            "workers=1",
+            "steps_per_iteration=512",
+            "n_steps=8",
+            "hidden=16",
+            "learning_rate=0.005",
+            "rmsprop_decay=0.9",
+            "entropy_coef=0.001",
+        ],
+        // With two actor-learners as they happen to race.
+        variants: &[&["trunk=separate"], &["trunk=shared"], &["workers=2"]],
+        budget: 3.0,
+        endless: &["n_steps=40"],
+        no_bootstrap: &["bootstrap_time_limit=false"],
+        kinds: BOTH,
+        structured: true,
+    },
+    Method {
+        algo: "async-q",
+        pairs: ASYNC_VALUES,
+        variants: &[&[], &["workers=2"]],
+        budget: 1.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "async-sarsa",
+        pairs: ASYNC_VALUES,
+        variants: &[&[], &["workers=2"]],
+        budget: 1.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
+    Method {
+        algo: "async-nstep-q",
+        pairs: ASYNC_VALUES,
+        variants: &[&[], &["workers=2"]],
+        budget: 1.0,
+        endless: &[],
+        no_bootstrap: &[],
+        kinds: &[ActionKind::Discrete],
+        structured: false,
+    },
 ];
 
 /// Steps of the first budget: `iterations` of 128.
@@ -345,8 +406,9 @@ fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&st
     }
     let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
     let total_steps = (steps as f64 * m.budget) as u64;
-    let setup = Setup { make_env: &make, seed: 1, total_steps, threads: 1 };
-    let team = Team::new(1).unwrap();
+    let threads = config.threads(1);
+    let setup = Setup { make_env: &make, seed: 1, total_steps, threads };
+    let team = Team::new(threads).unwrap();
     let mut algo = config.build(&setup).unwrap();
     algo.start().unwrap();
     while algo.steps() < total_steps {

@@ -95,7 +95,8 @@ impl SettingArgs {
 /// How many threads work. No setting: it changes nothing but the time.
 #[derive(Debug, Args)]
 pub(crate) struct Threads {
-    /// Worker threads. The result is the same for every number. Default: one for each core.
+    /// Worker threads. The result is the same for every number. Default: one for each core. Asynchronous methods
+    /// have one for each actor-learner instead (`workers`).
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::run_dir::{RunDir, RunDirError, RunLabel};
 use crate::storage::{FsStorage, Storage, StorageError, write_atomic};
 use crate::tensors::{self, TensorsError};
 use pgrad_agent::{AgentError, PolicyError};
-use pgrad_algos::{Algorithm, Report};
+use pgrad_algos::{Algorithm, Report, Reproducible};
 use pgrad_num::{Record, RecordError, Team};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -155,6 +155,8 @@ pub struct Summary {
     pub seed: u64,
     /// Whether it was stopped before its end; it can be resumed then.
     pub stopped: bool,
+    /// Whether the same bits can be had again.
+    pub reproducible: Reproducible,
     /// Whether the task counts as solved at some mean return, and at which.
     pub reward_threshold: Option<f64>,
     /// Where it stands.
@@ -427,6 +429,7 @@ impl<'a> Run<'a> {
             env: self.config.env_id().to_owned(),
             seed: self.config.run.seed,
             stopped,
+            reproducible: self.algo.reproducible(),
             reward_threshold: self.algo.spec().reward_threshold,
             progress: self.progress(),
         })
@@ -574,6 +577,9 @@ impl<'a> Run<'a> {
         let policy = self.algo.policy(1).to_bytes()?;
         self.store.save(step, &[(STATE, &state)], &self.config.digest())?;
         write_atomic(&*self.options.storage, &self.dir.policy(), &policy)?;
+        if let Some(recording) = self.algo.recording() {
+            write_atomic(&*self.options.storage, &self.dir.turns(), &recording)?;
+        }
         self.saved_at = self.options.clock.now();
         self.saved_step = Some(step);
         Ok(())

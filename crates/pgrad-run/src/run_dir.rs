@@ -7,6 +7,7 @@
 //!     events.out.tfevents.* the same for TensorBoard
 //!     checkpoints/step-N/   what `resume` continues from
 //!     policy.safetensors    the trained policy
+//!     turns.safetensors     the order of asynchronous actor-learners, when it is recorded
 //!     run.lock              taken by the process that writes
 //! ```
 //!
@@ -29,6 +30,8 @@ pub const METRICS: &str = "metrics.jsonl";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The trained policy.
 pub const POLICY: &str = "policy.safetensors";
+/// The order of asynchronous actor-learners.
+pub const TURNS: &str = "turns.safetensors";
 /// Taken by the process that writes.
 pub const LOCK: &str = "run.lock";
 
@@ -189,6 +192,11 @@ impl RunDir {
     #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.root.join(CHECKPOINTS)
+    }
+    /// `turns.safetensors`.
+    #[must_use]
+    pub fn turns(&self) -> PathBuf {
+        self.root.join(TURNS)
     }
     /// `policy.safetensors`.
     #[must_use]

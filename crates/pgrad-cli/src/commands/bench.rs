@@ -37,7 +37,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     } else {
         let b = bench_train(&config, threads, duration, &clock).map_err(failure)?;
         let task = format!("{} on {}", config.algo(), config.env_id());
-        (train_text(&b, &task, threads, style), train_json(&b))
+        (train_text(&b, &task, config.threads(threads), style), train_json(&b))
     };
     if args.json {
         terminal::out(&format!("{json}\n"))?;

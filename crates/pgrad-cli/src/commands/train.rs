@@ -6,9 +6,10 @@ use crate::commands::signals::stop_on_signals;
 use crate::failure::{self, Code, Result};
 use crate::progress::{LiveLine, training_text};
 use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, duration, grouped, quoted};
+use pgrad_algos::Reproducible;
 use pgrad_run::clock::{Clock, SystemClock};
 use pgrad_run::driver::{self, Event, Options, RunError, Summary};
-use pgrad_run::run_dir::{RUNS, RunLabel};
+use pgrad_run::run_dir::{RUNS, RunLabel, TURNS};
 use serde_json::json;
 use std::cell::Cell;
 use std::path::Path;
@@ -79,6 +80,7 @@ fn to_json(s: &Summary) -> serde_json::Value {
         "steps_per_second": s.progress.steps_per_second,
         "train_return_mean_100": s.progress.return_mean_100,
         "stopped": s.stopped,
+        "reproducible": s.reproducible != Reproducible::No,
     })
 }
 
@@ -120,6 +122,17 @@ fn closing(s: &Summary, worked: bool, style: Style) -> String {
         }
         None => out.push_str("  return     unknown: no episode of training has ended yet"),
     }
+    match s.reproducible {
+        Reproducible::Yes => {}
+        Reproducible::ByRecording => out.push_str(&format!(
+            "\n  again      the same bits with --set record=false --set replay={}",
+            quoted(&s.run_dir.join(TURNS))
+        )),
+        Reproducible::No => out.push_str(&style.paint(
+            YELLOW,
+            "\n  again      not reproducible: threads raced (record=true writes down who came first)",
+        )),
+    }
     out.push_str(&format!("\n  run folder {run}\n\nNext:\n"));
     if s.stopped {
         out.push_str(&format!("  pgrad resume {run}   goes on where it stopped\n"));
@@ -156,6 +169,7 @@ mod tests {
             env: "E".into(),
             seed: 3,
             stopped,
+            reproducible: Reproducible::Yes,
             reward_threshold: Some(475.0),
             progress,
         }
@@ -179,6 +193,15 @@ mod tests {
         assert!(
             text.contains("below the task's threshold of 475") && text.contains("pgrad resume 'my runs/1'")
         );
+        assert!(!text.contains("again"));
+        let with = |reproducible| {
+            let s = Summary { reproducible, ..summary(None, false) };
+            (closing(&s, true, plain), to_json(&s)["reproducible"].as_bool())
+        };
+        let (text, json) = with(Reproducible::No);
+        assert!(text.contains("not reproducible: threads raced") && json == Some(false), "{text}");
+        let (text, json) = with(Reproducible::ByRecording);
+        assert!(text.contains("replay='my runs/1/turns.safetensors'") && json == Some(true), "{text}");
         assert!(closing(&summary(None, false), false, plain).contains("in 2.0 s; nothing was left to do"));
         assert!(closing(&summary(None, false), true, plain).contains("no episode of training has ended"));
     }
@@ -191,6 +214,7 @@ mod tests {
         let promised = [
             "algo",
             "env",
+            "reproducible",
             "run_dir",
             "seconds",
             "seed",

@@ -43,6 +43,18 @@ const NATURAL: &[&str] =
 /// The same for the methods that learn at every step.
 const ONLINE: &[&str] = &["n_envs=6", "n_steps=16", "hidden=8", "checkpoint_secs=1e6"];
 
+/// The same for asynchronous methods: with one actor-learner they are reproducible.
+const ASYNC: &[&str] = &["workers=1", "steps_per_iteration=90", "hidden=8", "checkpoint_secs=1e6"];
+
+const ASYNC_VALUES: &[&str] = &[
+    "workers=1",
+    "steps_per_iteration=90",
+    "hidden=8",
+    "checkpoint_secs=1e6",
+    "target_steps=130",
+    "epsilon_steps=500",
+];
+
 /// Six shards, and minibatches of three chunks (two and a half, really).
 const WIDE: &[&str] = &["n_envs=24", "n_steps=16", "minibatch_size=160"];
 
@@ -212,6 +224,38 @@ pub static METHODS: &[Method] = &[
         small: ONLINE,
         wide: &["n_steps=32"],
         variants: &[("CartPole-v1", &[])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "a3c",
+        small: ASYNC,
+        wide: &[],
+        variants: &[
+            ("CartPole-v1", &["trunk=shared"]),
+            ("CartPole-v1", &["optimizer=rmsprop", "record=true"]),
+            ("Pendulum-v1", &["optimizer=momentum", "learning_rate=1e-5"]),
+        ],
+        ten_steps: None,
+    },
+    Method {
+        algo: "async-q",
+        small: ASYNC_VALUES,
+        wide: &[],
+        variants: &[("CartPole-v1", &[]), ("Acrobot-v1", &["optimizer=momentum", "learning_rate=1e-5"])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "async-sarsa",
+        small: ASYNC_VALUES,
+        wide: &[],
+        variants: &[("CartPole-v1", &["optimizer=rmsprop"])],
+        ten_steps: None,
+    },
+    Method {
+        algo: "async-nstep-q",
+        small: ASYNC_VALUES,
+        wide: &[],
+        variants: &[("CartPole-v1", &["epsilon_draw=once"])],
         ten_steps: None,
     },
 ];
