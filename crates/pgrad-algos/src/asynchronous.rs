@@ -420,7 +420,7 @@ impl ActorLearner {
         let Self { number, shared, d_theta, own, segment, sums, copied_at, .. } = self;
         let norm = clip_global_norm(d_theta, self.max_grad_norm);
         // A mean square has room for squares of numbers up to this.
-        if !(norm.min(self.max_grad_norm) < f64::from(f32::MAX).sqrt()) {
+        if !norm.is_finite() || norm.min(self.max_grad_norm) >= f64::from(f32::MAX).sqrt() {
             let worse = |a: usize, b: usize| if d_theta[b].abs() > d_theta[a].abs() { b } else { a };
             let worst = || (1..d_theta.len()).fold(0, worse);
             let index = kernels::first_non_finite(d_theta).unwrap_or_else(worst);
