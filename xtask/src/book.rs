@@ -71,13 +71,21 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let mut all = logged(&read("crates/pgrad-run/src/driver.rs")?, "row.push(\"");
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
+    // What asynchronous methods log besides their own is in one place.
+    let asynchronous = logged(&read("crates/pgrad-algos/src/asynchronous.rs")?, ".with(\"");
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
         let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };
         let Some(name) = between(entry, "name: \"", "\"") else { continue };
         let path = format!("book/src/algorithms/{name}.md");
         match read(&path) {
-            Ok(page) => found.extend(unexplained(&path, &page, &logged(&source, ".with(\""))),
+            Ok(page) => {
+                let mut names = logged(&source, ".with(\"");
+                if source.contains("use crate::asynchronous::") {
+                    names.extend(asynchronous.iter().cloned());
+                }
+                found.extend(unexplained(&path, &page, &names));
+            }
             Err(_) => found.push(format!("the algorithm `{name}` has no page {path}")),
         }
     }

@@ -94,7 +94,13 @@ impl Algorithm for A3c {
             }
             Ok(())
         })?;
-        Ok(run.policy_report(c.entropy_coef))
+        let mean = run.means();
+        let report = Report::default()
+            .with("learn/policy_loss", -mean.objective - c.entropy_coef * mean.entropy)
+            .with("learn/value_loss", mean.squared_error)
+            .with("learn/entropy", mean.entropy)
+            .with("learn/value", mean.value);
+        Ok(run.report(report))
     }
 
     async_algorithm!();

@@ -96,7 +96,13 @@ impl Algorithm for AsyncSarsa {
             }
             Ok(())
         })?;
-        Ok(run.value_report())
+        let mean = run.means();
+        let report = Report::default()
+            .with("learn/td_error", mean.error)
+            .with("learn/td_error_rms", mean.squared_error.sqrt())
+            .with("learn/value", mean.value)
+            .with("learn/epsilon", mean.epsilon);
+        Ok(run.report(report))
     }
 
     async_algorithm!();

@@ -25,15 +25,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 const STREAM_EPSILON: u32 = 6;
 /// Episodes of one actor-learner in an iteration that there is room for without asking for memory.
 const EPISODES: usize = 1 << 16;
-/// The bins of the histogram of staleness: 0, 1, 2, 3, 4 to 7, 8 and more.
-const STALENESS: [&str; 6] = [
-    "learn/staleness_0",
-    "learn/staleness_1",
-    "learn/staleness_2",
-    "learn/staleness_3",
-    "learn/staleness_4_to_7",
-    "learn/staleness_8_up",
-];
+/// Bins of the histogram of staleness: 0, 1, 2, 3, 4 to 7, 8 and more.
+const BINS: usize = 6;
 
 choice! {
     /// How a gradient changes the shared parameters.
@@ -462,13 +455,15 @@ pub(crate) struct Sums {
     grad_norm: f64,
     stale: u64,
     stale_max: u64,
-    stale_bins: [u64; STALENESS.len()],
-    epsilon: f64,
-    error: f64,
-    squared_error: f64,
-    value: f64,
-    objective: f64,
-    entropy: f64,
+    stale_bins: [u64; BINS],
+    pub(crate) epsilon: f64,
+    /// Error of the value: what it should be minus what it is.
+    pub(crate) error: f64,
+    pub(crate) squared_error: f64,
+    pub(crate) value: f64,
+    /// Of the policy, to be climbed.
+    pub(crate) objective: f64,
+    pub(crate) entropy: f64,
 }
 
 impl Sums {
@@ -665,39 +660,32 @@ impl ActorLearners {
         self.learners.iter().for_each(|w| sums.merge(&w.sums));
         sums
     }
-    /// What is reported of the last iteration of a policy and its critic.
-    pub(crate) fn policy_report(&self, entropy_coef: f64) -> Report {
-        let s = self.sums();
-        let n = s.steps as f64;
-        let report = Report::default()
-            .with("learn/policy_loss", -(s.objective + entropy_coef * s.entropy) / n)
-            .with("learn/value_loss", s.squared_error / n)
-            .with("learn/entropy", s.entropy / n)
-            .with("learn/value", s.value / n);
-        self.report(&s, report)
+    /// Means over the steps of the last iteration.
+    pub(crate) fn means(&self) -> Sums {
+        let mut means = self.sums();
+        let n = means.steps as f64;
+        let Sums { epsilon, error, squared_error, value, objective, entropy, .. } = &mut means;
+        [epsilon, error, squared_error, value, objective, entropy].into_iter().for_each(|x| *x /= n);
+        means
     }
-    /// What is reported of the last iteration of action values.
-    pub(crate) fn value_report(&self) -> Report {
+    /// Adds what all asynchronous methods report of the last iteration.
+    pub(crate) fn report(&self, report: Report) -> Report {
         let s = self.sums();
-        let n = s.steps as f64;
-        let report = Report::default()
-            .with("learn/td_error", s.error / n)
-            .with("learn/td_error_rms", (s.squared_error / n).sqrt())
-            .with("learn/value", s.value / n)
-            .with("learn/epsilon", s.epsilon / n);
-        self.report(&s, report)
-    }
-    fn report(&self, s: &Sums, report: Report) -> Report {
         let updates = s.updates as f64;
-        let report = report
+        let stale = |bin: usize| s.stale_bins[bin] as f64 / updates;
+        report
             .with("learn/grad_norm", s.grad_norm / updates)
             .with("learn/learning_rate", self.shared.alpha(self.steps()))
             .with("learn/updates", updates)
             .with("learn/reproducible", f64::from(self.reproducible() != Reproducible::No))
             .with("learn/staleness_mean", s.stale as f64 / updates)
-            .with("learn/staleness_max", s.stale_max as f64);
-        let bins = STALENESS.iter().zip(s.stale_bins);
-        bins.fold(report, |report, (name, n)| report.with(name, n as f64 / updates))
+            .with("learn/staleness_max", s.stale_max as f64)
+            .with("learn/staleness_0", stale(0))
+            .with("learn/staleness_1", stale(1))
+            .with("learn/staleness_2", stale(2))
+            .with("learn/staleness_3", stale(3))
+            .with("learn/staleness_4_to_7", stale(4))
+            .with("learn/staleness_8_up", stale(5))
     }
 
     pub(crate) fn start(&mut self) -> Result<(), AgentError> {
