@@ -2,7 +2,7 @@
 
 use crate::{ActorCritic, AgentError};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Team, kernels};
 use pgrad_rl::dist::ActionsMut;
 
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Candidates {
 /// The environments of one candidate.
 struct Player {
     env: VecEnv,
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
     index_actions: Vec<u32>,
     real_actions: Vec<f32>,
     masks: Vec<bool>,

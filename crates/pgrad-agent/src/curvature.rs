@@ -87,7 +87,12 @@ impl Curvature {
                 cotangents: vec![0.0; l.rows * l.rows],
             })
             .collect();
-        Self { lanes, work: (0..threads).map(|_| ChunkWork::new(model)).collect(), layers, moments }
+        Self {
+            lanes,
+            work: (0..threads).map(|_| ChunkWork::new(model, model.chunk(CHUNK))).collect(),
+            layers,
+            moments,
+        }
     }
 
     /// All layers, the policy's first; places are those in `θ`.
@@ -105,7 +110,7 @@ impl Curvature {
 
     /// Measures the factors over all samples of `rollout`, which `model` drew.
     pub fn measure(&mut self, model: &ActorCritic, rollout: &Rollout, team: &Team) {
-        let (set, n) = (rollout.samples(), rollout.len());
+        let (set, n) = (rollout.samples(model), rollout.len());
         team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
             lane.sums.iter_mut().for_each(LayerSums::clear);
             let mut ids = [0; CHUNK];

@@ -1,9 +1,9 @@
 //! The gradient of a loss over a minibatch.
 
-use crate::model::{Critic, Part, Trunk};
-use crate::rollout::{Rollout, SampleSet};
-use crate::{ActorCritic, CHUNK};
-use pgrad_nn::Tape;
+use crate::ActorCritic;
+use crate::model::{ChunkShape, Critic, Part, Trunk};
+use crate::rollout::{Rollout, SampleSet, SequenceWork, StateOf, bits_agree};
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Team, kernels};
 use pgrad_rl::dist::{ActionDist, Actions};
 
@@ -110,6 +110,8 @@ pub(crate) struct Gathered {
     pub(crate) masked: bool,
     /// Rows of the old parameters, 0 when they are not kept.
     old_rows: usize,
+    /// Whether log-probabilities must be those of the rollout.
+    same_bits: bool,
 }
 
 /// A partial gradient: every `LANES`-th chunk of a minibatch through one network.
@@ -124,21 +126,24 @@ struct Lane {
 /// One thread's buffers for a chunk.
 #[derive(Debug)]
 pub(crate) struct ChunkWork {
-    pub(crate) actor: Tape<f32>,
-    pub(crate) critic: Tape<f32>,
+    pub(crate) actor: NetworkTape<f32>,
+    pub(crate) critic: NetworkTape<f32>,
     pub(crate) x: Vec<f32>,
     pub(crate) index_actions: Vec<u32>,
     pub(crate) real_actions: Vec<f32>,
     masks: Vec<bool>,
     params_old: Vec<f32>,
-    logp: [f32; CHUNK],
-    logp_old: [f32; CHUNK],
-    adv: [f32; CHUNK],
-    v: [f32; CHUNK],
-    v_old: [f32; CHUNK],
-    ret: [f32; CHUNK],
-    work: [[f32; CHUNK]; 4],
+    logp: Vec<f32>,
+    logp_old: Vec<f32>,
+    adv: Vec<f32>,
+    v: Vec<f32>,
+    v_old: Vec<f32>,
+    ret: Vec<f32>,
+    work: [Vec<f32>; 4],
     pub(crate) d_out: Vec<f32>,
+    /// Samples that there is room for.
+    room: usize,
+    sequences: SequenceWork,
 }
 
 /// Computes gradients of losses over minibatches, on a team of threads.
@@ -149,6 +154,8 @@ pub(crate) struct ChunkWork {
 pub struct Learner {
     lanes: Vec<Lane>,
     lanes_per_network: usize,
+    /// Samples that go through a network together.
+    chunk: usize,
     work: Vec<ChunkWork>,
 }
 
@@ -182,7 +189,9 @@ impl Learner {
     }
 
     fn of_roles(model: &ActorCritic, roles: &[Role], max_samples: usize, threads: usize) -> Self {
-        let lanes_per_network = LANES.min(max_samples.div_ceil(CHUNK)).max(1);
+        let shape = model.chunk(max_samples);
+        let chunk = shape.samples();
+        let lanes_per_network = LANES.min(max_samples.div_ceil(chunk)).max(1);
         let lanes = (0..lanes_per_network)
             .flat_map(|number| {
                 roles.iter().map(move |role| {
@@ -196,16 +205,17 @@ impl Learner {
                 })
             })
             .collect();
-        let work = (0..threads).map(|_| ChunkWork::new(model)).collect();
-        Self { lanes, lanes_per_network, work }
+        let work = (0..threads).map(|_| ChunkWork::new(model, shape)).collect();
+        Self { lanes, lanes_per_network, chunk, work }
     }
 
-    /// The gradient of the policy's and the critic's loss, summed over `samples`, with respect to `θ`.
+    /// The gradient of the policy's and the critic's loss, summed over `samples`, with respect to `θ`. A recurrent
+    /// model takes whole sequences, one after the other: [`Rollout::order`], [`Minibatches`](crate::Minibatches).
     ///
     /// Writes `gradient` and returns the sums that the losses kept.
     ///
     /// # Panics
-    /// When `gradient` has another length than `θ`.
+    /// When `gradient` has another length than `θ`, or sequences are cut into pieces.
     pub fn gradient(
         &mut self,
         model: &ActorCritic,
@@ -217,17 +227,19 @@ impl Learner {
         value_loss: impl Fn(ValueChunk<'_>) + Sync,
     ) -> LossSums {
         assert_eq!(gradient.len(), model.theta.len());
-        let (stride, set) = (self.lanes_per_network, rollout.samples());
+        let (stride, chunk, set) = (self.lanes_per_network, self.chunk, rollout.samples(model));
         team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
             lane.gradient.fill(0.0);
             lane.sums = LossSums::default();
-            for ids in samples.chunks(CHUNK).skip(lane.number).step_by(stride) {
-                work.gather_obs(set, ids);
-                match lane.role {
-                    Role::Policy => work.policy_pass(model, set, ids, lane, &policy_loss),
-                    Role::Value => work.value_pass(model, set, ids, lane, &value_loss),
-                    Role::Both => work.shared_pass(model, set, ids, lane, &policy_loss, &value_loss),
-                }
+            for ids in samples.chunks(chunk).skip(lane.number).step_by(stride) {
+                work.with_columns(model, set, lane.role == Role::Value, ids, |work, ids| {
+                    work.gather_obs(set, ids);
+                    match lane.role {
+                        Role::Policy => work.policy_pass(model, set, ids, lane, &policy_loss),
+                        Role::Value => work.value_pass(model, set, ids, lane, &value_loss),
+                        Role::Both => work.shared_pass(model, set, ids, lane, &policy_loss, &value_loss),
+                    }
+                });
             }
         });
         let mut sums = LossSums::default();
@@ -250,13 +262,15 @@ impl Learner {
         team: &Team,
         see: impl Fn(PolicyChunk<'_>) + Sync,
     ) -> LossSums {
-        let (stride, set) = (self.lanes_per_network, rollout.samples());
+        let (stride, chunk, set) = (self.lanes_per_network, self.chunk, rollout.samples(model));
         team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
             lane.sums = LossSums::default();
             if lane.role != Role::Value {
-                for ids in samples.chunks(CHUNK).skip(lane.number).step_by(stride) {
-                    work.gather_obs(set, ids);
-                    work.policy_look(model, set, ids, lane, &see);
+                for ids in samples.chunks(chunk).skip(lane.number).step_by(stride) {
+                    work.with_columns(model, set, false, ids, |work, ids| {
+                        work.gather_obs(set, ids);
+                        work.policy_look(model, set, ids, lane, &see);
+                    });
                 }
             }
         });
@@ -267,7 +281,9 @@ impl Learner {
 }
 
 impl ChunkWork {
-    pub(crate) fn new(model: &ActorCritic) -> Self {
+    pub(crate) fn new(model: &ActorCritic, chunk: ChunkShape) -> Self {
+        let room = chunk.samples();
+        let numbers = || vec![0.0; room];
         let dist = model.dist();
         let shape = model.shape();
         let (index_rows, real_rows) =
@@ -275,26 +291,49 @@ impl ChunkWork {
         let critic = if model.has_critic() { model.critic() } else { model.actor() };
         let outputs = model.actor().net.n_outputs().max(critic.net.n_outputs());
         Self {
-            actor: model.actor().net.tape(CHUNK),
-            critic: critic.net.tape(CHUNK),
-            x: vec![0.0; shape.obs_dim * CHUNK],
-            index_actions: vec![0; index_rows * CHUNK],
-            real_actions: vec![0.0; real_rows * CHUNK],
-            masks: vec![true; shape.action.mask_dim() * CHUNK],
-            params_old: vec![0.0; dist.n_outputs() * CHUNK],
-            logp: [0.0; CHUNK],
-            logp_old: [0.0; CHUNK],
-            adv: [0.0; CHUNK],
-            v: [0.0; CHUNK],
-            v_old: [0.0; CHUNK],
-            ret: [0.0; CHUNK],
-            work: [[0.0; CHUNK]; 4],
-            d_out: vec![0.0; outputs * CHUNK],
+            actor: model.actor().net.tape_of(chunk.steps, chunk.cols),
+            critic: critic.net.tape_of(chunk.steps, chunk.cols),
+            x: vec![0.0; shape.obs_dim * room],
+            index_actions: vec![0; index_rows * room],
+            real_actions: vec![0.0; real_rows * room],
+            masks: vec![true; shape.action.mask_dim() * room],
+            params_old: vec![0.0; dist.n_outputs() * room],
+            logp: numbers(),
+            logp_old: numbers(),
+            adv: numbers(),
+            v: numbers(),
+            v_old: numbers(),
+            ret: numbers(),
+            work: std::array::from_fn(|_| numbers()),
+            d_out: vec![0.0; outputs * room],
+            room,
+            sequences: SequenceWork::new(model, chunk),
         }
     }
 
+    /// Calls `then` with the samples `ids` in the order of the columns that go through a network together. Those of a
+    /// recurrent model are whole sequences: their first states go to the tape of the critic or the actor.
+    fn with_columns(
+        &mut self,
+        model: &ActorCritic,
+        set: SampleSet<'_>,
+        critic: bool,
+        ids: &[u32],
+        then: impl FnOnce(&mut Self, &[u32]),
+    ) {
+        if model.recurrence().is_none() {
+            return then(self, ids);
+        }
+        let tape = if critic { &mut self.critic } else { &mut self.actor };
+        let owner = if critic { StateOf::Critic } else { StateOf::Actor };
+        self.sequences.begin(set, owner, ids, tape);
+        let order = std::mem::take(&mut self.sequences.order);
+        then(self, &order);
+        self.sequences.order = order;
+    }
+
     pub(crate) fn gather_obs(&mut self, set: SampleSet<'_>, ids: &[u32]) {
-        let (n, dim) = (ids.len(), self.x.len() / CHUNK);
+        let (n, dim) = (ids.len(), self.x.len() / self.room);
         for (j, id) in ids.iter().enumerate() {
             let (data, at) = set.get(*id);
             for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
@@ -306,10 +345,11 @@ impl ChunkWork {
     /// Gathers what the policy's loss needs.
     pub(crate) fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> Gathered {
         let n = ids.len();
-        let (index_rows, real_rows) = (self.index_actions.len() / CHUNK, self.real_actions.len() / CHUNK);
+        let (index_rows, real_rows) =
+            (self.index_actions.len() / self.room, self.real_actions.len() / self.room);
         let masked = set.masked;
-        let mask_rows = if masked { self.masks.len() / CHUNK } else { 0 };
-        let old_rows = if set.keeps_params() { self.params_old.len() / CHUNK } else { 0 };
+        let mask_rows = if masked { self.masks.len() / self.room } else { 0 };
+        let old_rows = if set.keeps_params() { self.params_old.len() / self.room } else { 0 };
         for (j, id) in ids.iter().enumerate() {
             let (data, at) = set.get(*id);
             self.logp_old[j] = data.logp[at];
@@ -327,7 +367,7 @@ impl ChunkWork {
                 self.params_old[r * n + j] = data.params[at * old_rows + r];
             }
         }
-        Gathered { n, masked, old_rows }
+        Gathered { n, masked, old_rows, same_bits: set.same_bits }
     }
 
     fn gather_value(&mut self, set: SampleSet<'_>, ids: &[u32]) {
@@ -425,7 +465,7 @@ impl ChunkWork {
         let dist = model.dist();
         let rows = dist.n_outputs();
         let out = &mut self.actor.outputs_mut()[first_row * n..(first_row + rows) * n];
-        let mask_rows = self.masks.len() / CHUNK;
+        let mask_rows = self.masks.len() / self.room;
         let masks = masked.then(|| Cols::new(&self.masks[..mask_rows * n], mask_rows, n));
         dist.prepare(ColsMut::new(out, rows, n), masks);
     }
@@ -433,7 +473,7 @@ impl ChunkWork {
     fn policy_loss(
         &mut self,
         model: &ActorCritic,
-        Gathered { n, masked, old_rows }: Gathered,
+        Gathered { n, masked, old_rows, same_bits }: Gathered,
         first_row: usize,
         lane: &mut Lane,
         loss: &(impl Fn(PolicyChunk<'_>) + Sync),
@@ -445,6 +485,7 @@ impl ChunkWork {
         let params = Cols::new(&self.actor.outputs()[span.clone()], rows, n);
         let actions = gathered_actions(dist, &self.index_actions, &self.real_actions, n);
         dist.logp(params, actions, &mut self.logp[..n]);
+        debug_assert!(!same_bits || bits_agree(&self.logp[..n], &self.logp_old[..n]));
         let d_out = &mut self.d_out[span];
         d_out.fill(0.0);
         let [a, b, c, d] = &mut self.work;

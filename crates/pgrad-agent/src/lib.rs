@@ -7,8 +7,9 @@
 //! - [`Stepper`], [`Traces`], [`PointGradients`]: one step of `N` environments at a time, and what methods need
 //!   that learn at every step;
 //! - [`Segment`], [`SegmentPasses`], [`Turns`]: what actor-learners on threads of their own need;
-//! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns;
-//! - [`Minibatches`]: which samples make a minibatch;
+//! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns, or of 32 sequences where the
+//!   networks are recurrent ([`Recurrence`]);
+//! - [`Minibatches`]: which samples or sequences make a minibatch;
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
 //! - [`Policy`]: what is left when training is over: it loads from bytes and acts;
 //! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed;
@@ -41,7 +42,7 @@ pub use hogwild::{Segment, SegmentOutputs, SegmentPasses, Turns};
 pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
 pub use local::{Fisher, LocalPolicy, PolicyProblem};
 pub use minibatch::Minibatches;
-pub use model::{ActorCritic, Critic, ModelShape, Part, Trunk};
+pub use model::{ActorCritic, Critic, ModelShape, Part, Recurrence, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};
 pub use online::{PointGradients, Stepper, Traces, Transition};
 pub use policy::{ActionValue, Policy, PolicyError};

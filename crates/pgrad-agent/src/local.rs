@@ -2,7 +2,7 @@
 
 use crate::rollout::{Rollout, SampleSet};
 use crate::{ActorCritic, CHUNK};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 use pgrad_rl::dist::{ActionDist, Actions};
@@ -59,7 +59,7 @@ struct Lane {
 struct Chunk {
     data: Data,
     /// Activations at `θ_old`, if they are kept.
-    tape: Option<Tape<f32>>,
+    tape: Option<NetworkTape<f32>>,
 }
 
 /// What is known of the samples of a chunk; matrices are `[rows x n]`.
@@ -93,7 +93,7 @@ struct Taken {
 /// One thread's buffers for a chunk.
 #[derive(Debug)]
 struct Work {
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
     tangent: Vec<f32>,
     cotangent: Vec<f32>,
     rows: [[f32; CHUNK]; 4],
@@ -187,7 +187,7 @@ impl PolicyProblem {
         subsample: usize,
         team: &Team,
     ) {
-        let (set, n) = (rollout.samples(), rollout.len());
+        let (set, n) = (rollout.samples(model), rollout.len());
         self.reserve(model, n);
         self.n = n;
         self.metric_chunks = n.div_ceil(subsample).div_ceil(CHUNK);
@@ -272,8 +272,8 @@ impl Chunk {
     fn at_old<'a>(
         &'a mut self,
         model: &ActorCritic,
-        spare: &'a mut Tape<f32>,
-    ) -> (&'a Data, &'a mut Tape<f32>) {
+        spare: &'a mut NetworkTape<f32>,
+    ) -> (&'a Data, &'a mut NetworkTape<f32>) {
         let Self { data, tape } = self;
         let tape = match tape {
             Some(kept) => kept,
@@ -329,7 +329,7 @@ impl Data {
     }
 
     /// What is computed once at `θ_old`: distributions, log-probabilities, scores.
-    fn remember(&mut self, model: &ActorCritic, tape: &mut Tape<f32>) {
+    fn remember(&mut self, model: &ActorCritic, tape: &mut NetworkTape<f32>) {
         let (dist, n) = (model.dist(), self.n);
         let mut out = model.policy_outputs(self.x(), tape);
         dist.prepare(out.reborrow(), self.mask());
@@ -453,10 +453,10 @@ fn through_metric<'a>(
     model: &ActorCritic,
     fisher: Fisher,
     v: &[f32],
-    spare: &'a mut Tape<f32>,
+    spare: &'a mut NetworkTape<f32>,
     tangent: &mut [f32],
     cotangent: &mut [f32],
-) -> (&'a Data, &'a mut Tape<f32>) {
+) -> (&'a Data, &'a mut NetworkTape<f32>) {
     let (data, tape) = chunk.at_old(model, spare);
     let n = data.n;
     model.actor().net.jvp(theta_of(model), data.x(), tape, v, columns_mut(tangent, n));

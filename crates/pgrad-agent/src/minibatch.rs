@@ -1,16 +1,40 @@
 //! Which samples make a minibatch.
 
+use crate::Rollout;
 use pgrad_num::{Record, RecordError, Stream};
 
 /// Purpose number of the stream that shuffles.
 const STREAM_SHUFFLE: u32 = 3;
 
-/// The samples of a rollout in a new random order for every epoch, cut into minibatches.
+/// The samples of a rollout in a new random order for every epoch, cut into minibatches. Sequences of a recurrent model
+/// stay whole, and are what is put in order.
 #[derive(Clone, Debug)]
 pub struct Minibatches {
     order: Vec<u32>,
     size: usize,
     rng: Stream,
+    sequences: Option<Sequences>,
+}
+
+/// How samples make sequences.
+#[derive(Clone, Debug)]
+struct Sequences {
+    length: usize,
+    /// Of each its first sample, and how far apart the numbers of its samples are.
+    all: Vec<(u32, u32)>,
+    order: Vec<u32>,
+}
+
+impl Sequences {
+    /// Writes the samples, sequence after sequence.
+    fn write(&self, samples: &mut [u32]) {
+        for (samples, sequence) in samples.chunks_exact_mut(self.length).zip(&self.order) {
+            let (first, stride) = self.all[*sequence as usize];
+            for (t, sample) in samples.iter_mut().enumerate() {
+                *sample = first + t as u32 * stride;
+            }
+        }
+    }
 }
 
 impl Minibatches {
@@ -26,11 +50,29 @@ impl Minibatches {
             order: (0..samples as u32).collect(),
             size: if samples == 0 { size } else { size.min(samples) },
             rng: Stream::new(seed, STREAM_SHUFFLE, 0),
+            sequences: None,
         }
+    }
+    /// Minibatches of `size` of the samples of `rollout`, or of its sequences when its model is recurrent.
+    ///
+    /// # Panics
+    /// When `size` is 0, or cuts a sequence.
+    #[must_use]
+    pub fn of(rollout: &Rollout, size: usize, seed: u64) -> Self {
+        let mut minibatches = Self::new(rollout.len(), size, seed);
+        if let Some((length, sequences)) = rollout.sequences() {
+            assert_eq!(minibatches.size % length, 0, "a minibatch holds whole sequences of {length} steps");
+            let all: Vec<_> = sequences.collect();
+            let sequences = Sequences { length, order: (0..all.len() as u32).collect(), all };
+            sequences.write(&mut minibatches.order);
+            minibatches.sequences = Some(sequences);
+        }
+        minibatches
     }
     /// From now on there are `samples` samples, in batches whose size varies. Minibatches keep the size that
     /// they were made for.
     pub fn resize(&mut self, samples: usize) {
+        debug_assert!(self.sequences.is_none() || samples == self.order.len());
         self.order.resize(samples, 0);
     }
     /// Number of minibatches of an epoch.
@@ -52,10 +94,15 @@ impl Minibatches {
     ///
     /// The order starts from the identity each time, so that it depends on the stream's position only.
     pub fn shuffle(&mut self) {
-        for (i, o) in self.order.iter_mut().enumerate() {
+        let Self { order, rng, sequences, .. } = self;
+        let drawn = sequences.as_mut().map_or(&mut *order, |s| &mut s.order);
+        for (i, o) in drawn.iter_mut().enumerate() {
             *o = i as u32;
         }
-        self.rng.shuffle(&mut self.order);
+        rng.shuffle(drawn);
+        if let Some(sequences) = sequences {
+            sequences.write(order);
+        }
     }
     /// Minibatch `i` of the epoch.
     #[must_use]

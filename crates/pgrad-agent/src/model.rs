@@ -1,7 +1,8 @@
 //! Actor and critic over one flat parameter vector.
 
+use crate::CHUNK;
 use pgrad_env::Space;
-use pgrad_nn::{Activation, Head, Mlp, ShapeError, Tape, View};
+use pgrad_nn::{Activation, Cell, Head, Mlp, Network, NetworkTape, Recurrent, ShapeError, View};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionDist;
 use std::ops::Range;
@@ -27,6 +28,35 @@ pub enum Critic {
     State,
     /// `Q(s, a)` of every action of a discrete space.
     Action,
+}
+
+/// Sequences that pass through a recurrent network together, at most: what it keeps of their steps then fits the second
+/// cache at the usual lengths. Part of the results: sums over a minibatch are made of the sums of such pieces.
+const SEQUENCES: usize = 32;
+
+/// A recurrent layer between the observation and the hidden layers of each network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recurrence {
+    /// Which layer.
+    pub cell: Cell,
+    /// Its units.
+    pub size: usize,
+    /// Steps of a sequence in training: derivatives go back to its first step, and no further.
+    pub sequence_length: usize,
+}
+
+/// How many samples go through a network together: `cols` sequences of `steps` steps. Without a memory every sample is
+/// a sequence of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkShape {
+    pub(crate) steps: usize,
+    pub(crate) cols: usize,
+}
+
+impl ChunkShape {
+    pub(crate) fn samples(self) -> usize {
+        self.steps * self.cols
+    }
 }
 
 /// What a model looks like: enough to build it again.
@@ -98,7 +128,7 @@ impl ModelShape {
 #[derive(Clone, Debug)]
 pub struct Part {
     /// The network.
-    pub net: Mlp,
+    pub net: Network,
     /// Its parameters in `θ`.
     pub params: Range<usize>,
     /// Prefix of its parameters' names.
@@ -112,6 +142,7 @@ pub struct ActorCritic {
     pub theta: Vec<f32>,
     shape: ModelShape,
     critic_hidden: Vec<usize>,
+    recurrence: Option<Recurrence>,
     dist: ActionDist,
     /// The network that holds the policy, and with a shared trunk the critic too.
     actor: Part,
@@ -144,21 +175,49 @@ impl ActorCritic {
         orthogonal_init: bool,
         seed: u64,
     ) -> Result<Self, ShapeError> {
+        Self::with_memory(shape, critic_hidden, None, orthogonal_init, seed)
+    }
+    /// A model whose networks have a recurrent layer on the observation: one each, or one together on a shared trunk.
+    ///
+    /// # Errors
+    /// When a layer is empty.
+    ///
+    /// # Panics
+    /// As [`ActorCritic::with_critic`]; when a sequence has no steps.
+    pub fn with_memory(
+        shape: ModelShape,
+        critic_hidden: Vec<usize>,
+        recurrence: Option<Recurrence>,
+        orthogonal_init: bool,
+        seed: u64,
+    ) -> Result<Self, ShapeError> {
         let same = critic_hidden == shape.hidden;
         assert!(same || shape.trunk == Trunk::Separate, "a shared trunk has one list of widths");
+        assert!(recurrence.is_none_or(|r| r.sequence_length > 0), "a sequence has a step at least");
+        if recurrence.is_some_and(|r| r.size == 0) || shape.obs_dim == 0 {
+            return Err(ShapeError::EmptyLayer { layer: 0 });
+        }
+        let network = |hidden: &[usize], heads| -> Result<Network, ShapeError> {
+            let inputs = recurrence.map_or(shape.obs_dim, |r| r.size);
+            let mlp = Mlp::new(inputs, hidden, shape.activation, heads)?;
+            Ok(match recurrence {
+                None => Network::from(mlp),
+                Some(r) => Network::on(Recurrent::new(r.cell, shape.obs_dim, r.size), mlp),
+            })
+        };
         let dist = shape.dist();
         let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
         let mut rng = Stream::new(seed, STREAM_INIT, 0);
         let (actor, critic) = match (shape.trunk, shape.critic) {
             (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
-            (Trunk::Separate, Critic::None) => (shape.actor()?, None),
+            (Trunk::Separate, Critic::None) => (network(&shape.hidden, shape.policy_heads())?, None),
             (Trunk::Separate, _) => {
-                let critic = Mlp::new(shape.obs_dim, &critic_hidden, shape.activation, vec![value])?;
-                (shape.actor()?, Some(critic))
+                let critic = network(&critic_hidden, vec![value])?;
+                (network(&shape.hidden, shape.policy_heads())?, Some(critic))
             }
             (Trunk::Shared, _) => {
                 let heads = std::iter::once(value).chain(shape.policy_heads()).collect();
-                (Mlp::new(shape.obs_dim, &shape.hidden, shape.activation, heads)?, None)
+                (network(&shape.hidden, heads)?, None)
             }
         };
         let mut theta: Vec<f32> = actor.init(orthogonal_init, &mut rng);
@@ -170,7 +229,7 @@ impl ActorCritic {
             theta.extend(net.init::<f32>(orthogonal_init, &mut rng));
             Part { net, params: start..theta.len(), name: "critic" }
         });
-        Ok(Self { theta, shape, critic_hidden, dist, actor, critic })
+        Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic })
     }
     /// What the model looks like.
     #[must_use]
@@ -181,6 +240,21 @@ impl ActorCritic {
     #[must_use]
     pub fn critic_hidden(&self) -> &[usize] {
         &self.critic_hidden
+    }
+    /// The recurrent layer of the networks, if there is one.
+    #[must_use]
+    pub fn recurrence(&self) -> Option<Recurrence> {
+        self.recurrence
+    }
+    /// How many samples of a minibatch of up to `max_samples` go through a network together.
+    pub(crate) fn chunk(&self, max_samples: usize) -> ChunkShape {
+        match self.recurrence {
+            None => ChunkShape { steps: 1, cols: CHUNK },
+            Some(r) => {
+                let steps = r.sequence_length;
+                ChunkShape { steps, cols: (max_samples / steps).clamp(1, SEQUENCES) }
+            }
+        }
     }
     /// The distribution over actions.
     #[must_use]
@@ -240,7 +314,7 @@ impl ActorCritic {
             .map_or((String::new(), i), |v| (v.name, i - v.range.start))
     }
     /// The policy's raw outputs for a batch, `[dist.n_outputs() x cols]`.
-    pub fn policy_outputs<'t>(&self, x: Cols<'_, f32>, tape: &'t mut Tape<f32>) -> ColsMut<'t, f32> {
+    pub fn policy_outputs<'t>(&self, x: Cols<'_, f32>, tape: &'t mut NetworkTape<f32>) -> ColsMut<'t, f32> {
         let rows = self.policy_rows();
         let cols = x.cols();
         let out = self.actor.net.forward(&self.theta[self.actor.params.clone()], x, tape).into_data();
@@ -250,7 +324,7 @@ impl ActorCritic {
     ///
     /// # Panics
     /// When there is no critic.
-    pub fn values<'t>(&self, x: Cols<'_, f32>, tape: &'t mut Tape<f32>) -> &'t mut [f32] {
+    pub fn values<'t>(&self, x: Cols<'_, f32>, tape: &'t mut NetworkTape<f32>) -> &'t mut [f32] {
         let part = self.critic();
         let span = self.shape.critic_rows() * x.cols();
         let out = part.net.forward(&self.theta[part.params.clone()], x, tape).into_data();

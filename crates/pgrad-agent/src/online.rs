@@ -12,7 +12,7 @@
 use crate::rollout::{action_rows, mask_rows, transpose};
 use crate::{ActorCritic, AgentError, Critic};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
 use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
 
@@ -97,7 +97,7 @@ pub struct Stepper {
     /// Number of the first environment in the run.
     first: usize,
     rngs: Vec<Stream>,
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
     /// What was chosen in the present states, if `chosen`.
     present: Choice,
     chosen: bool,
@@ -509,8 +509,8 @@ impl Traces {
 /// Values and gradients at one state of one environment.
 #[derive(Debug)]
 pub struct PointGradients {
-    actor: Tape<f32>,
-    critic: Option<Tape<f32>>,
+    actor: NetworkTape<f32>,
+    critic: Option<NetworkTape<f32>>,
     d_out: Vec<f32>,
 }
 

@@ -1,17 +1,18 @@
 //! What is left when training is over: a policy that loads from bytes and acts.
 
-use crate::model::{ActorCritic, Critic, ModelShape, Trunk};
+use crate::model::{ActorCritic, Critic, ModelShape, Recurrence, Trunk};
 use crate::normalize::ObsNormalizer;
+use crate::rollout::{rows_to_columns, transpose};
 use crate::tensors::{self, TensorsError};
 use pgrad_env::{BoxSpace, Space};
-use pgrad_nn::{Activation, Tape};
+use pgrad_nn::{Activation, Cell, NetworkTape};
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
 use pgrad_rl::dist::ActionsMut;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Version of the format written here.
-const FORMAT: u32 = 1;
+/// Newest version of the format. Recurrent policies are written in it, others in version 1.
+const FORMAT: u32 = 2;
 /// More parameters than this are taken for a damaged file, before anything is allocated.
 const MAX_PARAMETERS: usize = 1 << 31;
 
@@ -90,9 +91,23 @@ struct Card {
     critic: String,
     log_std_init: f64,
     obs_clip: Option<f64>,
+    /// Absent without a memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recurrent: Option<Memory>,
+}
+
+/// How a recurrent layer is described.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    cell: String,
+    size: usize,
 }
 
 /// A trained policy: network, distribution, action space and the normaliser of observations.
+///
+/// A recurrent one remembers what it has seen, for each observation of a batch by itself. Tell it when an episode begins:
+/// [`Policy::reset`], or [`Policy::reset_one`] in a batch. Others have nothing to forget, and it does no harm.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -107,8 +122,13 @@ pub struct Policy {
     obs_norm: Option<ObsNormalizer>,
     x: Vec<f32>,
     index_actions: Vec<u32>,
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
     batch: usize,
+    /// What is remembered of each observation of a batch, a row each.
+    states: Vec<f32>,
+    /// The same as columns.
+    state: Vec<f32>,
+    fresh: Vec<bool>,
 }
 
 impl Policy {
@@ -116,7 +136,11 @@ impl Policy {
     #[must_use]
     pub fn new(env_id: &str, model: ActorCritic, obs_norm: Option<ObsNormalizer>, batch: usize) -> Self {
         let (dim, rows) = (model.shape().obs_dim, model.dist().action_rows());
+        let state = vec![0.0; model.actor().net.state_rows() * batch];
         Self {
+            states: state.clone(),
+            state,
+            fresh: vec![false; batch],
             env_id: env_id.to_owned(),
             x: vec![0.0; dim * batch],
             index_actions: vec![0; rows * batch],
@@ -145,6 +169,24 @@ impl Policy {
     #[must_use]
     pub fn with_batch(self, batch: usize) -> Self {
         Self::new(&self.env_id, self.model, self.obs_norm, batch)
+    }
+
+    /// Whether it remembers what it has seen.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.model.recurrence().is_some()
+    }
+    /// Forgets everything: episodes begin.
+    pub fn reset(&mut self) {
+        self.states.fill(0.0);
+    }
+    /// Forgets what it has seen of observation `i` of a batch: an episode begins there.
+    ///
+    /// # Panics
+    /// When the policy was made for fewer observations.
+    pub fn reset_one(&mut self, i: usize) {
+        let rows = self.states.len() / self.batch;
+        self.states[i * rows..(i + 1) * rows].fill(0.0);
     }
 
     /// The most probable action.
@@ -228,21 +270,18 @@ impl Policy {
         rngs: Option<&mut [Stream]>,
         mut actions: ActionsMut<'_, f32>,
     ) {
-        let (rows, cols) = (obs.rows(), obs.cols());
-        assert!(cols <= self.batch, "the policy was made for {} observations at once", self.batch);
-        let x = &mut self.x[..rows * cols];
-        x.copy_from_slice(obs.data());
-        if let Some(norm) = &self.obs_norm {
-            norm.apply(ColsMut::new(x, rows, cols));
-        }
-        let mut out = self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
-        let dist = self.model.dist();
+        self.look(obs);
+        self.remember(obs.cols());
+        let (model, rows, cols) = (&self.model, self.model.policy_rows(), obs.cols());
+        let out = &mut self.tape.outputs_mut()[rows.start * cols..rows.end * cols];
+        let mut out = ColsMut::new(out, rows.len(), cols);
+        let dist = model.dist();
         dist.prepare(out.reborrow(), mask);
         match rngs {
             Some(rngs) => dist.sample(out.as_cols(), rngs, actions.reborrow()),
             None => dist.mode(out.as_cols(), actions.reborrow()),
         }
-        if let (ActionsMut::Real(a), Space::Box(bounds)) = (&mut actions, &self.model.shape().action) {
+        if let (ActionsMut::Real(a), Space::Box(bounds)) = (&mut actions, &model.shape().action) {
             for i in 0..a.rows() {
                 let (low, high) = (bounds.low[i], bounds.high[i]);
                 a.row_mut(i).iter_mut().for_each(|x| *x = x.clamp(low, high));
@@ -250,11 +289,19 @@ impl Policy {
         }
     }
 
-    /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before masks.
+    /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before masks. What it
+    /// remembers stays as it was.
     ///
     /// # Panics
     /// When a shape does not fit or the batch is larger than the policy was made for.
     pub fn outputs(&mut self, obs: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
+        self.look(obs);
+        let (rows, cols) = (self.model.policy_rows(), obs.cols());
+        out.data_mut().copy_from_slice(&self.tape.outputs()[rows.start * cols..rows.end * cols]);
+    }
+
+    /// Takes the observations through the network.
+    fn look(&mut self, obs: Cols<'_, f32>) {
         let (rows, cols) = (obs.rows(), obs.cols());
         assert!(cols <= self.batch, "the policy was made for {} observations at once", self.batch);
         let x = &mut self.x[..rows * cols];
@@ -262,8 +309,22 @@ impl Policy {
         if let Some(norm) = &self.obs_norm {
             norm.apply(ColsMut::new(x, rows, cols));
         }
-        let own = self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
-        out.data_mut().copy_from_slice(own.as_cols().data());
+        let state_rows = self.states.len() / self.batch;
+        if state_rows > 0 {
+            let state = &mut self.state[..state_rows * cols];
+            rows_to_columns(&self.states[..state_rows * cols], state, cols);
+            self.tape.begin(1, Cols::new(state, state_rows, cols), &self.fresh[..cols]);
+        }
+        self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
+    }
+    /// Keeps what the network remembers of the observations that it looked at.
+    fn remember(&mut self, cols: usize) {
+        let rows = self.states.len() / self.batch;
+        if rows > 0 {
+            let state = &mut self.state[..rows * cols];
+            self.tape.last_state(ColsMut::new(state, rows, cols));
+            transpose(state, &mut self.states[..rows * cols], cols);
+        }
     }
 
     /// The policy as a file: safetensors with a description in JSON. The same training gives the same bytes.
@@ -290,8 +351,15 @@ impl Policy {
                 ("box", vec![b.dim()])
             }
         };
+        let memory = self.model.recurrence().map(|r| Memory {
+            cell: match r.cell {
+                Cell::Lstm => "lstm".into(),
+                Cell::Gru => "gru".into(),
+            },
+            size: r.size,
+        });
         let card = Card {
-            format: FORMAT,
+            format: if memory.is_some() { FORMAT } else { 1 },
             env: self.env_id.clone(),
             obs_dim: shape.obs_dim,
             action: action.into(),
@@ -315,6 +383,7 @@ impl Policy {
             },
             log_std_init: shape.log_std_init,
             obs_clip: self.obs_norm.as_ref().map(ObsNormalizer::clip),
+            recurrent: memory,
         };
         let card = serde_json::to_string(&card).map_err(|e| PolicyError::Card(e.to_string()))?;
         Ok(tensors::encode(&record, Some(&card))?)
@@ -336,7 +405,8 @@ impl Policy {
         let card: Card = serde_json::from_value(version).map_err(|e| PolicyError::Card(e.to_string()))?;
         let shape = card.shape(&record)?;
         let critic_hidden = card.critic_hidden.clone().unwrap_or(shape.hidden.clone());
-        let mut model = ActorCritic::with_critic(shape, critic_hidden, false, 0)
+        let recurrence = card.recurrence()?;
+        let mut model = ActorCritic::with_memory(shape, critic_hidden, recurrence, false, 0)
             .map_err(|e| PolicyError::Card(e.to_string()))?;
         for view in model.views() {
             let values = record.f32s(&view.name, view.range.len())?;
@@ -360,6 +430,15 @@ impl Policy {
 }
 
 impl Card {
+    fn recurrence(&self) -> Result<Option<Recurrence>, PolicyError> {
+        let Some(Memory { cell, size }) = &self.recurrent else { return Ok(None) };
+        let cell = match cell.as_str() {
+            "lstm" => Cell::Lstm,
+            "gru" => Cell::Gru,
+            _ => return Err(PolicyError::Card("the recurrent layer cannot be".into())),
+        };
+        Ok(Some(Recurrence { cell, size: *size, sequence_length: 1 }))
+    }
     fn shape(&self, record: &Record) -> Result<ModelShape, PolicyError> {
         let wrong = |what: &str| PolicyError::Card(format!("{what} cannot be"));
         let sizes_fit = !self.sizes.is_empty() && self.sizes.iter().all(|n| (1..MAX_PARAMETERS).contains(n));
@@ -401,9 +480,15 @@ impl Card {
         let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
         let outputs = self.sizes.iter().try_fold(1usize, |sum, n| sum.checked_add(*n)).unwrap_or(usize::MAX);
         let most = stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored));
+        let memory = self.recurrent.as_ref().map(|m| m.size);
+        // Gates multiply what a recurrent layer needs: to count it as a plain layer is a lower bound.
+        let square = |size: usize| size.checked_mul(size).is_some_and(|n| n <= most);
         let fits = |hidden: &[usize]| {
-            let widths: Vec<usize> =
-                std::iter::once(self.obs_dim).chain(hidden.iter().copied()).chain([outputs]).collect();
+            let widths: Vec<usize> = std::iter::once(self.obs_dim)
+                .chain(memory)
+                .chain(hidden.iter().copied())
+                .chain([outputs])
+                .collect();
             let needed =
                 widths.windows(2).try_fold(0usize, |sum, w| sum.checked_add(w[0].checked_mul(w[1])?));
             needed.is_some_and(|n| n <= most)
@@ -411,7 +496,10 @@ impl Card {
         if self.critic_hidden.is_some() && trunk == Trunk::Shared {
             return Err(wrong("a critic of its own width on a shared trunk"));
         }
-        if !fits(&self.hidden) || self.critic_hidden.as_ref().is_some_and(|h| h.len() > most || !fits(h)) {
+        if !fits(&self.hidden)
+            || !memory.is_none_or(square)
+            || self.critic_hidden.as_ref().is_some_and(|h| h.len() > most || !fits(h))
+        {
             return Err(PolicyError::Card(format!(
                 "the description needs more parameters than the {stored} numbers of the file"
             )));
@@ -434,6 +522,10 @@ mod tests {
     use pgrad_num::Moments;
 
     fn policy(action: Space, trunk: Trunk, normalised: bool) -> Policy {
+        policy_with(None, action, trunk, normalised)
+    }
+
+    fn policy_with(cell: Option<Cell>, action: Space, trunk: Trunk, normalised: bool) -> Policy {
         let shape = ModelShape {
             obs_dim: 3,
             action,
@@ -443,7 +535,8 @@ mod tests {
             critic: Critic::State,
             log_std_init: -0.5,
         };
-        let model = ActorCritic::new(shape, true, 9).unwrap();
+        let memory = cell.map(|cell| Recurrence { cell, size: 6, sequence_length: 3 });
+        let model = ActorCritic::with_memory(shape, vec![5, 4], memory, true, 9).unwrap();
         let norm = normalised.then(|| {
             let mut norm = ObsNormalizer::new(3, 5.0);
             let mut seen = Moments::new(3);
@@ -485,6 +578,59 @@ mod tests {
     }
 
     #[test]
+    fn a_recurrent_policy_comes_back_and_remembers_and_forgets() {
+        for cell in [Cell::Lstm, Cell::Gru] {
+            for space in spaces() {
+                for trunk in [Trunk::Separate, Trunk::Shared] {
+                    let mut a = policy_with(Some(cell), space.clone(), trunk, true);
+                    let bytes = a.to_bytes().unwrap();
+                    let mut b = Policy::from_bytes(&bytes).unwrap();
+                    assert!(b.is_recurrent() && b.to_bytes().unwrap() == bytes);
+                    let outputs = |p: &mut Policy| {
+                        let mut out = vec![0.0; p.model.dist().n_outputs()];
+                        let rows = out.len();
+                        p.outputs(Cols::new(&[0.3, -2.0, 8.0], 3, 1), ColsMut::new(&mut out, rows, 1));
+                        out
+                    };
+                    let fresh = outputs(&mut a);
+                    assert_eq!(outputs(&mut a), fresh, "to look changes nothing");
+                    for obs in [[1.0, 2.0, 3.0], [-3.0, 0.5, 4.0]] {
+                        assert_eq!(a.act(&obs).unwrap(), b.act(&obs).unwrap());
+                    }
+                    assert_ne!(outputs(&mut a), fresh, "it remembers");
+                    assert_eq!(outputs(&mut a), outputs(&mut b));
+                    a.reset();
+                    b.reset_one(0);
+                    assert_eq!((outputs(&mut a), outputs(&mut b)), (fresh.clone(), fresh));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_observation_of_a_batch_is_remembered_by_itself() {
+        let single = |seen: &[[f32; 3]]| {
+            let mut p = policy_with(Some(Cell::Lstm), Space::Discrete { n: 4 }, Trunk::Separate, true);
+            seen.iter().for_each(|obs| drop(p.act(obs).unwrap()));
+            p.states
+        };
+        let mut p =
+            policy_with(Some(Cell::Lstm), Space::Discrete { n: 4 }, Trunk::Separate, true).with_batch(3);
+        let mut actions = [0; 3];
+        let mut act = |p: &mut Policy, obs: [[f32; 3]; 3]| {
+            let x: Vec<f32> = (0..9).map(|i| obs[i % 3][i / 3]).collect();
+            let to = ActionsMut::Index(ColsMut::new(&mut actions, 1, 3));
+            p.act_batch(Cols::new(&x, 3, 3), None, None, to);
+        };
+        let [a, b, c, d] = [[1.0, 0.0, 2.0], [0.0, 3.0, 1.0], [5.0, 1.0, 1.0], [2.0, 2.0, -4.0]];
+        act(&mut p, [a, b, c]);
+        p.reset_one(1);
+        act(&mut p, [d, c, a]);
+        let expected = [single(&[a, d]), single(&[c]), single(&[c, a])].concat();
+        assert_eq!(p.states, expected);
+    }
+
+    #[test]
     fn real_actions_stay_inside_their_bounds() {
         let mut p = policy(spaces().remove(3), Trunk::Separate, false);
         let mut rng = Stream::new(4, 0, 0);
@@ -518,16 +664,20 @@ mod tests {
 
     #[test]
     fn no_damage_panics_and_damage_to_the_description_is_refused() {
-        let bytes = policy(Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
-        for len in 0..bytes.len() {
-            assert!(Policy::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+        for cell in [None, Some(Cell::Lstm)] {
+            let bytes =
+                policy_with(cell, Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
+            for len in 0..bytes.len() {
+                assert!(Policy::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
+            }
+            for i in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[i] ^= 0x10;
+                drop(Policy::from_bytes(&damaged)); // a flipped bit of a parameter gives another policy
+            }
+            let version = if cell.is_some() { 2 } else { 1 };
+            let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{version}"));
+            assert!(readable, "the description is readable in the header");
         }
-        for i in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[i] ^= 0x10;
-            drop(Policy::from_bytes(&damaged)); // a flipped bit of a parameter gives another policy
-        }
-        let newer = String::from_utf8_lossy(&bytes).contains("\\\"format\\\":1");
-        assert!(newer, "the description is readable in the header");
     }
 }

@@ -1,16 +1,18 @@
 //! `T` steps of `N` environments under one policy, whole episodes of them, or a vine.
 
 mod episodes;
+mod memory;
 mod vine;
 
 pub use episodes::EpisodesShape;
+pub(crate) use memory::{SequenceWork, StateOf, bits_agree};
 pub use vine::{Branch, VineActions, VineShape};
 
 use crate::bootstrap::resolve;
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Moments, Real, Record, RecordError, Stream, Tb, TbMut, Team, kernels};
 use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
 
@@ -61,6 +63,8 @@ struct Shard {
     /// Samples whose states are to be kept, in order, and their states.
     keep: Vec<u32>,
     kept: Vec<Vec<f64>>,
+    /// What the actor remembers, `[state_rows x B]`; empty without a memory.
+    state: Vec<f32>,
 }
 
 /// What the environments of a shard went through, and what learning needs of it. A sample is a row (it is
@@ -98,6 +102,8 @@ pub(crate) struct Samples {
     pub(crate) ret: Vec<f32>,
     /// Weights of several actions in one state; empty where each state has one.
     pub(crate) weight: Vec<f32>,
+    /// Of recurrent networks.
+    states: Option<memory::States>,
     error: Option<AgentError>,
 }
 
@@ -111,6 +117,11 @@ pub(crate) struct SampleSet<'a> {
     /// Actions of each sample: 1, or the branches of a vine, which have weights.
     pub(crate) branching: usize,
     pub(crate) weighted: bool,
+    /// Whether the samples were drawn with the present parameters, by a model whose outputs must then have the bits that
+    /// they had; looked at by debug builds only.
+    pub(crate) same_bits: bool,
+    /// Numbers of a state of the actor and of the critic.
+    state_rows: [usize; 2],
 }
 
 impl<'a> SampleSet<'a> {
@@ -120,6 +131,10 @@ impl<'a> SampleSet<'a> {
         // Division of 32 bits: a gather does one for every sample.
         let (shard, at) = (i / self.shard_len, i % self.shard_len);
         (&self.data[shard as usize], at as usize)
+    }
+    /// Numbers of a state.
+    pub(crate) fn state_rows(&self, owner: StateOf) -> usize {
+        self.state_rows[usize::from(owner == StateOf::Critic)]
     }
     /// Whether the samples have the parameters of the policy that drew them.
     pub(crate) fn keeps_params(&self) -> bool {
@@ -135,7 +150,9 @@ struct StepWork {
     clipped: Vec<f32>,
     masks: Vec<bool>,
     mask_scratch: Vec<bool>,
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
+    /// No state is forgotten before it is looked at: that is done when the episode ends.
+    fresh: Vec<bool>,
 }
 
 /// A run of consecutive samples whose values are computed together.
@@ -149,17 +166,26 @@ struct Piece {
 /// One thread's buffers for values.
 struct ValueWork {
     x: Vec<f32>,
-    tape: Tape<f32>,
+    tape: NetworkTape<f32>,
     ratios: RatioWork,
+    /// Of a recurrent actor, and of its critic.
+    walks: Option<[memory::Walk; 2]>,
 }
 
 /// One thread's buffers for ratios.
 struct RatioWork {
     x: Vec<f32>,
+    tape: NetworkTape<f32>,
+    taken: TakenWork,
+}
+
+/// One thread's buffers for what actions were taken.
+struct TakenWork {
     index_actions: Vec<u32>,
     real_actions: Vec<f32>,
     masks: Vec<bool>,
-    tape: Tape<f32>,
+    /// Samples that there is room for.
+    room: usize,
 }
 
 /// `T` steps of `N` environments: the data `D_k` of one iteration, and the environments that go on.
@@ -174,6 +200,8 @@ pub struct Rollout {
     work: Vec<ValueWork>,
     obs_norm: Option<ObsNormalizer>,
     reward_norm: Option<RewardNormalizer>,
+    /// Digest of the parameters that drew a recurrent policy's samples, in debug builds.
+    drawn_by: Option<u64>,
     /// Present when batches are whole episodes; `shape.n_steps` has no meaning then.
     whole: Option<episodes::Whole>,
     /// Present when samples are states with several rollouts each.
@@ -193,7 +221,7 @@ impl Rollout {
     /// Environments made by `make(n)` in shards, for the policies of `model`.
     ///
     /// # Panics
-    /// When a size of `shape` is 0.
+    /// When a size of `shape` is 0, or the sequences of a recurrent model do not fill `n_steps`.
     pub fn new(
         shape: RolloutShape,
         make: impl Fn(usize) -> Box<dyn BatchEnv>,
@@ -215,7 +243,9 @@ impl Rollout {
             }
             let mut env = VecEnv::new(make(b), seed, first);
             env.reserve_episodes(samples);
-            data.push(Samples::new(env.spec(), first, b, shape.n_steps));
+            let mut samples = Samples::new(env.spec(), first, b, shape.n_steps);
+            samples.states = memory::States::new(model, shape.n_steps, b);
+            data.push(samples);
             shards.push(Shard::new(env, first, model, seed));
         }
         if let Some(norm) = &mut reward_norm {
@@ -224,15 +254,37 @@ impl Rollout {
         let spec = shards[0].env.spec().clone();
         // A policy alone is never asked for values.
         let critic = if model.has_critic() { &model.critic().net } else { &model.actor().net };
+        let most = shape.envs_per_shard.min(shape.n_envs);
         let work = (0..threads)
             .map(|_| ValueWork {
                 x: vec![0.0; critic.n_inputs() * CHUNK],
                 tape: critic.tape(CHUNK),
-                ratios: RatioWork::new(&spec, model),
+                ratios: RatioWork::new(
+                    &spec,
+                    model,
+                    model.recurrence().map_or(CHUNK, |r| r.sequence_length * most),
+                ),
+                walks: model.recurrence().map(|r| {
+                    let critic = if model.has_critic() { model.critic() } else { model.actor() };
+                    [model.actor(), critic].map(|part| memory::Walk::new(part, r.sequence_length, most))
+                }),
             })
             .collect();
         let adv = vec![0.0; shape.n_envs * shape.n_steps];
-        Self { shape, spec, shards, data, adv, pieces, work, obs_norm, reward_norm, whole: None, vine: None }
+        Self {
+            shape,
+            spec,
+            shards,
+            data,
+            adv,
+            pieces,
+            work,
+            obs_norm,
+            reward_norm,
+            drawn_by: None,
+            whole: None,
+            vine: None,
+        }
     }
     /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
     /// of a later policy from `π_θold` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).
@@ -294,6 +346,9 @@ impl Rollout {
         if self.whole.is_some() {
             return self.collect_episodes(model, team);
         }
+        if cfg!(debug_assertions) {
+            self.drawn_by = model.recurrence().map(|_| digest(model));
+        }
         let RolloutShape { n_steps: steps, envs_per_shard, .. } = self.shape;
         let norm = self.obs_norm.as_ref();
         if let Some(vine) = &self.vine {
@@ -341,6 +396,14 @@ impl Rollout {
             data.iter_mut().for_each(|data| data.resolve_without_values(bootstrap));
             return Ok(());
         }
+        if model.recurrence().is_some() {
+            team.each_with(data, work, |_, data, work| {
+                if let Some([_, walk]) = &mut work.walks {
+                    data.error = data.evaluate_with_memory(model, walk, bootstrap).err();
+                }
+            });
+            return self.first_error();
+        }
         let rows = &*data;
         team.each_with(pieces, work, |_, piece, work| {
             work.values(model, &rows[piece.shard].obs, piece.from, piece.len, &mut piece.v);
@@ -366,6 +429,11 @@ impl Rollout {
     /// When a ratio is not finite.
     pub fn evaluate_ratios(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
         let Self { data, pieces, work, spec, .. } = self;
+        if model.recurrence().is_some() {
+            let masked = spec.masks_actions;
+            team.each_with(data, work, |_, data, work| data.ratios_with_memory(model, work, masked));
+            return self.first_error();
+        }
         let rows = &*data;
         team.each_with(pieces, work, |_, piece, work| {
             let ratio = &mut piece.v[..piece.len];
@@ -381,6 +449,49 @@ impl Rollout {
             data.ratio[piece.from..piece.from + piece.len].copy_from_slice(ratio);
         }
         Ok(())
+    }
+
+    /// Computes the states that the sequences of a recurrent model start from anew with the present parameters, from the
+    /// states at the start of the rollout on. Otherwise they are those of the rollout. Without a memory there is nothing
+    /// to do.
+    pub fn recompute_states(&mut self, model: &ActorCritic, team: &Team) {
+        team.each_with(&mut self.data, &mut self.work, |_, data, work| {
+            if let Some([actor, critic]) = &mut work.walks {
+                data.recompute_states(model, StateOf::Actor, actor);
+                if model.is_separate() {
+                    data.recompute_states(model, StateOf::Critic, critic);
+                }
+            }
+        });
+    }
+
+    /// The numbers of all samples; those of a recurrent model sequence after sequence.
+    #[must_use]
+    pub fn order(&self) -> Vec<u32> {
+        match self.sequences() {
+            None => (0..self.len() as u32).collect(),
+            Some((length, sequences)) => {
+                let steps = 0..length as u32;
+                sequences.flat_map(|(first, stride)| steps.clone().map(move |t| first + t * stride)).collect()
+            }
+        }
+    }
+
+    /// Steps of a sequence of a recurrent model, and of each sequence its first sample and how far apart the numbers of
+    /// its samples are.
+    pub(crate) fn sequences(&self) -> Option<(usize, impl Iterator<Item = (u32, u32)> + '_)> {
+        let length = self.data[0].states.as_ref()?.length;
+        let mut start = 0;
+        let shards = self.data.iter().map(move |d| {
+            let first = start;
+            start += d.reward.len();
+            (first, d)
+        });
+        let sequences = shards.flat_map(move |(first, d)| {
+            let firsts = (0..d.rows()).step_by(length).flat_map(move |t| t * d.b..(t + 1) * d.b);
+            firsts.map(move |at| ((first + at) as u32, d.b as u32))
+        });
+        Some((length, sequences))
     }
 
     /// Lets `estimate` write the advantages and value targets of every shard.
@@ -439,20 +550,29 @@ impl Rollout {
     }
 
     /// The samples, for gathering.
-    pub(crate) fn samples(&self) -> SampleSet<'_> {
+    pub(crate) fn samples(&self, model: &ActorCritic) -> SampleSet<'_> {
         // Sample numbers fit in 32 bits, and so does this (an only shard may be longer: it is never left).
         let shard_len = self.shape.envs_per_shard * self.shape.n_steps;
         let shard_len =
             if self.whole.is_some() { u32::MAX } else { u32::try_from(shard_len).unwrap_or(u32::MAX) };
-        let masked = self.spec.masks_actions;
+        let critic_rows = if model.has_critic() { model.critic().net.state_rows() } else { 0 };
+        let all = SampleSet {
+            data: &self.data,
+            shard_len,
+            masked: self.spec.masks_actions,
+            branching: 1,
+            weighted: false,
+            same_bits: cfg!(debug_assertions) && self.drawn_by == Some(digest(model)),
+            state_rows: [model.actor().net.state_rows(), critic_rows],
+        };
         match &self.vine {
-            None => SampleSet { data: &self.data, shard_len, masked, branching: 1, weighted: false },
+            None => all,
             Some(vine) => SampleSet {
                 data: std::slice::from_ref(vine.samples()),
                 shard_len: u32::MAX,
-                masked,
                 branching: vine.branching(),
                 weighted: true,
+                ..all
             },
         }
     }
@@ -468,6 +588,10 @@ impl Rollout {
         for (i, shard) in self.shards.iter().enumerate() {
             r.put_record(&format!("env{i}"), shard.env.save());
             Stream::save_all(&shard.rngs, &format!("actions{i}"), &mut r);
+            if let Some(states) = &self.data.get(i).and_then(|d| d.states.as_ref()) {
+                r.put(&format!("state{i}"), shard.state.clone());
+                r.put(&format!("critic_state{i}"), states.critic_after.clone());
+            }
         }
         if let Some(norm) = &self.obs_norm {
             r.put_record("obs_norm", norm.save());
@@ -487,8 +611,20 @@ impl Rollout {
     pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         let mut exact = true;
         for (i, shard) in self.shards.iter_mut().enumerate() {
-            exact &= shard.env.load(&from.record(&format!("env{i}")))?;
+            let goes_on = shard.env.load(&from.record(&format!("env{i}")))?;
+            exact &= goes_on;
             Stream::load_all(&mut shard.rngs, &format!("actions{i}"), from)?;
+            if let Some(states) = self.data.get_mut(i).and_then(|d| d.states.as_mut()) {
+                for (name, to) in [("state", &mut shard.state), ("critic_state", &mut states.critic_after)] {
+                    let name = format!("{name}{i}");
+                    let values = from.f32s(&name, to.len())?;
+                    if !kernels::all_finite(values) {
+                        return Err(RecordError::Value { name, reason: "a state is finite".into() });
+                    }
+                    // What an environment begins anew, nobody remembers.
+                    to.iter_mut().zip(values).for_each(|(to, x)| *to = if goes_on { *x } else { 0.0 });
+                }
+            }
         }
         if let Some(norm) = &mut self.obs_norm {
             norm.load(&from.record("obs_norm"))?;
@@ -523,7 +659,9 @@ impl Shard {
                 masks: vec![true; mask_rows * b],
                 mask_scratch: Vec::with_capacity(mask_rows),
                 tape: model.actor().net.tape(b),
+                fresh: vec![false; b],
             },
+            state: vec![0.0; model.actor().net.state_rows() * b],
             env,
         }
     }
@@ -540,15 +678,22 @@ impl Shard {
         data.cut_obs.clear();
         self.seen.clear();
         self.kept.clear();
+        let b = self.env.len();
+        if let Some(states) = &mut data.states {
+            states.begin(b);
+        }
         for t in 0..steps {
             self.keep_states(t)?;
             if norm.is_some() {
                 self.seen.add_cols(self.env.obs());
             }
+            if let Some(states) = &mut data.states {
+                states.keep(t, &self.state, b);
+            }
             self.step(model, norm, data, t)?;
         }
         self.present(norm);
-        transpose(&self.work.x, &mut data.last_obs, self.env.len());
+        transpose(&self.work.x, &mut data.last_obs, b);
         Ok(())
     }
 
@@ -595,6 +740,7 @@ impl Shard {
             EnvActions::Index(Cols::new(&work.index_actions, space.action_dim(), b))
         };
         self.env.step(actions)?;
+        memory::forget(&mut self.state, self.env.ends());
         for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
             *to = *r as f32;
         }
@@ -633,9 +779,13 @@ impl Shard {
     ) -> Result<(), AgentError> {
         let b = self.env.len();
         let rows = t * b..(t + 1) * b;
-        let Self { work, env, rngs, .. } = self;
+        let Self { work, env, rngs, state, .. } = self;
         let dist: &ActionDist = model.dist();
         let dim = work.x.len() / b;
+        let state_rows = state.len() / b;
+        if state_rows > 0 {
+            work.tape.begin(1, Cols::new(state, state_rows, b), &work.fresh);
+        }
         let mut out = model.policy_outputs(Cols::new(&work.x, dim, b), &mut work.tape);
         if let Some(i) = kernels::first_non_finite(out.as_cols().data()) {
             let (episode, step) = env.position(i % b);
@@ -678,6 +828,9 @@ impl Shard {
             }
             transpose(&work.real_actions, &mut data.real_actions[at], b);
         }
+        if state_rows > 0 {
+            work.tape.last_state(ColsMut::new(state, state_rows, b));
+        }
         Ok(())
     }
 }
@@ -712,6 +865,7 @@ impl Samples {
             adv: vec![0.0; n],
             ret: vec![0.0; n],
             weight: Vec::new(),
+            states: None,
             error: None,
         }
     }
@@ -728,6 +882,23 @@ impl Samples {
         self.reward.len() / self.b
     }
 
+    /// Ratios of all samples under a recurrent policy, from the states that their sequences start from.
+    fn ratios_with_memory(&mut self, model: &ActorCritic, work: &mut ValueWork, masked: bool) {
+        let mut ratio = std::mem::take(&mut self.ratio);
+        if let Some([actor, _]) = &mut work.walks {
+            self.walk_policy(model, actor, |from, outputs| {
+                let n = outputs.cols();
+                let to = &mut ratio[from..from + n];
+                work.ratios.taken.ratios(model, outputs, self, from, masked, to);
+            });
+        }
+        self.error = kernels::first_non_finite(&ratio).map(|i| {
+            let (step, env) = self.place(i);
+            AgentError::Estimate { what: "ratio", env, step, value: ratio[i] }
+        });
+        self.ratio = ratio;
+    }
+
     /// Values after the last row and at cuts; then `v_next` and `carry`.
     fn evaluate_ends(
         &mut self,
@@ -739,6 +910,11 @@ impl Samples {
         self.v_cut.resize(self.cut.len(), 0.0);
         work.all_values(model, &self.last_obs, &mut self.v_last);
         work.all_values(model, &self.cut_obs, &mut self.v_cut);
+        self.resolve_finite(bootstrap_truncated)
+    }
+
+    /// `v_next` and `carry`, if the values of what follows are finite.
+    fn resolve_finite(&mut self, bootstrap_truncated: bool) -> Result<(), AgentError> {
         if let Some(i) = kernels::first_non_finite(&self.v_last) {
             return Err(AgentError::Value { env: self.first + i, step: self.rows(), value: self.v_last[i] });
         }
@@ -801,41 +977,70 @@ impl ValueWork {
 }
 
 impl RatioWork {
-    fn new(spec: &EnvSpec, model: &ActorCritic) -> Self {
+    /// `room` samples at once from a recurrent policy, [`CHUNK`] from another.
+    fn new(spec: &EnvSpec, model: &ActorCritic, room: usize) -> Self {
         let net = &model.actor().net;
         let (index_rows, real_rows) = action_rows(spec);
         Self {
             x: vec![0.0; net.n_inputs() * CHUNK],
-            index_actions: vec![0; index_rows * CHUNK],
-            real_actions: vec![0.0; real_rows * CHUNK],
-            masks: vec![true; mask_rows(spec) * CHUNK],
             tape: net.tape(CHUNK),
+            taken: TakenWork {
+                index_actions: vec![0; index_rows * room],
+                real_actions: vec![0.0; real_rows * room],
+                masks: vec![true; mask_rows(spec) * room],
+                room,
+            },
         }
     }
     /// Ratios of consecutive samples of a shard, as many as `ratio` has room for.
     fn ratios(&mut self, model: &ActorCritic, data: &Samples, from: usize, masked: bool, ratio: &mut [f32]) {
-        /// The rows `from..from + n` as columns `[dim x n]` in `to`.
-        fn columns<'a, T: Copy>(rows: &[T], to: &'a mut [T], from: usize, n: usize) -> Cols<'a, T> {
-            let dim = to.len() / CHUNK;
-            let to = &mut to[..dim * n];
-            rows_to_columns(&rows[from * dim..(from + n) * dim], to, n);
-            Cols::new(to, dim, n)
-        }
-        let (n, dist) = (ratio.len(), model.dist());
-        let mut params = model.policy_outputs(columns(&data.obs, &mut self.x, from, n), &mut self.tape);
-        let mask = masked.then(|| columns(&data.masks, &mut self.masks, from, n));
-        dist.prepare(params.reborrow(), mask);
+        let Self { x, tape, taken } = self;
+        let outputs = model.policy_outputs(row_columns(&data.obs, x, CHUNK, from, ratio.len()), tape);
+        taken.ratios(model, outputs, data, from, masked, ratio);
+    }
+}
+
+impl TakenWork {
+    /// Ratios of consecutive samples of a shard, for which the policy gives `outputs`.
+    fn ratios(
+        &mut self,
+        model: &ActorCritic,
+        mut outputs: ColsMut<'_, f32>,
+        data: &Samples,
+        from: usize,
+        masked: bool,
+        ratio: &mut [f32],
+    ) {
+        let (n, room, dist) = (ratio.len(), self.room, model.dist());
+        let mask = masked.then(|| row_columns(&data.masks, &mut self.masks, room, from, n));
+        dist.prepare(outputs.reborrow(), mask);
         let actions = if dist.is_discrete() {
-            Actions::Index(columns(&data.index_actions, &mut self.index_actions, from, n))
+            Actions::Index(row_columns(&data.index_actions, &mut self.index_actions, room, from, n))
         } else {
-            Actions::Real(columns(&data.real_actions, &mut self.real_actions, from, n))
+            Actions::Real(row_columns(&data.real_actions, &mut self.real_actions, room, from, n))
         };
-        dist.logp(params.as_cols(), actions, ratio);
+        dist.logp(outputs.as_cols(), actions, ratio);
         for (ratio, logp_old) in ratio.iter_mut().zip(&data.logp[from..]) {
             *ratio -= *logp_old;
         }
         f32::exp_slice(ratio);
     }
+}
+
+/// The rows `from..from + n` as columns `[dim x n]`, in a buffer that has room for `room` of them.
+fn row_columns<'a, T: Copy>(rows: &[T], to: &'a mut [T], room: usize, from: usize, n: usize) -> Cols<'a, T> {
+    let dim = to.len() / room;
+    let to = &mut to[..dim * n];
+    rows_to_columns(&rows[from * dim..(from + n) * dim], to, n);
+    Cols::new(to, dim, n)
+}
+
+/// Tells parameters apart, for debug builds.
+fn digest(model: &ActorCritic) -> u64 {
+    model
+        .theta
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |h, x| (h ^ u64::from(x.to_bits())).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Rows of an action: as indices, as real numbers.
@@ -864,7 +1069,7 @@ pub(crate) fn transpose<T: Copy>(columns: &[T], rows: &mut [T], b: usize) {
 }
 
 /// A row for each sample to `[dim x n]`, batch contiguous.
-fn rows_to_columns<T: Copy>(rows: &[T], columns: &mut [T], n: usize) {
+pub(crate) fn rows_to_columns<T: Copy>(rows: &[T], columns: &mut [T], n: usize) {
     let dim = rows.len() / n.max(1);
     for (i, row) in rows.chunks_exact(dim.max(1)).enumerate() {
         for (d, x) in row.iter().enumerate() {

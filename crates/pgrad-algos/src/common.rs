@@ -2,11 +2,11 @@
 
 use crate::algorithm::{BuildError, Setup};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, RewardNormalizer,
-    Rollout, RolloutShape, Trunk as ModelTrunk,
+    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, Recurrence,
+    RewardNormalizer, Rollout, RolloutShape, Trunk as ModelTrunk,
 };
 use pgrad_env::EnvSpec;
-use pgrad_nn::Activation as NnActivation;
+use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Adam, AdamParams, clip_global_norm};
 use pgrad_settings::{above, choice, settings};
@@ -28,6 +28,18 @@ choice! {
         Separate = "separate",
         /// One network with two heads.
         Shared = "shared",
+    }
+}
+
+choice! {
+    /// What remembers earlier observations.
+    pub enum Recurrent {
+        /// Nothing.
+        Nothing = "none",
+        /// Long short-term memory.
+        Lstm = "lstm",
+        /// A gated recurrent unit.
+        Gru = "gru",
     }
 }
 
@@ -103,6 +115,61 @@ settings! {
 }
 
 settings! {
+    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
+    /// for both on a shared trunk.
+    pub struct RecurrentSettings {
+        /// What remembers earlier observations of an episode. Without it a policy sees the present one alone.
+        recurrent: Recurrent = Recurrent::Nothing, source: "Hochreiter and Schmidhuber 1997; Cho et al. 2014";
+        /// Units of the recurrent layer.
+        recurrent_size: usize = 64, range: 1..=8192, unit: "units", source: "RL Baselines3 Zoo, ppo_lstm",
+            when: recurrent is "lstm" | "gru";
+        /// Steps of a sequence in training; it divides the steps of an iteration and the samples of a minibatch. Gradients
+        /// go back to its first step and no further: with longer ones more is remembered for a reason, and fewer are
+        /// computed side by side. Without a number, the longest up to 32.
+        sequence_length: Option<usize> = None, range: 1..=1_048_576, unit: "steps", source: "Werbos 1990; Kapturowski et al. 2019",
+            when: recurrent is "lstm" | "gru";
+    }
+}
+
+impl RecurrentSettings {
+    /// Longest sequence, where nobody says how long.
+    const DEFAULT_LENGTH: usize = 32;
+
+    /// Whether there is a memory.
+    pub(crate) fn is_on(&self) -> bool {
+        self.recurrent != Recurrent::Nothing
+    }
+    /// Refuses sequences that do not fill an iteration of `n_steps` or minibatches of `minibatch` samples.
+    pub(crate) fn check(&self, n_steps: usize, minibatch: usize) -> Result<(), BuildError> {
+        let Some(length) = self.sequence_length.filter(|_| self.is_on()) else { return Ok(()) };
+        for (whole, what) in [(n_steps, "steps of an iteration"), (minibatch, "samples of a minibatch")] {
+            if whole % length != 0 {
+                return Err(BuildError::Inconsistent {
+                    key: "sequence_length",
+                    value: length.to_string(),
+                    reason: format!(
+                        "sequences must fill the {whole} {what}; take a length that divides {whole}"
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+    /// The recurrent layer for iterations of `n_steps` and minibatches of `minibatch` samples.
+    pub(crate) fn recurrence(&self, n_steps: usize, minibatch: usize) -> Option<Recurrence> {
+        let cell = match self.recurrent {
+            Recurrent::Nothing => return None,
+            Recurrent::Lstm => Cell::Lstm,
+            Recurrent::Gru => Cell::Gru,
+        };
+        let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
+        let longest = (1..=Self::DEFAULT_LENGTH).rev().find(fits);
+        let sequence_length = self.sequence_length.or(longest).unwrap_or(1);
+        Some(Recurrence { cell, size: self.recurrent_size, sequence_length })
+    }
+}
+
+settings! {
     /// How actor and critic lie together.
     pub struct TrunkSettings {
         /// Whether actor and critic share their hidden layers.
@@ -155,6 +222,18 @@ impl ModelSettings {
         critic_hidden: &[usize],
         seed: u64,
     ) -> Result<ActorCritic, BuildError> {
+        self.build_on(None, env, critic, trunk, critic_hidden, seed)
+    }
+    /// As [`ModelSettings::build_with`], on a recurrent layer or not.
+    pub(crate) fn build_on(
+        &self,
+        recurrence: Option<Recurrence>,
+        env: &EnvSpec,
+        critic: Critic,
+        trunk: ModelTrunk,
+        critic_hidden: &[usize],
+        seed: u64,
+    ) -> Result<ActorCritic, BuildError> {
         let shape = ModelShape {
             obs_dim: env.observation.obs_dim(),
             action: env.action.clone(),
@@ -167,7 +246,8 @@ impl ModelSettings {
             critic,
             log_std_init: self.log_std_init,
         };
-        let model = ActorCritic::with_critic(shape, critic_hidden.to_vec(), self.orthogonal_init, seed);
+        let critic_hidden = critic_hidden.to_vec();
+        let model = ActorCritic::with_memory(shape, critic_hidden, recurrence, self.orthogonal_init, seed);
         model.map_err(|e| BuildError::Environment {
             env: env.id.clone(),
             reason: format!("no network can be built for it: {e}"),

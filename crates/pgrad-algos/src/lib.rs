@@ -41,8 +41,8 @@ pub use async_sarsa::{AsyncSarsa, AsyncSarsaConfig};
 pub use asynchronous::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDraw, QNetworkSettings};
 pub use cem::{Cem, CemConfig, CemSettings};
 pub use common::{
-    Activation, EpisodeSettings, ModelSettings, NormalizeSettings, RolloutSettings, Schedule, Trunk,
-    TrunkSettings,
+    Activation, EpisodeSettings, ModelSettings, NormalizeSettings, Recurrent, RecurrentSettings,
+    RolloutSettings, Schedule, Trunk, TrunkSettings,
 };
 pub use greedy_gq::{GreedyGq, GreedyGqConfig, GreedyGqSettings};
 pub use nac::{Nac, NacConfig, NacSettings};

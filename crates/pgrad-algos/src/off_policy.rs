@@ -4,7 +4,7 @@ use crate::algorithm::BuildError;
 use crate::common::{Activation, ModelSettings};
 use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Trunk};
 use pgrad_env::{EnvSpec, Space};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, kernels};
 use pgrad_rl::dist::Actions;
 use pgrad_settings::{choice, settings};
@@ -122,7 +122,7 @@ pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
 pub(crate) enum Behaviour {
     Uniform,
     Policy { policy: Box<Policy>, bytes: Vec<u8> },
-    SoftTarget { epsilon: f32, target: Target, tape: Tape<f32>, column: Vec<f32>, pi: Vec<f32> },
+    SoftTarget { epsilon: f32, target: Target, tape: NetworkTape<f32>, column: Vec<f32>, pi: Vec<f32> },
 }
 
 impl Behaviour {

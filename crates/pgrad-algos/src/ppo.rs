@@ -9,8 +9,8 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{
-    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
-    load_finite, rollout_algorithm,
+    ModelSettings, NormalizeSettings, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
+    check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, Paths, PolicyChunk,
@@ -52,6 +52,17 @@ choice! {
         /// V-trace, for data that later epochs find stale: each step back is weighed by the ratio of the present
         /// policy to the one that acted. Needs `recompute_advantage`.
         Vtrace = "vtrace",
+    }
+}
+
+choice! {
+    /// What state a sequence of a recurrent policy starts from in training.
+    pub enum InitialState {
+        /// The one that the rollout went through.
+        Stored = "stored",
+        /// The one that the present parameters reach from the start of the rollout, computed anew before each epoch but
+        /// the first.
+        Recomputed = "recomputed",
     }
 }
 
@@ -101,6 +112,10 @@ settings! {
         target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";
         /// Compute values and advantages anew before each epoch, not only before the first.
         recompute_advantage: bool = false, source: "Andrychowicz et al. 2021, section 3.5";
+        /// What state a sequence of a recurrent policy starts from in training. Stored ones grow stale from one epoch to
+        /// the next; recomputing costs another pass through the data before each epoch.
+        initial_state: InitialState = InitialState::Stored, source: "Kapturowski et al. 2019, section 3",
+            when: recurrent is "lstm" | "gru";
         /// Largest weight of a temporal difference in V-trace. Lowering it pulls the values from those of the present
         /// policy to those of the one that acted.
         rho_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
@@ -120,6 +135,8 @@ pub struct PpoConfig {
     pub ppo: PpoSettings,
     /// The networks.
     pub model: ModelSettings,
+    /// Their memory.
+    pub recurrent: RecurrentSettings,
     /// How they lie together.
     pub trunk: TrunkSettings,
     /// Normalisation.
@@ -179,6 +196,9 @@ impl Algorithm for Ppo {
                 }
                 rollout.estimate(team, |p| estimate(p, c, self.gamma as f32))?; // Â_t and V_t^targ
             }
+            if epoch > 0 && c.initial_state == InitialState::Recomputed {
+                rollout.recompute_states(model, team); // of a recurrent policy, with θ
+            }
             minibatches.shuffle();
             for minibatch in 0..minibatches.count() {
                 let samples = minibatches.get(minibatch);
@@ -221,8 +241,10 @@ impl Algorithm for Ppo {
         let c = &self.config;
         let evaluations = if c.recompute_advantage { c.epochs } else { 1 };
         let ratios = if c.advantage == Advantage::Vtrace { evaluations - 1 } else { 0 };
-        let looks = ratios + usize::from(c.objective == Objective::KlAdaptive);
-        let sample = self.model.value_flops() * evaluations
+        let states = if c.initial_state == InitialState::Recomputed { c.epochs - 1 } else { 0 };
+        let looks = ratios + states + usize::from(c.objective == Objective::KlAdaptive);
+        let own_critic = if self.model.is_separate() { states } else { 0 };
+        let sample = self.model.value_flops() * (evaluations + own_critic)
             + self.model.actor().net.forward_flops() * looks
             + self.model.update_flops() * c.epochs;
         sample as f64 * self.rollout.len() as f64
@@ -390,10 +412,11 @@ impl Totals {
 
 impl AlgoConfig for PpoConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.rollout, &self.ppo, &self.model, &self.trunk, &self.normalize]
+        vec![&self.rollout, &self.ppo, &self.model, &self.recurrent, &self.trunk, &self.normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.rollout, &mut self.ppo, &mut self.model, &mut self.trunk, &mut self.normalize]
+        let Self { rollout, ppo, model, recurrent, trunk, normalize } = self;
+        vec![rollout, ppo, model, recurrent, trunk, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
@@ -427,7 +450,16 @@ impl AlgoConfig for PpoConfig {
                     .to_owned(),
             });
         }
-        Ok(())
+        if self.ppo.initial_state == InitialState::Recomputed && self.ppo.epochs == 1 {
+            return Err(BuildError::Inconsistent {
+                key: "initial_state",
+                value: InitialState::Recomputed.to_string(),
+                reason: "in the first epoch the states are those of the rollout; give 2 `epochs` or more, or leave \
+                         `initial_state` at `stored`"
+                    .to_owned(),
+            });
+        }
+        self.recurrent.check(self.rollout.n_steps, size)
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Ppo::new(self, setup)?))
@@ -442,12 +474,14 @@ impl Ppo {
     pub fn new(config: &PpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
+        let recurrence = config.recurrent.recurrence(config.rollout.n_steps, config.ppo.minibatch_size);
+        let (trunk, hidden) = (config.trunk.trunk.into(), &config.model.hidden);
+        let model = config.model.build_on(recurrence, &spec, Critic::State, trunk, hidden, setup.seed)?;
         let mut rollout = config.rollout.build(&config.normalize, &model, setup);
         if matches!(config.ppo.objective, Objective::KlAdaptive | Objective::KlFixed) {
             rollout.keep_policy_params(&model);
         }
-        let minibatches = Minibatches::new(rollout.len(), config.ppo.minibatch_size, setup.seed);
+        let minibatches = Minibatches::of(&rollout, config.ppo.minibatch_size, setup.seed);
         let adam = AdamParams { epsilon: config.ppo.adam_epsilon, ..AdamParams::default() };
         let n_params = model.theta.len();
         Ok(Self {

@@ -55,6 +55,22 @@ macro_rules! minatar {
     };
 }
 
+macro_rules! t_maze {
+    ($id:literal, $length:literal, $title:literal) => {
+        EnvEntry {
+            id: $id,
+            title: $title,
+            make: |n| Box::new(crate::TMaze::new(n, $length)),
+            tiled: Some(&EnvEntry {
+                id: concat!("tiles:", $id),
+                title: concat!($title, "; tile-coded"),
+                make: |n| tile_coded(Box::new(crate::TMaze::new(n, $length))),
+                tiled: None,
+            }),
+        }
+    };
+}
+
 /// All environments, in the order in which they are listed.
 pub static REGISTRY: &[EnvEntry] = &[
     entry!("CartPole-v1", crate::CartPole, "balance a pole on a cart by pushing left or right"),
@@ -66,6 +82,24 @@ pub static REGISTRY: &[EnvEntry] = &[
         "swing a car out of a valley with as little push as possible"
     ),
     entry!("Pendulum-v1", crate::Pendulum, "swing a pendulum up and hold it there"),
+    entry!(
+        "CartPoleNoVel-v1",
+        crate::NoVelocity::<crate::CartPole>,
+        "balance a pole on a cart without seeing velocities"
+    ),
+    entry!(
+        "PendulumNoVel-v1",
+        crate::NoVelocity::<crate::Pendulum>,
+        "swing a pendulum up without seeing its velocity"
+    ),
+    entry!(
+        "MountainCarContinuousNoVel-v0",
+        crate::NoVelocity::<crate::MountainCarContinuous>,
+        "swing a car out of a valley without seeing its velocity"
+    ),
+    t_maze!("TMaze10-v0", 10, "turn at the end of a corridor of 10 steps as a sign at its start says"),
+    t_maze!("TMaze50-v0", 50, "turn at the end of a corridor of 50 steps as a sign at its start says"),
+    t_maze!("TMaze100-v0", 100, "turn at the end of a corridor of 100 steps as a sign at its start says"),
     entry!(
         "DegrisMountainCar-v0",
         crate::DegrisMountainCar,

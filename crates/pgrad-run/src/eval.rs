@@ -2,7 +2,7 @@
 
 use crate::stats;
 use pgrad_agent::Policy;
-use pgrad_env::{Actions as EnvActions, BatchEnv, EnvError, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionsMut;
 use thiserror::Error;
@@ -154,6 +154,7 @@ fn evaluate_batch(
     let (mut masks, mut mask_scratch) = (vec![true; mask_rows * n], Vec::new());
     let mut done: Vec<Option<(f64, u32)>> = vec![None; n];
     env.start()?;
+    policy.reset();
     for _ in 0..options.max_steps {
         if mask_rows > 0 {
             env.action_masks(ColsMut::new(&mut masks, mask_rows, n), &mut mask_scratch)?;
@@ -173,6 +174,11 @@ fn evaluate_batch(
             EnvActions::Index(Cols::new(&indices, rows, n))
         };
         env.step(actions)?;
+        for (i, end) in env.ends().iter().enumerate() {
+            if *end != End::Running {
+                policy.reset_one(i);
+            }
+        }
         for episode in env.finished() {
             done[episode.env - first].get_or_insert((episode.episode_return, episode.length));
         }

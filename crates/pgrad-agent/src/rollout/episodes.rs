@@ -66,7 +66,7 @@ impl Rollout {
     /// [`Rollout::len`] tells how many samples they have.
     ///
     /// # Panics
-    /// When a size of `shape` is 0, or there are fewer episodes than environments.
+    /// When a size of `shape` is 0, there are fewer episodes than environments, or the model is recurrent.
     pub fn whole_episodes(
         shape: EpisodesShape,
         make: impl Fn(usize) -> Box<dyn BatchEnv>,
@@ -78,6 +78,7 @@ impl Rollout {
     ) -> Self {
         let EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated } = shape;
         assert!(n_episodes >= n_envs, "every environment plays an episode at least");
+        assert!(model.recurrence().is_none(), "batches of whole episodes are not cut into sequences");
         let fixed = RolloutShape { n_envs, n_steps: 1, envs_per_shard, bootstrap_truncated };
         let mut rollout = Self::new(fixed, make, model, obs_norm, reward_norm, seed, threads);
         let spec = rollout.spec.clone();

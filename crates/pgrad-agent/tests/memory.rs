@@ -1,0 +1,453 @@
+//! Recurrent models in a rollout and in a learner, against one network that is taken through each environment's whole
+//! history in `f64`, step by step, and forgets where an episode ended; and the bits of a first pass.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
+
+mod common;
+
+use common::{OBS, Seen, Task, relative_difference, tasks, wide};
+use pgrad_agent::{
+    ActorCritic, Critic, Learner, Minibatches, ModelShape, Part, PolicyChunk, Recurrence, Rollout,
+    RolloutShape, Trunk, ValueChunk,
+};
+use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_nn::{Activation, Cell};
+use pgrad_num::{Cols, ColsMut, Record, Stream, Team};
+use pgrad_rl::dist::Actions;
+use pgrad_testkit::check_gradient;
+use std::sync::Mutex;
+
+const LENGTH: usize = 4;
+const STEPS: usize = 12;
+
+fn model(cell: Cell, trunk: Trunk, action: Space, seed: u64) -> ActorCritic {
+    let shape = ModelShape {
+        obs_dim: OBS,
+        action,
+        hidden: vec![5],
+        activation: Activation::Tanh,
+        trunk,
+        critic: Critic::State,
+        log_std_init: -0.3,
+    };
+    let memory = Recurrence { cell, size: 3, sequence_length: LENGTH };
+    let mut model = ActorCritic::with_memory(shape, vec![5], Some(memory), true, seed).unwrap();
+    // The heads' initial gain of 0.01 would hide what the memory does.
+    for view in model.views().into_iter().filter(|v| v.name.contains("logits") || v.name.contains("mean")) {
+        model.theta[view.range].iter_mut().for_each(|w| *w *= 50.0);
+    }
+    model
+}
+
+struct Case {
+    task: Task,
+    model: ActorCritic,
+    rollout: Rollout,
+    shape: RolloutShape,
+}
+
+impl Case {
+    /// A rollout after another one under the same parameters, so that memories go back beyond its start.
+    fn new(task: Task, cell: Cell, trunk: Trunk, n_envs: usize, envs_per_shard: usize) -> Self {
+        task.log.lock().unwrap().clear();
+        let model = model(cell, trunk, task.action.clone(), 3);
+        let shape = RolloutShape { n_envs, n_steps: STEPS, envs_per_shard, bootstrap_truncated: true };
+        let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 5, 2);
+        let team = Team::new(2).unwrap();
+        rollout.start().unwrap();
+        for _ in 0..2 {
+            rollout.collect(&model, &team).unwrap();
+            rollout.evaluate(&model, &team).unwrap();
+        }
+        Self { task, model, rollout, shape }
+    }
+    /// Shard's first environment, environments of the shard, row and environment (of the run) of sample `i`.
+    fn place(&self, i: usize) -> (usize, usize) {
+        let size = self.shape.envs_per_shard;
+        let first = i / (size * STEPS) * size;
+        let b = size.min(self.shape.n_envs - first);
+        let at = i % (size * STEPS);
+        (at / b, first + at % b)
+    }
+    fn seen(&self, env: usize, t: usize) -> Seen {
+        self.task.log.lock().unwrap()[env][t].clone()
+    }
+}
+
+/// One environment's network in `f64`: an observation in, outputs out, and on to the next step.
+struct Slow<'a> {
+    part: &'a Part,
+    theta: Vec<f64>,
+    state: Vec<f64>,
+}
+
+impl<'a> Slow<'a> {
+    fn new(part: &'a Part, theta: &[f64]) -> Self {
+        Self { part, theta: theta[part.params.clone()].to_vec(), state: vec![0.0; part.net.state_rows()] }
+    }
+    /// The outputs for `obs`; the state stays.
+    fn look(&self, obs: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let mut tape = self.part.net.tape::<f64>(1);
+        tape.begin(1, Cols::new(&self.state, self.state.len(), 1), &[false]);
+        let x = wide(obs);
+        let out = self.part.net.forward(&self.theta, Cols::new(&x, OBS, 1), &mut tape).into_data().to_vec();
+        let mut next = self.state.clone();
+        tape.last_state(ColsMut::new(&mut next, self.state.len(), 1));
+        (out, next)
+    }
+    fn step(&mut self, seen: &Seen) -> Vec<f64> {
+        let (out, next) = self.look(&seen.obs);
+        self.state = next;
+        out
+    }
+    fn end(&mut self, end: End) {
+        if end != End::Running {
+            self.state.fill(0.0);
+        }
+    }
+}
+
+fn logp(model: &ActorCritic, task: &Task, out: &[f64], seen: &Seen) -> f64 {
+    let (dist, rows) = (model.dist(), model.policy_rows());
+    let mut params = out[rows].to_vec();
+    let n = params.len();
+    let mask = task.masked.then(|| Cols::new(&seen.mask, dist.mask_rows(), 1));
+    dist.prepare(ColsMut::new(&mut params, n, 1), mask);
+    let (real, mut logp) = (wide(&seen.real), [0.0]);
+    let actions = if dist.is_discrete() {
+        Actions::Index(Cols::new(&seen.index, dist.action_rows(), 1))
+    } else {
+        Actions::Real(Cols::new(&real, dist.action_rows(), 1))
+    };
+    dist.logp(Cols::new(&params, n, 1), actions, &mut logp);
+    logp[0]
+}
+
+/// Of each sample by its number: `log π`, `V`, `v_next`. The second rollout starts from the state that `old` reached, and
+/// with `stored` every sequence does: derivatives by `new` then go back to its first step.
+struct Found {
+    logp: Vec<f64>,
+    v: Vec<f64>,
+    v_next: Vec<f64>,
+}
+
+fn slow(case: &Case, old: &[f64], new: &[f64], stored: bool) -> Found {
+    let n = case.rollout.len();
+    let mut found = Found { logp: vec![0.0; n], v: vec![0.0; n], v_next: vec![0.0; n] };
+    let m = &case.model;
+    for env in 0..case.shape.n_envs {
+        // What the parameters that drew the data remember, and what the others make of it from the start.
+        let mut drawn = [m.actor(), m.critic()].map(|p| Slow::new(p, old));
+        let mut now = [m.actor(), m.critic()].map(|p| Slow::new(p, new));
+        for t in 0..STEPS {
+            let seen = case.seen(env, t);
+            for s in &mut drawn {
+                s.step(&seen);
+                s.end(seen.end);
+            }
+        }
+        for (now, drawn) in now.iter_mut().zip(&drawn) {
+            now.state.clone_from(&drawn.state);
+        }
+        for t in 0..STEPS {
+            if stored && t % LENGTH == 0 {
+                for (now, drawn) in now.iter_mut().zip(&drawn) {
+                    now.state.clone_from(&drawn.state);
+                }
+            }
+            let seen = case.seen(env, STEPS + t);
+            let i = (0..n).find(|i| case.place(*i) == (t, env)).unwrap();
+            let [actor, critic] = &mut now;
+            found.logp[i] = logp(m, &case.task, &actor.step(&seen), &seen);
+            found.v[i] = critic.step(&seen)[0];
+            found.v_next[i] = match seen.end {
+                End::Terminated => 0.0,
+                // Where an episode was cut: the final observation, in the state that the episode had reached.
+                End::Truncated | End::Running => critic.look(&seen.next).0[0],
+            };
+            drawn.iter_mut().for_each(|s| drop(s.step(&seen)));
+            now.iter_mut().chain(&mut drawn).for_each(|s| s.end(seen.end));
+        }
+    }
+    found
+}
+
+/// What the learner shows of every sample, and what the rollout holds.
+struct Shown {
+    logp: Vec<f32>,
+    logp_old: Vec<f32>,
+}
+
+/// `adv` holds the number of each sample, so that a chunk's samples are known.
+fn shown(case: &mut Case, model: &ActorCritic) -> Shown {
+    let team = Team::new(2).unwrap();
+    number_samples(case);
+    let n = case.rollout.len();
+    let found = Mutex::new(Shown { logp: vec![f32::NAN; n], logp_old: vec![f32::NAN; n] });
+    let mut learner = Learner::new(model, n, 2);
+    learner.look(model, &case.rollout, &case.rollout.order(), &team, |p| {
+        let mut found = found.lock().unwrap();
+        for (k, i) in p.adv.iter().enumerate() {
+            found.logp[*i as usize] = p.logp[k];
+            found.logp_old[*i as usize] = p.logp_old[k];
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+/// Writes each sample's number as its advantage, and a target.
+fn number_samples(case: &mut Case) {
+    let next = Mutex::new(0usize);
+    // One thread, so that the shards come in order.
+    let one = Team::new(1).unwrap();
+    case.rollout
+        .estimate(&one, |p| {
+            let (mut adv, mut ret, mut next) = (p.adv, p.ret, next.lock().unwrap());
+            for (a, r) in adv.data_mut().iter_mut().zip(ret.data_mut()) {
+                *a = *next as f32;
+                *r = (*next as f32 * 0.7).sin();
+                *next += 1;
+            }
+        })
+        .unwrap();
+}
+
+fn values(case: &mut Case) -> (Vec<f64>, Vec<f64>) {
+    let found = Mutex::new((Vec::new(), Vec::new()));
+    case.rollout
+        .estimate(&Team::new(1).unwrap(), |p| {
+            let mut found = found.lock().unwrap();
+            found.0.extend(wide(p.v.data()));
+            found.1.extend(wide(p.v_next.data()));
+        })
+        .unwrap();
+    found.into_inner().unwrap()
+}
+
+fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    for cell in [Cell::Lstm, Cell::Gru] {
+        for trunk in [Trunk::Separate, Trunk::Shared] {
+            for (k, task) in tasks(Some(7)).into_iter().enumerate() {
+                // Shards of one environment, uneven ones, and more sequences than go through a network together.
+                let (n, size) = [(1, 1), (5, 3), (13, 13)][k % 3];
+                all.push(Case::new(task, cell, trunk, n, size));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn log_probabilities_and_values_are_those_of_a_network_taken_through_each_history() {
+    let mut ends = [0; 3];
+    for mut case in cases() {
+        let theta = wide(&case.model.theta);
+        let found = slow(&case, &theta, &theta, true);
+        let (v, v_next) = values(&mut case);
+        let model = case.model.clone();
+        let shown = shown(&mut case, &model);
+        assert!(relative_difference(&wide(&shown.logp), &found.logp) < 1e-5);
+        assert!(relative_difference(&v, &found.v) < 1e-5);
+        assert!(relative_difference(&v_next, &found.v_next) < 1e-5);
+        for env in case.task.log.lock().unwrap().iter() {
+            env.iter().skip(STEPS).for_each(|s| ends[s.end as usize] += 1);
+        }
+    }
+    assert!(ends.iter().all(|n| *n > 20), "every ending occurs: {ends:?}");
+}
+
+#[test]
+fn on_the_first_pass_every_ratio_is_exactly_one() {
+    for mut case in cases() {
+        let model = case.model.clone();
+        let shown = shown(&mut case, &model);
+        for (a, b) in shown.logp.iter().zip(&shown.logp_old) {
+            assert_eq!(a.to_bits(), b.to_bits());
+        }
+        // As the rollout computes them, and in minibatches of any size and order.
+        let team = Team::new(2).unwrap();
+        case.rollout.evaluate_ratios(&model, &team).unwrap();
+        case.rollout.estimate(&team, |p| assert!(p.ratio.data().iter().all(|r| *r == 1.0))).unwrap();
+        for size in [LENGTH, 2 * LENGTH, 5 * LENGTH] {
+            let mut minibatches = Minibatches::of(&case.rollout, size, 1);
+            let mut learner = Learner::new(&model, minibatches.size(), 2);
+            minibatches.shuffle();
+            let mut all = Vec::new();
+            for i in 0..minibatches.count() {
+                all.extend_from_slice(minibatches.get(i));
+                learner.look(&model, &case.rollout, minibatches.get(i), &team, |p: PolicyChunk<'_>| {
+                    assert!(p.logp.iter().zip(p.logp_old).all(|(a, b)| a.to_bits() == b.to_bits()));
+                });
+            }
+            all.sort_unstable();
+            assert_eq!(all, (0..case.rollout.len() as u32).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn stored_states_stay_and_recomputed_ones_follow_the_parameters() {
+    for mut case in cases() {
+        let (old, team) = (case.model.clone(), Team::new(2).unwrap());
+        // With the parameters that drew the data, nothing changes.
+        case.rollout.recompute_states(&old, &team);
+        let same = shown(&mut case, &old);
+        assert!(same.logp.iter().zip(&same.logp_old).all(|(a, b)| a.to_bits() == b.to_bits()));
+        let mut new = old.clone();
+        new.theta.iter_mut().enumerate().for_each(|(i, w)| *w += 0.2 * (i as f32).sin());
+        let (theta_old, theta_new) = (wide(&old.theta), wide(&new.theta));
+        let [stored, recomputed] = [true, false].map(|stored| slow(&case, &theta_old, &theta_new, stored));
+        let first = shown(&mut case, &new);
+        assert!(relative_difference(&wide(&first.logp), &stored.logp) < 1e-4);
+        case.rollout.recompute_states(&new, &team);
+        let second = shown(&mut case, &new);
+        assert!(relative_difference(&wide(&second.logp), &recomputed.logp) < 1e-4);
+        assert!(relative_difference(&stored.logp, &recomputed.logp) > 1e-3, "the two differ");
+        // And the ratios of V-trace are of the same states.
+        case.rollout.evaluate_ratios(&new, &team).unwrap();
+        let ratios = Mutex::new(Vec::new());
+        let one = Team::new(1).unwrap();
+        case.rollout.estimate(&one, |p| ratios.lock().unwrap().extend(wide(p.ratio.data()))).unwrap();
+        let expected: Vec<f64> =
+            second.logp.iter().zip(&second.logp_old).map(|(a, b)| f64::from(a - b).exp()).collect();
+        assert!(relative_difference(&ratios.into_inner().unwrap(), &expected) < 1e-5);
+    }
+}
+
+/// `Σ w log π`, with a weight for each sample.
+fn policy_loss(p: PolicyChunk<'_>) {
+    let [d_logp, zero, ..] = p.work;
+    for (d, i) in d_logp.iter_mut().zip(p.adv.iter()) {
+        *d = (*i * 0.3).cos();
+    }
+    zero.fill(0.0);
+    p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, zero, p.d_out);
+}
+
+/// `Σ ½ (V − target)²`.
+fn value_loss(p: ValueChunk<'_>) {
+    for ((d, v), ret) in p.d_v.iter_mut().zip(p.v).zip(p.ret) {
+        *d = v - ret;
+    }
+}
+
+#[test]
+fn gradients_go_back_to_the_start_of_a_sequence_and_are_those_of_finite_differences() {
+    for mut case in cases() {
+        let team = Team::new(2).unwrap();
+        number_samples(&mut case);
+        let (n, model) = (case.rollout.len(), case.model.clone());
+        let theta = wide(&model.theta);
+        let mut minibatches = Minibatches::of(&case.rollout, n, 1);
+        minibatches.shuffle();
+        let mut gradient = vec![f32::NAN; theta.len()];
+        Learner::new(&model, n, 2).gradient(
+            &model,
+            &case.rollout,
+            minibatches.get(0),
+            &team,
+            &mut gradient,
+            policy_loss,
+            value_loss,
+        );
+        let loss = |new: &[f64]| -> f64 {
+            let found = slow(&case, &theta, new, true);
+            (0..n)
+                .map(|i| {
+                    let target = f64::from((i as f32 * 0.7).sin());
+                    f64::from((i as f32 * 0.3).cos()) * found.logp[i] + 0.5 * (found.v[i] - target).powi(2)
+                })
+                .sum()
+        };
+        if n > 100 {
+            continue; // Finite differences of the larger cases take long; their parts are covered above.
+        }
+        let worst = check_gradient(loss, &theta, &wide(&gradient));
+        assert!(worst.relative_error < 2e-3, "{worst:?}");
+    }
+}
+
+/// Numbers that wander, and can be saved.
+struct Drift {
+    x: [f32; OBS],
+}
+
+impl Drift {
+    fn wander(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        self.x.iter_mut().for_each(|x| *x = 0.5 * *x + rng.normal() as f32);
+        obs.write(&self.x);
+    }
+}
+
+impl Env for Drift {
+    fn spec(&self) -> EnvSpec {
+        EnvSpec {
+            id: "Drift".into(),
+            observation: Space::Box(BoxSpace::unbounded(OBS)),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: Some(30),
+            reward_threshold: None,
+            masks_actions: false,
+        }
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        self.wander(rng, obs);
+    }
+    fn step(&mut self, _: Action<'_>, rng: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        self.wander(rng, obs);
+        Step { reward: 1.0, end: if rng.below(9) == 0 { End::Terminated } else { End::Running } }
+    }
+    fn save(&self) -> Option<Vec<f64>> {
+        Some(wide(&self.x))
+    }
+    fn load(&mut self, state: &[f64]) -> bool {
+        state.iter().zip(&mut self.x).for_each(|(from, to)| *to = *from as f32);
+        state.len() == OBS
+    }
+}
+
+#[test]
+fn a_rollout_goes_on_from_what_was_saved_with_what_is_remembered() {
+    for cell in [Cell::Lstm, Cell::Gru] {
+        for trunk in [Trunk::Separate, Trunk::Shared] {
+            let model = model(cell, trunk, Space::Discrete { n: 2 }, 3);
+            let shape =
+                RolloutShape { n_envs: 5, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
+            let env = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Drift { x: [0.0; OBS] })) };
+            let team = Team::new(2).unwrap();
+            let rollout = || {
+                let mut r = Rollout::new(shape, env, &model, None, None, 5, 2);
+                r.start().unwrap();
+                r
+            };
+            let go = |r: &mut Rollout| {
+                r.collect(&model, &team).unwrap();
+                r.evaluate(&model, &team).unwrap();
+                let v = Mutex::new(Vec::new());
+                let one = Team::new(1).unwrap();
+                r.estimate(&one, |p| v.lock().unwrap().extend_from_slice(p.v_next.data())).unwrap();
+                v.into_inner().unwrap()
+            };
+            let mut a = rollout();
+            go(&mut a);
+            let saved = a.save();
+            let expected = go(&mut a);
+            let mut b = rollout();
+            assert!(b.load(&saved).unwrap());
+            assert_eq!(go(&mut b), expected);
+            // What is remembered matters: without it the values are others.
+            let mut bare = Record::new();
+            for (name, array) in saved.iter() {
+                let zero = name.starts_with("state") || name.starts_with("critic_state");
+                match saved.f32s(name, array.len()) {
+                    Ok(x) if zero => bare.put(name, vec![0.0f32; x.len()]),
+                    _ => bare.put(name, array.clone()),
+                }
+            }
+            let mut c = rollout();
+            c.load(&bare).unwrap();
+            assert_ne!(go(&mut c), expected);
+        }
+    }
+}
