@@ -8,8 +8,8 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{
-    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
-    load_finite, rollout_algorithm,
+    ModelSettings, NormalizeSettings, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
+    check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Learner, LossSums, ObsNormalizer, Paths, PolicyChunk, Rollout,
@@ -94,6 +94,8 @@ pub struct A2cConfig {
     pub a2c: A2cSettings,
     /// The networks.
     pub model: ModelSettings,
+    /// Their memory.
+    pub recurrent: RecurrentSettings,
     /// How they lie together.
     pub trunk: TrunkSettings,
     /// Normalisation.
@@ -268,16 +270,18 @@ impl Totals {
 
 impl AlgoConfig for A2cConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.rollout, &self.a2c, &self.model, &self.trunk, &self.normalize]
+        vec![&self.rollout, &self.a2c, &self.model, &self.recurrent, &self.trunk, &self.normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.rollout, &mut self.a2c, &mut self.model, &mut self.trunk, &mut self.normalize]
+        let Self { rollout, a2c, model, recurrent, trunk, normalize } = self;
+        vec![rollout, a2c, model, recurrent, trunk, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.rollout.check()
+        self.rollout.check()?;
+        self.recurrent.check(self.rollout.n_steps, self.rollout.samples())
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(A2c::new(self, setup)?))
@@ -292,13 +296,15 @@ impl A2c {
     pub fn new(config: &A2cConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
+        let recurrence = config.recurrent.recurrence(config.rollout.n_steps, config.rollout.samples());
+        let (trunk, hidden) = (config.trunk.trunk.into(), &config.model.hidden);
+        let model = config.model.build_on(recurrence, &spec, Critic::State, trunk, hidden, setup.seed)?;
         let rollout = config.rollout.build(&config.normalize, &model, setup);
         let A2cSettings { rmsprop_decay: decay, rmsprop_epsilon: epsilon, .. } = config.a2c;
         let n_params = model.theta.len();
         Ok(Self {
             learner: Learner::new(&model, rollout.len(), setup.threads),
-            samples: (0..rollout.len() as u32).collect(),
+            samples: rollout.order(),
             gamma: config.rollout.gamma,
             total_steps: setup.total_steps,
             steps: 0,
