@@ -48,8 +48,8 @@ fn config(pairs: &[&str]) -> A2cConfig {
         "learning_rate_schedule=constant",
     ];
     for pair in small.iter().chain(pairs) {
-        let A2cConfig { rollout, a2c, model, trunk, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, a2c, model, trunk, normalize]).unwrap();
+        let A2cConfig { rollout, a2c, model, recurrent, trunk, normalize } = &mut c;
+        apply_pair(pair, "test", &mut [rollout, a2c, model, recurrent, trunk, normalize]).unwrap();
     }
     c
 }

@@ -466,11 +466,15 @@ macro_rules! settings_that_are_tested {
 #[test]
 fn no_setting_is_without_a_test() {
     let shared = PpoConfig::default();
-    let shared: Vec<&str> =
-        [&shared.rollout as &dyn pgrad_settings::Settings, &shared.model, &shared.normalize]
-            .iter()
-            .flat_map(|p| p.declarations().iter().map(|s| s.key))
-            .collect();
+    let shared: Vec<&str> = [
+        &shared.rollout as &dyn pgrad_settings::Settings,
+        &shared.model,
+        &shared.recurrent,
+        &shared.normalize,
+    ]
+    .iter()
+    .flat_map(|p| p.declarations().iter().map(|s| s.key))
+    .collect();
     let mut declared: Vec<&str> = Vec::new();
     for algo in ["npg", "trpo"] {
         let config = (pgrad_algos::find(algo).unwrap().config)();

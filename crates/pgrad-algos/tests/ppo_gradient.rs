@@ -31,8 +31,8 @@ fn config(pairs: &[&str]) -> PpoConfig {
     c.ppo.max_grad_norm = None;
     c.model.hidden = vec![5];
     for pair in ["envs_per_shard=2"].iter().chain(pairs) {
-        let PpoConfig { rollout, ppo, model, trunk, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, ppo, model, trunk, normalize]).unwrap();
+        let PpoConfig { rollout, ppo, model, recurrent, trunk, normalize } = &mut c;
+        apply_pair(pair, "test", &mut [rollout, ppo, model, recurrent, trunk, normalize]).unwrap();
     }
     c
 }

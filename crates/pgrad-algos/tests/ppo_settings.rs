@@ -38,8 +38,8 @@ fn config(pairs: &[&str]) -> PpoConfig {
     let mut c = PpoConfig::default();
     let small = ["n_envs=4", "n_steps=8", "minibatch_size=32", "epochs=1", "hidden=", "max_grad_norm=none"];
     for pair in small.iter().chain(pairs) {
-        let PpoConfig { rollout, ppo, model, trunk, normalize } = &mut c;
-        apply_pair(pair, "test", &mut [rollout, ppo, model, trunk, normalize]).unwrap();
+        let PpoConfig { rollout, ppo, model, recurrent, trunk, normalize } = &mut c;
+        apply_pair(pair, "test", &mut [rollout, ppo, model, recurrent, trunk, normalize]).unwrap();
     }
     c
 }
@@ -531,6 +531,71 @@ settings_that_are_tested! {
         };
         close(ratio("relu"), 2.0);
         assert!((ratio("tanh") - 2.0).abs() > 0.1, "{}", ratio("tanh"));
+    }
+    recurrent => {
+        let names = |recurrent: &str| {
+            let make = random_task().make();
+            let (ppo, _) = first(&make, &[&format!("recurrent={recurrent}"), "hidden=8"]);
+            let part = |owner: &str| {
+                let views = ppo.model().views();
+                views[views.iter().position(|v| v.name.starts_with(owner)).unwrap()].name.clone()
+            };
+            (part("actor."), part("critic."))
+        };
+        let of = |layer: &str| (format!("actor.{layer}.weight"), format!("critic.{layer}.weight"));
+        assert_eq!(names("none"), of("hidden.0"));
+        assert_eq!(names("lstm"), of("lstm.input"));
+        assert_eq!(names("gru"), of("gru.input"));
+        let make = random_task().make();
+        let (ppo, _) = first(&make, &["recurrent=gru", "trunk=shared", "hidden=8"]);
+        assert!(ppo.model().views().iter().all(|v| v.name.starts_with("shared.")));
+        assert_eq!(ppo.model().views().iter().filter(|v| v.name.contains("gru")).count(), 4, "one memory for both");
+    }
+    recurrent_size => {
+        for size in [5, 9] {
+            let make = random_task().make();
+            let (ppo, _) = first(&make, &["recurrent=lstm", &format!("recurrent_size={size}"), "hidden=8"]);
+            let shape = |name: &str| ppo.model().views().into_iter().find(|v| v.name == name).unwrap().shape;
+            assert_eq!(shape("actor.lstm.recurrent.weight"), [4 * size, size]);
+            assert_eq!(shape("critic.lstm.recurrent.weight"), [4 * size, size]);
+            assert_eq!(shape("actor.hidden.0.weight"), [8, size]);
+        }
+    }
+    sequence_length => {
+        let gradient_of = |length: &[&str]| {
+            let make = random_task().make();
+            let (ppo, _) = first(&make, &[&["recurrent=lstm", "recurrent_size=4"], length].concat());
+            actor_gradient(&ppo)
+        };
+        // Without a number the longest that fills 8 steps and 32 samples; shorter ones stop gradients earlier.
+        let [one, four, eight] =
+            ["1", "4", "8"].map(|length| gradient_of(&[&format!("sequence_length={length}")]));
+        assert_eq!(gradient_of(&[]), eight);
+        let far = |a: &[f64], b: &[f64]| norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(b);
+        assert!(far(&one, &eight) > far(&four, &eight) && far(&four, &eight) > 1e-3);
+        let make = random_task().make();
+        let setup = Setup { make_env: &make, seed: 1, total_steps: 100, threads: 1 };
+        for (length, sizes) in [("3", &["n_steps=8"][..]), ("8", &["minibatch_size=12"])] {
+            let length = format!("sequence_length={length}");
+            let error = Ppo::new(&config(&[&["recurrent=gru", &length], sizes].concat()), &setup).unwrap_err();
+            assert!(error.to_string().contains("`sequence_length`"), "{error}");
+        }
+    }
+    initial_state => {
+        let theta = |which: &str| {
+            let make = random_task().make();
+            let pairs = ["recurrent=gru", "recurrent_size=6", "sequence_length=2", "epochs=2", "learning_rate=0.05",
+                &format!("initial_state={which}")];
+            first(&make, &pairs).0.model().theta.clone()
+        };
+        let (stored, recomputed) = (theta("stored"), theta("recomputed"));
+        assert_ne!(stored, recomputed);
+        assert_eq!(theta("stored"), stored);
+        // In the first epoch there is nothing to recompute.
+        let make = random_task().make();
+        let setup = Setup { make_env: &make, seed: 1, total_steps: 100, threads: 1 };
+        let error = Ppo::new(&config(&["recurrent=gru", "initial_state=recomputed"]), &setup).unwrap_err();
+        assert!(error.to_string().contains("give 2 `epochs` or more"), "{error}");
     }
     trunk => {
         let built = |trunk: &str| {

@@ -14,6 +14,7 @@
 //! | [`EndlessReward`] | a time limit | V = 1/(1 − γ) |
 //! | [`RightChoices`] | several choices at once | choices `[2, 0, 1]`, V = 1 |
 //! | [`RightSwitches`] | several switches at once | switches `[1, 0, 1]`, V = 1 |
+//! | [`RememberedSign`] | a memory | action 1 iff the first observation was 1, V(last step) = 1 |
 //! | [`MaskedAction`] | a mask | action 2, V = 1; where that is forbidden, action 1, V = 0.5 |
 
 use crate::{Action, BoxSpace, End, Env, EnvSpec, Obs, Space, Step};
@@ -314,6 +315,44 @@ impl Env for EndlessReward {
 fn share_right(choices: &[u32], right: &[u32]) -> f64 {
     let n = choices.iter().zip(right).filter(|(a, b)| a == b).count();
     n as f64 / right.len() as f64
+}
+
+/// Observation −1 or +1 at random, then 0 and 0; three steps. The last one pays +1 for action 1 after a first observation
+/// of +1 and for action 0 after −1, and −1 otherwise. **Answer:** with a memory, that action, V = γ² at the first step and
+/// 1 at the last; without one, 0 whatever it does.
+///
+/// An agent that passes the probes before and fails here loses or mixes up what it remembers, or learns nothing from
+/// what it remembered.
+#[derive(Clone, Debug, Default)]
+pub struct RememberedSign {
+    first: f64,
+    step: f64,
+}
+
+impl Env for RememberedSign {
+    fn spec(&self) -> EnvSpec {
+        spec("RememberedSign", one_number(), Space::Discrete { n: 2 })
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        (self.first, self.step) = (sign(rng), 0.0);
+        obs.write_f64(&[self.first]);
+    }
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        self.step += 1.0;
+        obs.write(&[0.0]);
+        if self.step < 3.0 {
+            return Step { reward: 0.0, end: End::Running };
+        }
+        Step { reward: ActionKind::Discrete.reward(action, self.first), end: End::Terminated }
+    }
+    fn save(&self) -> Option<Vec<f64>> {
+        Some(vec![self.first, self.step])
+    }
+    fn load(&mut self, state: &[f64]) -> bool {
+        let [first, step] = *state else { return false };
+        (self.first, self.step) = (first, step);
+        [-1.0, 1.0].contains(&first) && [0.0, 1.0, 2.0, 3.0].contains(&step)
+    }
 }
 
 /// `MultiDiscrete([3, 2, 4])`, one step, observation 0: the reward is the share of right choices.

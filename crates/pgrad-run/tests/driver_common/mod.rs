@@ -80,6 +80,20 @@ pub static METHODS: &[Method] = &[
                 ],
             ),
             ("Pendulum-v1", &["trunk=shared", "advantage=vtrace", "recompute_advantage=true"]),
+            (
+                "CartPoleNoVel-v1",
+                &["recurrent=lstm", "recurrent_size=8", "sequence_length=2", "initial_state=recomputed"],
+            ),
+            (
+                "PendulumNoVel-v1",
+                &[
+                    "recurrent=gru",
+                    "recurrent_size=8",
+                    "trunk=shared",
+                    "normalize_obs=true",
+                    "sequence_length=2",
+                ],
+            ),
         ],
         ten_steps: Some(TEN_STEPS),
     },
@@ -90,6 +104,7 @@ pub static METHODS: &[Method] = &[
         variants: &[
             ("CartPole-v1", &["trunk=shared", "learning_rate=0.01"]),
             ("CartPole-v1", &["advantage=vtrace", "learning_rate=0.01"]),
+            ("CartPoleNoVel-v1", &["recurrent=gru", "recurrent_size=8", "learning_rate=0.01"]),
             ("Pendulum-v1", &["normalize_obs=true", "normalize_reward=true", "advantage=gae", "lambda=0.9"]),
         ],
         ten_steps: Some(&["n_envs=6", "n_steps=10", "envs_per_shard=2"]),
