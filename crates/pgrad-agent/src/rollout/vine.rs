@@ -141,6 +141,7 @@ impl Rollout {
         seed: u64,
         threads: usize,
     ) -> Self {
+        assert!(model.recurrence().is_none(), "states of the task alone do not say what a policy remembers");
         let k = vine.actions.count(model.dist()).unwrap_or(0);
         assert!(
             k > 0 && vine.n_states > 0 && vine.length > 0,
