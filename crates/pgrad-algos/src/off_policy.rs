@@ -122,7 +122,7 @@ pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
 pub(crate) enum Behaviour {
     Uniform,
     Policy { policy: Box<Policy>, bytes: Vec<u8> },
-    SoftTarget { epsilon: f32, target: Target, tape: NetworkTape<f32>, column: Vec<f32>, pi: Vec<f32> },
+    SoftTarget { epsilon: f32, target: Target, tape: Box<NetworkTape<f32>>, column: Vec<f32>, pi: Vec<f32> },
 }
 
 impl Behaviour {
@@ -180,7 +180,7 @@ impl Behaviour {
             BehaviourKind::SoftTarget => Self::SoftTarget {
                 epsilon: c.behaviour_epsilon as f32,
                 target,
-                tape: model.actor().net.tape(n_envs),
+                tape: Box::new(model.actor().net.tape(n_envs)),
                 column: vec![0.0; model.dist().n_outputs()],
                 pi: vec![0.0; model.dist().n_outputs()],
             },
