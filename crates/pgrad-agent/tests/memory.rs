@@ -327,7 +327,8 @@ fn policy_loss(p: PolicyChunk<'_>) {
 
 /// `Σ ½ (V − target)²`.
 fn value_loss(p: ValueChunk<'_>) {
-    for ((d, v), ret) in p.d_v.iter_mut().zip(p.v).zip(p.ret) {
+    let ValueChunk { v, ret, d_v, .. } = p;
+    for ((d, v), ret) in d_v.iter_mut().zip(v).zip(ret) {
         *d = v - ret;
     }
 }
