@@ -5,7 +5,7 @@ use crate::bootstrap::after_step;
 use crate::rollout::{action_rows, mask_rows};
 use crate::{ActorCritic, AgentError, Transition};
 use pgrad_env::{End, EnvSpec};
-use pgrad_nn::Tape;
+use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut};
 use pgrad_rl::dist::Actions;
 use std::sync::{Mutex, PoisonError};
@@ -201,10 +201,10 @@ impl Segment {
 /// Networks at work on the steps of a segment.
 #[derive(Debug)]
 pub struct SegmentPasses {
-    actor: Tape<f32>,
-    critic: Option<Tape<f32>>,
+    actor: NetworkTape<f32>,
+    critic: Option<NetworkTape<f32>>,
     /// For values that nothing flows back through.
-    aside: Tape<f32>,
+    aside: NetworkTape<f32>,
     d_out: Vec<f32>,
     v: Vec<f32>,
     logp: Vec<f32>,
