@@ -680,7 +680,7 @@ settings_that_are_tested! {
         };
         let mut seen: Vec<Vec<u32>> = Vec::new();
         for (sampling, rollouts) in [("single-path", 0), ("vine", 4), ("vine-uniform", 4), ("vine-every", 2)] {
-            let (algo, report) = run(ActionKind::Discrete, &[&format!("sampling={sampling}"), "hidden="]);
+            let (algo, report) = run(ActionKind::Discrete, &[&format!("sampling={sampling}"), "hidden=", "critic_hidden=64,64"]);
             let vine = rollouts > 0;
             assert_eq!(algo.steps(), (N + 125 * rollouts) as u64, "{sampling}");
             assert_eq!(algo.steps_per_iteration(), algo.steps());
@@ -688,6 +688,8 @@ settings_that_are_tested! {
             assert_eq!(report.get("learn/value_loss").is_none(), vine);
             assert_eq!(report.get("learn/explained_variance").is_none(), vine);
             assert_eq!(report.get("learn/accepted"), Some(1.0));
+            let policy = pgrad_agent::Policy::from_bytes(&algo.policy(1).to_bytes().unwrap()).unwrap();
+            assert_eq!(policy.obs_dim(), 1);
             let theta = algo.model().theta[algo.model().actor().params.clone()].iter().map(|x| x.to_bits()).collect();
             assert!(!seen.contains(&theta), "{sampling}");
             seen.push(theta);
