@@ -436,7 +436,8 @@ mod tests {
         let m = model(&[], &[20]);
         assert_eq!((m.actor().params.len(), m.critic().params.len()), (3 * 4 + 4, 3 * 20 + 20 + 20 + 1));
         assert_eq!(m.critic_hidden(), [20]);
-        let alone = ModelShape { hidden: vec![], critic: Critic::None, ..shape(Trunk::Separate, space.clone()) };
+        let alone =
+            ModelShape { hidden: vec![], critic: Critic::None, ..shape(Trunk::Separate, space.clone()) };
         assert!(ActorCritic::with_critic(alone, vec![20], true, 1).unwrap().critic_hidden().is_empty());
         let same = model(&[8, 8], &[8, 8]);
         assert_eq!(same.theta, ActorCritic::new(shape(Trunk::Separate, space), true, 1).unwrap().theta);

@@ -1,5 +1,5 @@
-//! Greedy-GGreedy-GQ(λ). Maei, Szepesvári, Bhatnagar, Sutton 2010, "Toward Off-Policy Learning Control with Function
-//! Approximation", ICML; the traces are those of GGreedy-GQ(λ), Maei and Sutton 2010, AGI. The second rival of Off-PAC
+//! Greedy-GQ(λ). Maei, Szepesvári, Bhatnagar, Sutton 2010, "Toward Off-Policy Learning Control with Function
+//! Approximation", ICML; the traces are those of GQ(λ), Maei and Sutton 2010, AGI. The second rival of Off-PAC
 //! (Degris, White, Sutton 2012, section 4).
 //!
 //! Actions come from a behaviour policy `b`; what is learnt are the values of the policy `π` that is greedy in them,
@@ -14,10 +14,9 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::load_finite;
 use crate::off_policy::{
-    Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary, check_masks,
-    norm,
+    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary,
+    check_masks, norm, off_policy_config,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -46,19 +45,9 @@ settings! {
     }
 }
 
-/// All settings of Greedy-GQ(λ).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GreedyGqConfig {
-    /// The steps.
-    pub online: OnlineSettings,
-    /// The algorithm.
-    pub greedy_gq: GreedyGqSettings,
-    /// The behaviour policy.
-    pub behaviour: BehaviourSettings,
-    /// The functions.
-    pub features: FeatureSettings,
-    /// Bytes of the behaviour policy's file.
-    pub behaviour_file: Option<Vec<u8>>,
+off_policy_config! {
+    /// All settings of Greedy-GQ(λ).
+    GreedyGqConfig { greedy_gq: GreedyGqSettings } of GreedyGq, check: check_masks
 }
 
 /// Greedy-GQ(λ) at work. The network of the policy holds `Q`: its most probable action is the greedy one.
@@ -147,47 +136,11 @@ impl Algorithm for GreedyGq {
         (4 * actor.forward_flops() + 2 * actor.vjp_flops()) as f64 * self.steps_per_iteration() as f64
     }
     fn save(&self) -> Record {
-        let mut r = self.run.save();
-        r.put("w", self.w.clone());
-        self.e.save("e", &mut r);
-        r.put("behaviour", self.behaviour.file().to_vec());
-        r
+        off_policy::save(&self.run, &self.behaviour, &[("e", &self.e)], &self.w)
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        self.behaviour.check_file(from)?;
-        self.e.load("e", from)?;
-        load_finite(from, "w", &mut self.w)?;
-        let exact = self.run.load(from)?;
-        if !exact {
-            // New episodes begin: nothing of the old ones may be credited to them.
-            self.e.clear();
-        }
-        Ok(exact)
-    }
-}
-
-impl AlgoConfig for GreedyGqConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.online, &self.greedy_gq, &self.behaviour, &self.features]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.online, &mut self.greedy_gq, &mut self.behaviour, &mut self.features]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.behaviour.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.behaviour_file = Some(bytes.to_vec());
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
-    }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(GreedyGq::new(self, setup)?))
+        let traces = &mut [("e", &mut self.e)];
+        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut self.w)
     }
 }
 

@@ -14,9 +14,9 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::load_finite;
 use crate::off_policy::{
-    Behaviour, BehaviourSettings, FeatureSettings, Means, Target, check_auxiliary, norm,
+    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, check_auxiliary, norm,
+    off_policy_config,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -47,19 +47,9 @@ settings! {
     }
 }
 
-/// All settings of Off-PAC.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct OffPacConfig {
-    /// The steps.
-    pub online: OnlineSettings,
-    /// The algorithm.
-    pub off_pac: OffPacSettings,
-    /// The behaviour policy.
-    pub behaviour: BehaviourSettings,
-    /// The functions.
-    pub features: FeatureSettings,
-    /// Bytes of the behaviour policy's file.
-    pub behaviour_file: Option<Vec<u8>>,
+off_policy_config! {
+    /// All settings of Off-PAC.
+    OffPacConfig { off_pac: OffPacSettings } of OffPac, check: |_| Ok(())
 }
 
 /// Off-PAC at work.
@@ -143,49 +133,11 @@ impl Algorithm for OffPac {
         (model.value_flops() + model.update_flops()) as f64 * self.steps_per_iteration() as f64
     }
     fn save(&self) -> Record {
-        let mut r = self.run.save();
-        r.put("w", self.w.clone());
-        self.e_v.save("e_v", &mut r);
-        self.e_u.save("e_u", &mut r);
-        r.put("behaviour", self.behaviour.file().to_vec());
-        r
+        off_policy::save(&self.run, &self.behaviour, &[("e_v", &self.e_v), ("e_u", &self.e_u)], &self.w)
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        self.behaviour.check_file(from)?;
-        self.e_v.load("e_v", from)?;
-        self.e_u.load("e_u", from)?;
-        load_finite(from, "w", &mut self.w)?;
-        let exact = self.run.load(from)?;
-        if !exact {
-            // New episodes begin: nothing of the old ones may be credited to them.
-            self.e_v.clear();
-            self.e_u.clear();
-        }
-        Ok(exact)
-    }
-}
-
-impl AlgoConfig for OffPacConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.online, &self.off_pac, &self.behaviour, &self.features]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.online, &mut self.off_pac, &mut self.behaviour, &mut self.features]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.behaviour.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.behaviour_file = Some(bytes.to_vec());
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
-    }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(OffPac::new(self, setup)?))
+        let traces = &mut [("e_v", &mut self.e_v), ("e_u", &mut self.e_u)];
+        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut self.w)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What methods have in common that learn about one policy from the actions of another.
 
 use crate::algorithm::BuildError;
-use crate::common::{Activation, ModelSettings};
-use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Trunk};
+use crate::common::{Activation, ModelSettings, load_finite};
+use crate::online::Online;
+use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Traces, Trunk};
 use pgrad_env::{EnvSpec, Space};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, kernels};
@@ -235,6 +236,88 @@ pub(crate) fn soften(
         }
     }
 }
+
+/// What all of them save: the run, the behaviour policy's file, traces, and auxiliary weights where there are any.
+pub(crate) fn save(run: &Online, behaviour: &Behaviour, traces: &[(&str, &Traces)], w: &[f32]) -> Record {
+    let mut r = run.save();
+    traces.iter().for_each(|(name, e)| e.save(name, &mut r));
+    if !w.is_empty() {
+        r.put("w", w.to_vec());
+    }
+    r.put("behaviour", behaviour.file().to_vec());
+    r
+}
+
+/// Restores what [`save`] saved. Returns whether the environments continue exactly.
+pub(crate) fn load(
+    from: &Record,
+    run: &mut Online,
+    behaviour: &Behaviour,
+    traces: &mut [(&str, &mut Traces)],
+    w: &mut [f32],
+) -> Result<bool, RecordError> {
+    behaviour.check_file(from)?;
+    for (name, e) in traces.iter_mut() {
+        e.load(name, from)?;
+    }
+    if !w.is_empty() {
+        load_finite(from, "w", w)?;
+    }
+    let exact = run.load(from)?;
+    if !exact {
+        // New episodes begin: nothing of the old ones may be credited to them.
+        traces.iter_mut().for_each(|(_, e)| e.clear());
+    }
+    Ok(exact)
+}
+
+/// The settings of a method that learns off-policy: the struct of all of them, and what the runner asks of it. `check`
+/// is a look at the environment beside that of the behaviour policy.
+macro_rules! off_policy_config {
+    ($(#[$doc:meta])+ $config:ident { $own:ident: $settings:ident } of $algo:ident, check: $check:expr) => {
+        $(#[$doc])+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $config {
+            /// The steps.
+            pub online: OnlineSettings,
+            /// The algorithm.
+            pub $own: $settings,
+            /// The behaviour policy.
+            pub behaviour: BehaviourSettings,
+            /// The functions.
+            pub features: FeatureSettings,
+            /// Bytes of the behaviour policy's file.
+            pub behaviour_file: Option<Vec<u8>>,
+        }
+
+        impl AlgoConfig for $config {
+            fn parts(&self) -> Vec<&dyn Settings> {
+                vec![&self.online, &self.$own, &self.behaviour, &self.features]
+            }
+            fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
+                vec![&mut self.online, &mut self.$own, &mut self.behaviour, &mut self.features]
+            }
+            fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
+                Box::new(self.clone())
+            }
+            fn file(&self) -> Option<(&'static str, &str)> {
+                self.behaviour.file()
+            }
+            fn take_file(&mut self, bytes: &[u8]) {
+                self.behaviour_file = Some(bytes.to_vec());
+            }
+            fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+                let check: fn(&EnvSpec) -> Result<(), BuildError> = $check;
+                check(env)?;
+                Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+            }
+            fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+                Ok(Box::new($algo::new(self, setup)?))
+            }
+        }
+    };
+}
+pub(crate) use off_policy_config;
 
 /// Means over the steps of an iteration.
 #[derive(Debug, Default)]

@@ -14,7 +14,8 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::off_policy::{
-    Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_masks, greedy, norm,
+    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_masks, greedy,
+    norm, off_policy_config,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -41,19 +42,9 @@ settings! {
     }
 }
 
-/// All settings of Q(λ).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QLambdaConfig {
-    /// The steps.
-    pub online: OnlineSettings,
-    /// The algorithm.
-    pub q_lambda: QLambdaSettings,
-    /// The behaviour policy.
-    pub behaviour: BehaviourSettings,
-    /// The functions.
-    pub features: FeatureSettings,
-    /// Bytes of the behaviour policy's file.
-    pub behaviour_file: Option<Vec<u8>>,
+off_policy_config! {
+    /// All settings of Q(λ).
+    QLambdaConfig { q_lambda: QLambdaSettings } of QLambda, check: check_masks
 }
 
 /// Q(λ) at work. The network of the policy holds `Q`: its most probable action is the greedy one.
@@ -124,45 +115,11 @@ impl Algorithm for QLambda {
         (3 * actor.forward_flops() + actor.vjp_flops()) as f64 * self.steps_per_iteration() as f64
     }
     fn save(&self) -> Record {
-        let mut r = self.run.save();
-        self.e.save("e", &mut r);
-        r.put("behaviour", self.behaviour.file().to_vec());
-        r
+        off_policy::save(&self.run, &self.behaviour, &[("e", &self.e)], &[])
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        self.behaviour.check_file(from)?;
-        self.e.load("e", from)?;
-        let exact = self.run.load(from)?;
-        if !exact {
-            // New episodes begin: nothing of the old ones may be credited to them.
-            self.e.clear();
-        }
-        Ok(exact)
-    }
-}
-
-impl AlgoConfig for QLambdaConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.online, &self.q_lambda, &self.behaviour, &self.features]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.online, &mut self.q_lambda, &mut self.behaviour, &mut self.features]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.behaviour.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.behaviour_file = Some(bytes.to_vec());
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
-    }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(QLambda::new(self, setup)?))
+        let traces = &mut [("e", &mut self.e)];
+        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut [])
     }
 }
 

@@ -13,10 +13,9 @@
 //! ```
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::load_finite;
 use crate::off_policy::{
-    Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary, check_masks,
-    norm, with_temperature,
+    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_auxiliary,
+    check_masks, norm, off_policy_config, with_temperature,
 };
 use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
 use pgrad_agent::bootstrap::after_step;
@@ -53,19 +52,9 @@ impl SoftmaxGqSettings {
     }
 }
 
-/// All settings of Softmax-GQ(λ).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SoftmaxGqConfig {
-    /// The steps.
-    pub online: OnlineSettings,
-    /// The algorithm.
-    pub softmax_gq: SoftmaxGqSettings,
-    /// The behaviour policy.
-    pub behaviour: BehaviourSettings,
-    /// The functions.
-    pub features: FeatureSettings,
-    /// Bytes of the behaviour policy's file.
-    pub behaviour_file: Option<Vec<u8>>,
+off_policy_config! {
+    /// All settings of Softmax-GQ(λ).
+    SoftmaxGqConfig { softmax_gq: SoftmaxGqSettings } of SoftmaxGq, check: check_masks
 }
 
 /// Softmax-GQ(λ) at work. The network of the policy holds `Q`; the policy that is handed out has `Q/T`.
@@ -158,47 +147,11 @@ impl Algorithm for SoftmaxGq {
         Policy::new(&self.spec().id, model, None, batch)
     }
     fn save(&self) -> Record {
-        let mut r = self.run.save();
-        r.put("w", self.w.clone());
-        self.e.save("e", &mut r);
-        r.put("behaviour", self.behaviour.file().to_vec());
-        r
+        off_policy::save(&self.run, &self.behaviour, &[("e", &self.e)], &self.w)
     }
     fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        self.behaviour.check_file(from)?;
-        self.e.load("e", from)?;
-        load_finite(from, "w", &mut self.w)?;
-        let exact = self.run.load(from)?;
-        if !exact {
-            // New episodes begin: nothing of the old ones may be credited to them.
-            self.e.clear();
-        }
-        Ok(exact)
-    }
-}
-
-impl AlgoConfig for SoftmaxGqConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.online, &self.softmax_gq, &self.behaviour, &self.features]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.online, &mut self.softmax_gq, &mut self.behaviour, &mut self.features]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.behaviour.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.behaviour_file = Some(bytes.to_vec());
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
-    }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(SoftmaxGq::new(self, setup)?))
+        let traces = &mut [("e", &mut self.e)];
+        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut self.w)
     }
 }
 
