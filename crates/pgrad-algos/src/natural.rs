@@ -285,7 +285,7 @@ pub(crate) fn natural_flops(model: &ActorCritic, natural: &NaturalSettings, crit
     };
     // A tangent goes through two products where a value goes through one, except at the input.
     let jvp = net.vjp_flops();
-    let products = (natural.cg_iterations + 1) as f64 / natural.fisher_every as f64;
+    let products = natural.cg_iterations as f64 / natural.fisher_every as f64;
     (2 * net.forward_flops() + net.vjp_flops()) as f64
         + products * (jvp + net.vjp_flops()) as f64
         + fit as f64

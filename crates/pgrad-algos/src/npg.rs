@@ -13,7 +13,7 @@ use crate::natural::{
 use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, PolicyProblem, Rollout, Trunk};
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::cg::{self, CgScratch};
-use pgrad_num::linop::{Damped, FnOp, quadratic_form};
+use pgrad_num::linop::{Damped, FnOp};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_rl::returns;
@@ -77,8 +77,8 @@ pub struct Npg {
     rollout: Rollout,
     problem: PolicyProblem,
     critic: CriticFit,
-    /// `g`, `s`, `F s` and the parameters on trial.
-    vectors: [Vec<f32>; 4],
+    /// `g`, `s` and the parameters on trial.
+    vectors: [Vec<f32>; 3],
     scratch: CgScratch<f32>,
     observer: PhaseObserver,
 }
@@ -97,7 +97,7 @@ impl Algorithm for Npg {
         let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
         let NpgConfig { npg: c, natural, .. } = config;
         let (gamma, lambda) = (config.batch.gamma as f32, natural.lambda as f32);
-        let [g, s, f_s, theta] = vectors;
+        let [g, s, theta] = vectors;
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θ
@@ -116,7 +116,7 @@ impl Algorithm for Npg {
         let product = FnOp::new(g.len(), |v: &[f32], out: &mut [f32]| local.fisher_mul(v, out));
         let mut f = Damped { inner: product, damping: natural.cg_damping as f32 }; // F
         let solved = cg::solve(&mut f, g, s, natural.cg(), scratch)?; // s = F⁻¹ ∇η
-        let s_f_s = quadratic_form(&mut f, s, f_s); // sᵀ F s
+        let s_f_s = solved.quadratic_form; // sᵀ F s
         let theta_old = &model.theta[model.actor().params.clone()];
         let alpha = self.step_scale * step_length(c, s_f_s);
         move_along(theta_old, alpha, s, theta); // θ + α F⁻¹ ∇η

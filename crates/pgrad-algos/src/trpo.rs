@@ -20,7 +20,7 @@ use pgrad_agent::{
 use pgrad_env::{BatchEnv, EnvSpec, Episode};
 use pgrad_num::cg::{self, CgScratch};
 use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
-use pgrad_num::linop::{Damped, FnOp, quadratic_form};
+use pgrad_num::linop::{Damped, FnOp};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 use pgrad_rl::returns;
@@ -93,8 +93,8 @@ pub struct Trpo {
     problem: PolicyProblem,
     /// Nothing where a vine tells values.
     critic: Option<CriticFit>,
-    /// `g`, `s`, `F s` and the parameters on trial.
-    vectors: [Vec<f32>; 4],
+    /// `g`, `s` and the parameters on trial.
+    vectors: [Vec<f32>; 3],
     scratch: CgScratch<f32>,
     observer: PhaseObserver,
 }
@@ -113,7 +113,7 @@ impl Algorithm for Trpo {
         let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
         let TrpoConfig { trpo: c, natural, .. } = config;
         let (gamma, lambda) = (config.batch.gamma as f32, natural.lambda as f32);
-        let [g, s, f_s, theta] = vectors;
+        let [g, s, theta] = vectors;
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θold; a vine: Q̂(s_n, a_n,k), section 5.2
@@ -134,7 +134,7 @@ impl Algorithm for Trpo {
         let product = FnOp::new(g.len(), |v: &[f32], out: &mut [f32]| local.fisher_mul(v, out));
         let mut f = Damped { inner: product, damping: natural.cg_damping as f32 }; // F
         let solved = cg::solve(&mut f, g, s, natural.cg(), scratch)?; // s = F⁻¹ g, Appendix C
-        let s_f_s = quadratic_form(&mut f, s, f_s); // sᵀ F s
+        let s_f_s = solved.quadratic_form; // sᵀ F s
         let theta_old = &model.theta[model.actor().params.clone()];
         let beta = self.step_scale * first_step(c, s_f_s, &mut local, s); // β = √(2δ / sᵀFs)
         let search = backtrack(backtracking(c), beta, |step| {

@@ -27,6 +27,8 @@ pub struct CgInfo {
     pub relative_residual: f64,
     /// Whether the residual reached the tolerance.
     pub converged: bool,
+    /// `xᵀ A x`, without another product: `xᵀ (b - r)` with the residual `r`.
+    pub quadratic_form: f64,
 }
 
 /// Why a solve cannot go on. `x` then holds the last good iterate.
@@ -120,16 +122,20 @@ pub fn solve<R: Real>(
     for (r, b) in scratch.residual.iter_mut().zip(b) {
         *r = R::of(b.f64() / size);
     }
-    let solved = from_residual(a, x, b_squared / size / size, params, scratch, finite);
+    let mut solved = from_residual(a, x, b_squared / size / size, params, scratch, finite);
+    if let Ok(info) = &mut solved {
+        let ax = scratch.residual.iter().zip(b).map(|(r, b)| b.f64() / size - r.f64());
+        info.quadratic_form = size * size * x.iter().zip(ax).map(|(x, ax)| x.f64() * ax).sum::<f64>();
+    }
     for x in x {
         *x = R::of(x.f64() * size);
     }
-    solved.map_err(|e| match e {
-        CgError::NotPositiveDefinite { curvature, iteration } => {
-            CgError::NotPositiveDefinite { curvature: curvature * size * size, iteration }
+    match solved {
+        Err(CgError::NotPositiveDefinite { curvature, iteration }) => {
+            Err(CgError::NotPositiveDefinite { curvature: curvature * size * size, iteration })
         }
-        other => other,
-    })
+        solved => solved,
+    }
 }
 
 /// Solves for what the residual holds, of which `b_squared` is the squared norm.
@@ -149,7 +155,7 @@ fn from_residual<R: Real>(
         let relative_residual = if b_squared == 0.0 { 0.0 } else { (squared / b_squared).sqrt() };
         let converged = relative_residual <= params.tolerance || squared == 0.0;
         if converged || iterations == params.max_iterations {
-            return Ok(CgInfo { iterations, relative_residual, converged });
+            return Ok(CgInfo { iterations, relative_residual, converged, quadratic_form: 0.0 });
         }
         a.apply(direction, product);
         let curvature = finite(kernels::dot(direction, product), CgQuantity::Curvature, iterations)?;
@@ -201,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn the_quadratic_form_comes_with_the_solution_wherever_it_stops() {
+        let n = 30;
+        let a = Oracle::random_spd(n, 1e-2, 3);
+        let b = random_vector(4, n);
+        for max_iterations in [0, 1, 2, 5, 10, 60] {
+            let (mut x, mut scratch) = (vec![0.0; n], CgScratch::new(n));
+            let params = CgParams { max_iterations, tolerance: 1e-14 };
+            let info = solve(&mut Dense::new(a.data(), n), &b, &mut x, params, &mut scratch).unwrap();
+            let slow: f64 = x.iter().zip(a.mul(&x)).map(|(x, ax)| x * ax).sum();
+            assert!((info.quadratic_form - slow).abs() <= 1e-9 * slow, "{max_iterations}: {info:?} {slow}");
+        }
+    }
+
+    #[test]
     fn ends_after_as_many_iterations_as_there_are_eigenvalues() {
         // Three different eigenvalues in ten dimensions.
         let mut products = 0;
@@ -247,7 +267,9 @@ mod tests {
         for power in [-90, -13, 40] {
             let scale = 2f32.powi(power);
             // The same bits, but for the power of two.
-            assert_eq!(run(scale), (x.iter().map(|x| x * scale).collect(), info), "2^{power}");
+            let quadratic_form = info.quadratic_form * f64::from(scale).powi(2);
+            let expected = (x.iter().map(|x| x * scale).collect(), CgInfo { quadratic_form, ..info });
+            assert_eq!(run(scale), expected, "2^{power}");
         }
         // Numbers so small that hardly a bit is left of them: a product with them would be 0.
         let mut op = FnOp::new(2, |v: &[f32], out: &mut [f32]| {
@@ -264,7 +286,10 @@ mod tests {
         let mut op = FnOp::new(3, |_: &[f32], _: &mut [f32]| panic!("no product is needed"));
         let mut x = [7.0f32; 3];
         let info = solve(&mut op, &[0.0; 3], &mut x, CgParams::default(), &mut CgScratch::new(3)).unwrap();
-        assert_eq!(info, CgInfo { iterations: 0, relative_residual: 0.0, converged: true });
+        assert_eq!(
+            info,
+            CgInfo { iterations: 0, relative_residual: 0.0, converged: true, quadratic_form: 0.0 }
+        );
         assert_eq!(x, [0.0; 3]);
     }
 
