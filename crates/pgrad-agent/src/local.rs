@@ -2,7 +2,7 @@
 
 use crate::rollout::{Rollout, SampleSet};
 use crate::{ActorCritic, CHUNK};
-use pgrad_nn::NetworkTape;
+use pgrad_nn::{Jacobian, Network, NetworkTape};
 use pgrad_num::{Cols, ColsMut, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 use pgrad_rl::dist::{ActionDist, Actions};
@@ -58,8 +58,44 @@ struct Lane {
 #[derive(Debug)]
 struct Chunk {
     data: Data,
-    /// Activations at `θ_old`, if they are kept.
-    tape: Option<NetworkTape<f32>>,
+    /// The passes at `θ_old`, if they are kept.
+    passes: Option<Passes>,
+}
+
+/// What the network did for a chunk at `θ_old`.
+#[derive(Debug)]
+struct Passes {
+    tape: NetworkTape<f32>,
+    /// Where it makes products with the Jacobian cheaper.
+    jacobian: Option<Jacobian<f32>>,
+}
+
+impl Passes {
+    fn new(net: &Network) -> Self {
+        Self { tape: net.tape(CHUNK), jacobian: net.jacobian_pays().then(|| net.mlp().jacobian(CHUNK)) }
+    }
+    /// After a forward pass.
+    fn linearize(&mut self, model: &ActorCritic) {
+        if let Some(jacobian) = &mut self.jacobian {
+            model.actor().net.linearize(theta_of(model), &self.tape, jacobian);
+        }
+    }
+    /// `J v`.
+    fn jvp(&mut self, model: &ActorCritic, x: Cols<'_, f32>, v: &[f32], out: ColsMut<'_, f32>) {
+        let (net, tape) = (&model.actor().net, &mut self.tape);
+        match &self.jacobian {
+            Some(jacobian) => net.jvp_by(jacobian, x, tape, v, out),
+            None => net.jvp(theta_of(model), x, tape, v, out),
+        }
+    }
+    /// Adds `Jᵀ d_out`.
+    fn vjp(&mut self, model: &ActorCritic, x: Cols<'_, f32>, d_out: Cols<'_, f32>, sum: &mut [f32]) {
+        let (net, tape) = (&model.actor().net, &mut self.tape);
+        match &self.jacobian {
+            Some(jacobian) => net.vjp_by(jacobian, x, tape, d_out, sum),
+            None => net.vjp(theta_of(model), x, tape, d_out, sum, None),
+        }
+    }
 }
 
 /// What is known of the samples of a chunk; matrices are `[rows x n]`.
@@ -93,7 +129,7 @@ struct Taken {
 /// One thread's buffers for a chunk.
 #[derive(Debug)]
 struct Work {
-    tape: NetworkTape<f32>,
+    passes: Passes,
     tangent: Vec<f32>,
     cotangent: Vec<f32>,
     rows: [[f32; CHUNK]; 4],
@@ -130,7 +166,9 @@ impl PolicyProblem {
     pub fn new(model: &ActorCritic, samples: usize, threads: usize) -> Self {
         let widths = &model.shape().hidden;
         let widest = widths.iter().fold(model.shape().obs_dim, |w, h| w.max(*h));
-        let floats = widths.iter().sum::<usize>() + 2 * widest + model.actor().net.n_outputs();
+        let net = &model.actor().net;
+        let slopes = if net.jacobian_pays() { net.mlp().jacobian_len() } else { 0 };
+        let floats = widths.iter().sum::<usize>() + 2 * widest + net.n_outputs() + slopes;
         Self::keeping(model, samples, threads, KEPT_BYTES / (4 * CHUNK * floats))
     }
     /// As [`PolicyProblem::new`]; the activations of the first `kept` chunks only are kept in memory. The
@@ -145,7 +183,7 @@ impl PolicyProblem {
         let outputs = net.n_outputs() * CHUNK;
         let lane = || Lane { sum: vec![0.0; net.n_params()], ..Lane::default() };
         let work = || Work {
-            tape: net.tape(CHUNK),
+            passes: Passes::new(net),
             tangent: vec![0.0; outputs],
             cotangent: vec![0.0; outputs],
             rows: [[0.0; CHUNK]; 4],
@@ -196,9 +234,9 @@ impl PolicyProblem {
             (lane.used, lane.entropy) = (0, 0.0);
             for c in (number..n.div_ceil(CHUNK)).step_by(LANES) {
                 let ids = (c * CHUNK..n.min((c + 1) * CHUNK)).map(|i| strided(i, n, subsample) as u32);
-                let Chunk { data, tape } = &mut lane.chunks[c / LANES];
+                let Chunk { data, passes } = &mut lane.chunks[c / LANES];
                 data.gather(set, model.dist(), ids);
-                data.remember(model, tape.as_mut().unwrap_or(&mut work.tape));
+                data.remember(model, passes.as_mut().unwrap_or(&mut work.passes));
                 let entropy = &mut work.rows[0][..data.n];
                 model.dist().entropy(columns(&data.params_old, data.n), entropy);
                 lane.entropy += kernels::sum(entropy);
@@ -265,24 +303,21 @@ impl Chunk {
             taken: vec![Taken::new(dist)],
             weighted: false,
         };
-        Self { data, tape: keep.then(|| net.tape(CHUNK)) }
+        Self { data, passes: keep.then(|| Passes::new(net)) }
     }
 
     /// The samples and their pass through the network at `θ_old`: kept, or made anew on a spare tape.
-    fn at_old<'a>(
-        &'a mut self,
-        model: &ActorCritic,
-        spare: &'a mut NetworkTape<f32>,
-    ) -> (&'a Data, &'a mut NetworkTape<f32>) {
-        let Self { data, tape } = self;
-        let tape = match tape {
+    fn at_old<'a>(&'a mut self, model: &ActorCritic, spare: &'a mut Passes) -> (&'a Data, &'a mut Passes) {
+        let Self { data, passes } = self;
+        let passes = match passes {
             Some(kept) => kept,
             None => {
-                model.actor().net.forward(theta_of(model), data.x(), spare);
+                model.actor().net.forward(theta_of(model), data.x(), &mut spare.tape);
+                spare.linearize(model);
                 spare
             }
         };
-        (data, tape)
+        (data, passes)
     }
 }
 
@@ -329,12 +364,13 @@ impl Data {
     }
 
     /// What is computed once at `θ_old`: distributions, log-probabilities, scores.
-    fn remember(&mut self, model: &ActorCritic, tape: &mut NetworkTape<f32>) {
+    fn remember(&mut self, model: &ActorCritic, passes: &mut Passes) {
         let (dist, n) = (model.dist(), self.n);
-        let mut out = model.policy_outputs(self.x(), tape);
+        let mut out = model.policy_outputs(self.x(), &mut passes.tape);
         dist.prepare(out.reborrow(), self.mask());
         let span = out.as_cols().data().len();
         self.params_old[..span].copy_from_slice(out.as_cols().data());
+        passes.linearize(model);
         let params = columns(&self.params_old, n);
         for Taken { index_actions, real_actions, logp_old, score, .. } in &mut self.taken {
             let actions = if real_actions.is_empty() {
@@ -429,8 +465,8 @@ impl LocalPolicy<'_> {
         self.team.each_with(lanes, work, |_, lane, work| {
             lane.largest = 0.0;
             for chunk in &mut lane.chunks[..lane.used] {
-                let Work { tape, tangent, cotangent, rows } = &mut *work;
-                let (data, _) = through_metric(chunk, model, fisher, v, tape, tangent, cotangent);
+                let Work { passes, tangent, cotangent, rows } = &mut *work;
+                let (data, _) = through_metric(chunk, model, fisher, v, passes, tangent, cotangent);
                 let form = &mut rows[0][..data.n];
                 form.fill(0.0);
                 for (t, c) in tangent
@@ -453,13 +489,13 @@ fn through_metric<'a>(
     model: &ActorCritic,
     fisher: Fisher,
     v: &[f32],
-    spare: &'a mut NetworkTape<f32>,
+    spare: &'a mut Passes,
     tangent: &mut [f32],
     cotangent: &mut [f32],
-) -> (&'a Data, &'a mut NetworkTape<f32>) {
-    let (data, tape) = chunk.at_old(model, spare);
+) -> (&'a Data, &'a mut Passes) {
+    let (data, passes) = chunk.at_old(model, spare);
     let n = data.n;
-    model.actor().net.jvp(theta_of(model), data.x(), tape, v, columns_mut(tangent, n));
+    passes.jvp(model, data.x(), v, columns_mut(tangent, n));
     match fisher {
         Fisher::KlHessian => {
             let params = columns(&data.params_old, n);
@@ -473,7 +509,7 @@ fn through_metric<'a>(
             }
         }
     }
-    (data, tape)
+    (data, passes)
 }
 
 /// Adds `w g gᵀ v` of each sample.
@@ -498,7 +534,7 @@ impl Local<f32> for LocalPolicy<'_> {
     fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
         let (model, n) = (self.model, self.problem.n as f64);
         self.accumulate(self.problem.n.div_ceil(CHUNK), 1.0 / n, gradient, |chunk, work, sum| {
-            let (data, tape) = chunk.at_old(model, &mut work.tape);
+            let (data, passes) = chunk.at_old(model, &mut work.passes);
             let n = data.n;
             work.cotangent.fill(0.0);
             for Taken { score, adv, weight, .. } in &data.taken {
@@ -509,7 +545,7 @@ impl Local<f32> for LocalPolicy<'_> {
                 }
             }
             let d_out = columns(&work.cotangent, n);
-            model.actor().net.vjp(theta_of(model), data.x(), tape, d_out, sum, None);
+            passes.vjp(model, data.x(), d_out, sum);
         });
         let dist = self.model.dist();
         let work = &mut self.problem.work[0].rows;
@@ -533,9 +569,9 @@ impl LocalMetric<f32> for LocalPolicy<'_> {
         let (model, fisher) = (self.model, self.fisher);
         let (chunks, n) = (self.problem.metric_chunks, self.problem.metric_samples as f64);
         self.accumulate(chunks, 1.0 / n, out, |chunk, work, sum| {
-            let Work { tape, tangent, cotangent, .. } = work;
-            let (data, tape) = through_metric(chunk, model, fisher, v, tape, tangent, cotangent);
-            model.actor().net.vjp(theta_of(model), data.x(), tape, columns(cotangent, data.n), sum, None);
+            let Work { passes, tangent, cotangent, .. } = work;
+            let (data, passes) = through_metric(chunk, model, fisher, v, passes, tangent, cotangent);
+            passes.vjp(model, data.x(), columns(cotangent, data.n), sum);
         });
     }
 }
@@ -547,7 +583,7 @@ impl LocalTrial<f32> for LocalPolicy<'_> {
         self.team.each_with(lanes, work, |_, lane, work| {
             (lane.surrogate, lane.kl, lane.largest) = (0.0, 0.0, 0.0);
             for Chunk { data, .. } in &lane.chunks[..lane.used] {
-                let mut out = net.forward(theta, data.x(), &mut work.tape);
+                let mut out = net.forward(theta, data.x(), &mut work.passes.tape);
                 dist.prepare(out.reborrow(), data.mask());
                 data.surrogate(dist, out.as_cols(), &mut work.rows);
                 let [value, kl, ..] = work.rows.each_mut().map(|row| &mut row[..data.n]);

@@ -7,6 +7,7 @@ mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{ActorCritic, Critic, Fisher, ModelShape, PolicyProblem, Rollout, RolloutShape, Trunk};
+use pgrad_env::Space;
 use pgrad_nn::Activation;
 use pgrad_num::{Cols, ColsMut, Stream, Team};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
@@ -59,6 +60,10 @@ fn cases() -> Vec<Case> {
     for hidden in [&[][..], &[6, 4]] {
         cases.extend(tasks(Some(9)).into_iter().map(|task| case(task, hidden)));
     }
+    // Few outputs of wide layers: products by the slopes of the outputs.
+    let few = Task::new(Space::Discrete { n: 2 }, false, Some(9));
+    cases.push(case(few, &[32, 33]));
+    assert!(cases.iter().filter(|c| c.model.actor().net.jacobian_pays()).count() == 1);
     cases
 }
 

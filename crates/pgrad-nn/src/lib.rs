@@ -19,6 +19,6 @@ mod network;
 mod recurrent;
 
 pub use init::orthogonal;
-pub use mlp::{Activation, Head, Layer, LayerSums, Mlp, ShapeError, Tape, View};
+pub use mlp::{Activation, Head, Jacobian, Layer, LayerSums, Mlp, ShapeError, Tape, View};
 pub use network::{Network, NetworkTape};
 pub use recurrent::{Cell, Recurrent, RecurrentTape};

@@ -1,8 +1,10 @@
 //! The multilayer perceptron.
 
 mod factors;
+mod jacobian;
 
 pub use factors::{Layer, LayerSums};
+pub use jacobian::Jacobian;
 
 use crate::init::orthogonal;
 use pgrad_num::gemm::{Mat, Write, matmul};

@@ -1,6 +1,6 @@
 //! A network: a multilayer perceptron, on a recurrent layer or not.
 
-use crate::mlp::{Layer, LayerSums, Mlp, Tape, View};
+use crate::mlp::{Jacobian, Layer, LayerSums, Mlp, Tape, View};
 use crate::recurrent::{Recurrent, RecurrentTape};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 
@@ -377,5 +377,45 @@ impl Network {
     ) {
         assert!(self.recurrent.is_none(), "the factors of a recurrent layer are not known");
         self.mlp.add_cotangent_moments(theta, &mut tape.mlp, d_out, sums);
+    }
+}
+
+/// Products with the Jacobian by the slopes of the outputs: see [`Jacobian`]. They are for networks without a recurrent
+/// layer, and panic with one.
+impl Network {
+    /// As [`Mlp::jacobian_pays`]; never with a recurrent layer.
+    #[must_use]
+    pub fn jacobian_pays(&self) -> bool {
+        self.recurrent.is_none() && self.mlp.jacobian_pays()
+    }
+    /// As [`Mlp::linearize`].
+    pub fn linearize<R: Real>(&self, theta: &[R], tape: &NetworkTape<R>, jacobian: &mut Jacobian<R>) {
+        self.without_memory().linearize(theta, &tape.mlp, jacobian);
+    }
+    /// As [`Mlp::jvp_by`].
+    pub fn jvp_by<R: Real>(
+        &self,
+        jacobian: &Jacobian<R>,
+        x: Cols<'_, R>,
+        tape: &mut NetworkTape<R>,
+        v_theta: &[R],
+        out: ColsMut<'_, R>,
+    ) {
+        self.without_memory().jvp_by(jacobian, x, &mut tape.mlp, v_theta, out);
+    }
+    /// As [`Mlp::vjp_by`].
+    pub fn vjp_by<R: Real>(
+        &self,
+        jacobian: &Jacobian<R>,
+        x: Cols<'_, R>,
+        tape: &mut NetworkTape<R>,
+        d_out: Cols<'_, R>,
+        d_theta: &mut [R],
+    ) {
+        self.without_memory().vjp_by(jacobian, x, &mut tape.mlp, d_out, d_theta);
+    }
+    fn without_memory(&self) -> &Mlp {
+        assert!(self.recurrent.is_none(), "slopes of a recurrent network are not kept");
+        &self.mlp
     }
 }

@@ -222,3 +222,48 @@ fn impossible_networks_are_refused() {
     let free = Head::Free { name: "log_std", rows: 1, value: 0.0 };
     assert!(Mlp::new(3, &[], Activation::Tanh, vec![free, linear]).is_err());
 }
+
+#[test]
+fn products_by_the_slopes_of_the_outputs_are_the_same() {
+    for net in networks() {
+        // Fewer samples than there is room for, and then as many.
+        let (mut tape, mut jacobian) = (net.tape(7), net.jacobian(7));
+        for cols in [3, 7] {
+            let Case { theta, x, d_out } = case(&net, cols, 3);
+            let v = case(&net, cols, 4).theta;
+            let x = Cols::new(&x, net.n_inputs(), cols);
+            let d_out = Cols::new(&d_out, net.n_outputs(), cols);
+            net.forward(&theta, x, &mut tape);
+            net.linearize(&theta, &tape, &mut jacobian);
+            let (mut slow, mut fast) = (vec![0.0; net.n_outputs() * cols], vec![9.0; net.n_outputs() * cols]);
+            net.jvp(&theta, x, &mut tape, &v, ColsMut::new(&mut slow, net.n_outputs(), cols));
+            net.jvp_by(&jacobian, x, &mut tape, &v, ColsMut::new(&mut fast, net.n_outputs(), cols));
+            assert!(slow.iter().zip(&fast).all(|(a, b)| (a - b).abs() < 1e-12), "{slow:?} {fast:?}");
+            // Both add to what is there.
+            let (mut slow, mut fast) = (v.clone(), v.clone());
+            net.vjp(&theta, x, &mut tape, d_out, &mut slow, None);
+            net.vjp_by(&jacobian, x, &mut tape, d_out, &mut fast);
+            assert!(slow.iter().zip(&fast).all(|(a, b)| (a - b).abs() < 1e-12), "{slow:?} {fast:?}");
+            assert_ne!(slow, v);
+        }
+    }
+}
+
+#[test]
+fn slopes_are_kept_where_there_are_few_outputs_and_layers_to_be_saved() {
+    let net = |hidden: &[usize], rows| {
+        let heads =
+            vec![Head::Linear { name: "y", rows, gain: 1.0 }, Head::Free { name: "z", rows: 9, value: 0.0 }];
+        Mlp::new(4, hidden, Activation::Tanh, heads).unwrap()
+    };
+    for (hidden, rows, pays) in [
+        (&[64, 64][..], 2, true),
+        (&[64, 64], 4, true),
+        (&[64, 64], 5, false),
+        (&[64], 2, false),
+        (&[], 1, false),
+    ] {
+        assert_eq!(net(hidden, rows).jacobian_pays(), pays, "{hidden:?} {rows}");
+    }
+    assert_eq!(net(&[64, 32], 3).jacobian_len(), 3 * 96);
+}
