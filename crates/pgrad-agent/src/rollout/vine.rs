@@ -115,7 +115,6 @@ struct Grower {
     /// Where a step is stored.
     row: Samples,
     running: Vec<bool>,
-    log_q: Vec<f32>,
     uniform: Vec<f32>,
 }
 
@@ -166,7 +165,6 @@ impl Rollout {
                 shard: Shard::new(env, 0, model, seed),
                 row: Samples::new(&spec, 0, b, 1),
                 running: vec![true; b],
-                log_q: vec![0.0; b],
                 uniform: vec![0.0; model.dist().n_outputs() * b],
             }
         });
@@ -324,7 +322,7 @@ impl Grower {
         obs_norm: Option<&ObsNormalizer>,
         reward_norm: Option<&RewardNormalizer>,
     ) -> Result<(), AgentError> {
-        let Self { shard, row, running, log_q, uniform } = self;
+        let Self { shard, row, running, uniform } = self;
         let b = running.len();
         let of = |purpose, index| stream(seed, purpose, index, iteration);
         // Where there are fewer states than places, the last one fills them, to no purpose.
@@ -343,10 +341,9 @@ impl Grower {
         group.q.fill(0.0);
         shard.look(obs_norm, row, 0);
         let dist = model.dist();
-        log_q.fill(0.0);
         shard.act(model, row, 0, |params, mask, rngs, actions| match shape.actions {
             VineActions::Policy(_) => dist.sample(params, rngs, actions),
-            VineActions::Uniform(_) => draw_uniform(dist, mask, rngs, actions, uniform, log_q),
+            VineActions::Uniform(_) => draw_uniform(dist, mask, rngs, actions, uniform),
             VineActions::Every => each_once(mask, k, actions, running),
         })?;
         for (first, own) in group.weight.chunks_exact_mut(k).enumerate().map(|(n, own)| (n * k, own)) {
@@ -354,7 +351,7 @@ impl Grower {
                 let i = first + i;
                 *w = match shape.actions {
                     VineActions::Policy(_) => 0.0,
-                    VineActions::Uniform(_) => row.logp[i] - log_q[i], // ln π_old/q
+                    VineActions::Uniform(_) => row.logp[i], // q is the same for all of a state
                     VineActions::Every if running[i] => row.logp[i],
                     VineActions::Every => f32::NEG_INFINITY,
                 };
@@ -398,21 +395,18 @@ impl Grower {
     }
 }
 
-/// Draws from the uniform distribution over what is allowed, and writes its log-probabilities.
+/// Draws from the uniform distribution over what is allowed.
 fn draw_uniform(
     dist: &ActionDist,
     mask: Option<Cols<'_, bool>>,
     rngs: &mut [Stream],
-    mut actions: ActionsMut<'_, f32>,
+    actions: ActionsMut<'_, f32>,
     params: &mut [f32],
-    log_q: &mut [f32],
 ) {
     params.fill(0.0);
-    let (rows, b) = (dist.n_outputs(), log_q.len());
+    let (rows, b) = (dist.n_outputs(), rngs.len());
     dist.prepare(ColsMut::new(params, rows, b), mask);
-    let params = Cols::new(params, rows, b);
-    dist.sample(params, rngs, actions.reborrow());
-    dist.logp(params, actions.as_actions(), log_q);
+    dist.sample(Cols::new(params, rows, b), rngs, actions);
 }
 
 /// Alternative `i mod k` for rollout `i`. Where it is forbidden, there is no rollout: the first one that is allowed
