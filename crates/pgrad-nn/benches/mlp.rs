@@ -2,7 +2,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pgrad_nn::{Activation, Head, Mlp};
-use pgrad_num::{Cols, Stream};
+use pgrad_num::{Cols, ColsMut, Stream};
 use std::hint::black_box;
 
 fn mlp(c: &mut Criterion) {
@@ -26,6 +26,23 @@ fn mlp(c: &mut Criterion) {
             b.iter(|| {
                 net.forward(black_box(&theta), x, &mut tape);
                 net.vjp(&theta, x, &mut tape, d_out, black_box(&mut gradient), None);
+            });
+        });
+        // What a product with the Fisher matrix is made of.
+        let mut tangent = vec![0.0; 2 * cols];
+        let mut jacobian = net.jacobian(cols);
+        net.forward(&theta, x, &mut tape);
+        net.linearize(&theta, &tape, &mut jacobian);
+        group.bench_function(format!("jvp and vjp, {cols} samples"), |b| {
+            b.iter(|| {
+                net.jvp(black_box(&theta), x, &mut tape, &theta, ColsMut::new(&mut tangent, 2, cols));
+                net.vjp(&theta, x, &mut tape, d_out, black_box(&mut gradient), None);
+            });
+        });
+        group.bench_function(format!("jvp and vjp by slopes, {cols} samples"), |b| {
+            b.iter(|| {
+                net.jvp_by(&jacobian, x, &mut tape, black_box(&theta), ColsMut::new(&mut tangent, 2, cols));
+                net.vjp_by(&jacobian, x, &mut tape, d_out, black_box(&mut gradient));
             });
         });
     }
