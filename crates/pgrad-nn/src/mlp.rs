@@ -460,6 +460,19 @@ impl Mlp {
 fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation: Activation) {
     // The activation is matched outside the loops, so that each compiles to straight vector code.
     match activation {
+        // Rows that are shorter than a block, of a few samples: then blocks of several rows.
+        Activation::Tanh if n < BLOCK => simd!(|| {
+            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
+                for z in row {
+                    *z += *b;
+                }
+            }
+            let (blocks, rest) = h.as_chunks_mut::<BLOCK>();
+            blocks.iter_mut().for_each(R::tanh_block);
+            for z in rest {
+                *z = z.tanh();
+            }
+        }),
         Activation::Tanh => simd!(|| {
             for (row, b) in h.chunks_exact_mut(n).zip(bias) {
                 let mut blocks = row.chunks_exact_mut(BLOCK);

@@ -1,7 +1,10 @@
 //! Numbers that threads share without locks.
 
-use crate::kernels::BLOCK;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Numbers of a block. A block is read number by number and then worked on as vectors: it is so large that the first
+/// numbers are in the cache by then, since a processor cannot hand several small stores to one wide load.
+const BLOCK: usize = 256;
 
 /// A vector of single-precision numbers that threads read and write at the same time, without locks and without
 /// undefined behaviour: atomic loads and stores in no particular order (Hogwild, Recht et al. 2011, arXiv:1106.5730).
@@ -27,7 +30,7 @@ fn unpack(bits: u64) -> [f32; 2] {
 }
 
 impl SharedVec {
-    /// The numbers that are worked on at a time by [`SharedVec::blocks`].
+    /// Numbers of a block: see [`SharedVec::blocks`].
     pub const BLOCK: usize = BLOCK;
 
     /// A shared copy of `values`.
@@ -79,7 +82,7 @@ impl SharedVec {
     /// # Panics
     /// When no block starts there.
     #[inline(always)]
-    pub fn read_block(&self, start: usize, to: &mut [f32; BLOCK]) {
+    pub fn read_block(&self, start: usize, to: &mut [f32; Self::BLOCK]) {
         let pairs = &self.pairs[self.block(start)];
         let (to, _) = to.as_chunks_mut::<2>();
         if let Ok(pairs) = <&[AtomicU64; BLOCK / 2]>::try_from(pairs) {
@@ -98,7 +101,7 @@ impl SharedVec {
     /// # Panics
     /// When no block starts there.
     #[inline(always)]
-    pub fn write_block(&self, start: usize, from: &[f32; BLOCK]) {
+    pub fn write_block(&self, start: usize, from: &[f32; Self::BLOCK]) {
         let pairs = &self.pairs[self.block(start)];
         let (from, _) = from.as_chunks::<2>();
         for (from, pair) in from.iter().zip(pairs) {
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn numbers_come_back_bit_for_bit_in_one_piece_and_in_blocks() {
-        for n in [1usize, 2, 63, 64, 65, 127, 200] {
+        for n in [1usize, 2, 255, 256, 257, 511, 700] {
             let values: Vec<f32> = (0..n).map(|i| (i as f32 - 3.5) * 1.7e-3).collect();
             let shared = SharedVec::new(&values);
             let (mut whole, mut pieces) = (vec![f32::NAN; n], Vec::new());
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn threads_may_change_the_same_numbers_at_once() {
         const ROUNDS: usize = if cfg!(miri) { 5 } else { 2000 };
-        let shared = SharedVec::new(&vec![0.0; 150]);
+        let shared = SharedVec::new(&vec![0.0; 300]);
         let add = |what: f32| {
             let mut block = [0.0; BLOCK];
             for _ in 0..ROUNDS {
@@ -165,7 +168,7 @@ mod tests {
             scope.spawn(|| add(1.0));
             scope.spawn(|| add(4096.0));
         });
-        let mut found = vec![f32::NAN; 150];
+        let mut found = vec![f32::NAN; 300];
         shared.read(&mut found);
         // Changes may be lost, but no number is ever anything but a sum of such changes.
         for x in found {

@@ -1,8 +1,9 @@
 //! Step rules for parameters that threads share without locks.
 
 use crate::RmsPropParams;
-use pgrad_num::kernels::BLOCK;
 use pgrad_num::{Record, RecordError, SharedVec, kernels, simd};
+
+const BLOCK: usize = SharedVec::BLOCK;
 
 /// How a thread's gradient `Δθ` changes the shared parameters `θ` (Mnih et al. 2016, supplement, section 7,
 /// Equations S1 to S3).
@@ -60,7 +61,7 @@ impl Hogwild {
                 let mut x = [0.0; BLOCK];
                 for start in theta.blocks() {
                     theta.read_block(start, &mut x);
-                    let (m, d) = (block(own, start), block_of(gradient, start));
+                    let (m, d) = (&mut own[start..], &gradient[start..]);
                     for ((x, m), d) in x.iter_mut().zip(m).zip(d) {
                         *m = keep.mul_add(*m, take * d);
                         *x -= alpha * *m;
@@ -72,7 +73,7 @@ impl Hogwild {
                 let (p, mut x) = (Rates::of(p, alpha), [0.0; BLOCK]);
                 for start in theta.blocks() {
                     theta.read_block(start, &mut x);
-                    p.step(&mut x, block(own, start), block_of(gradient, start));
+                    p.step(&mut x, &mut own[start..], &gradient[start..]);
                     theta.write_block(start, &x);
                 }
             }),
@@ -81,7 +82,7 @@ impl Hogwild {
                 for start in theta.blocks() {
                     theta.read_block(start, &mut x);
                     shared.read_block(start, &mut g);
-                    p.step(&mut x, &mut g, block_of(gradient, start));
+                    p.step(&mut x, &mut g, &gradient[start..]);
                     theta.write_block(start, &x);
                     shared.write_block(start, &g);
                 }
@@ -135,18 +136,6 @@ fn check_mean_square<'a>(g: &'a [f32], name: &str) -> Result<&'a [f32], RecordEr
     Err(RecordError::Value { name: name.into(), reason })
 }
 
-/// What belongs to the block that starts at `start`: the last one may be shorter.
-#[inline(always)]
-fn block_of(x: &[f32], start: usize) -> &[f32] {
-    &x[start..x.len().min(start + BLOCK)]
-}
-
-#[inline(always)]
-fn block(x: &mut [f32], start: usize) -> &mut [f32] {
-    let end = x.len().min(start + BLOCK);
-    &mut x[start..end]
-}
-
 /// RMSProp's constants and the step size.
 #[derive(Clone, Copy)]
 struct Rates {
@@ -163,13 +152,6 @@ impl Rates {
     }
     #[inline(always)]
     fn step(self, x: &mut [f32; BLOCK], g: &mut [f32], d: &[f32]) {
-        // A whole block is straight vector code.
-        if let (Ok(g), Ok(d)) = (<&mut [f32; BLOCK]>::try_from(&mut *g), <&[f32; BLOCK]>::try_from(d)) {
-            for i in 0..BLOCK {
-                (x[i], g[i]) = self.one(x[i], g[i], d[i]);
-            }
-            return;
-        }
         for ((x, g), d) in x.iter_mut().zip(g).zip(d) {
             (*x, *g) = self.one(*x, *g, *d);
         }
@@ -186,7 +168,7 @@ impl Rates {
 mod tests {
     use super::*;
 
-    const N: usize = 130;
+    const N: usize = 530;
     const RMSPROP: RmsPropParams = RmsPropParams { decay: 0.9, epsilon: 1e-2 };
 
     fn gradient(k: usize, thread: usize) -> Vec<f32> {
