@@ -19,7 +19,24 @@ fn an_iteration_allocates_nothing() {
     let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
     let endless =
         |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 3))) };
-    let team = Team::new(1).unwrap();
+    let team = Team::new(2).unwrap();
+    for name in ["a3c", "async-q", "async-sarsa", "async-nstep-q"] {
+        for workers in ["workers=1", "workers=2"] {
+            let mut c = (pgrad_algos::find(name).unwrap().config)();
+            for pair in [workers, "steps_per_iteration=1000", "hidden=64,64"] {
+                apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
+            }
+            let threads = c.threads(1);
+            let setup = Setup { make_env: &endless, seed: 1, total_steps: 1_000_000, threads };
+            let mut algo = c.build(&setup).unwrap();
+            algo.start().unwrap();
+            // Each thread warms its own buffers of the matrix product.
+            (0..5).for_each(|_| _ = algo.iterate(&team).unwrap());
+            let allocated = allocations_during(|| algo.iterate(&team).unwrap());
+            assert!(algo.episodes().count() > 300, "episodes were stored");
+            assert_eq!(allocated, 0, "{name}, {workers}");
+        }
+    }
     for name in ["qac", "td-ac", "nac", "off-pac", "greedy-gq", "softmax-gq"] {
         for make in [&masked as &dyn Fn(usize) -> Box<dyn BatchEnv>, &endless] {
             let mut c = (pgrad_algos::find(name).unwrap().config)();

@@ -25,6 +25,10 @@ macro_rules! preset {
 pub static PRESETS: &[Preset] = &[
     preset!("CartPole-v1", "acktr"),
     preset!("CartPole-v1", "a2c"),
+    preset!("CartPole-v1", "a3c"),
+    preset!("CartPole-v1", "async-q"),
+    preset!("CartPole-v1", "async-sarsa"),
+    preset!("CartPole-v1", "async-nstep-q"),
     preset!("CartPole-v1", "ppo"),
     preset!("CartPole-v1", "td-ac"),
     preset!("CartPole-v1", "qac"),

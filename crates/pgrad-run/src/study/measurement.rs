@@ -147,7 +147,8 @@ pub trait Measurement: fmt::Debug + Send + Sync {
     fn has_seeds(&self) -> bool {
         false
     }
-    /// Measures. What is found depends neither on the number of threads nor on the time.
+    /// Measures. What is found depends neither on the number of threads nor on the time, unless it is time that is
+    /// measured.
     ///
     /// # Errors
     /// When it was stopped ([`StudyError::Stopped`]) or cannot be measured.
@@ -254,6 +255,11 @@ impl Bench<'_> {
     #[must_use]
     pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+    /// Seconds since it began, for what measures time.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.clock.now().saturating_sub(self.began).as_secs_f64()
     }
     /// The flag behind [`stopped`](Self::stopped), for threads.
     #[must_use]

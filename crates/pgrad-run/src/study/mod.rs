@@ -123,6 +123,9 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
     EmbeddedStudy { name: "off-pac", toml: include_str!("../../../../studies/off-pac.toml") },
     EmbeddedStudy { name: "gae-cartpole", toml: include_str!("../../../../studies/gae-cartpole.toml") },
+    EmbeddedStudy { name: "async-speedup", toml: include_str!("../../../../studies/async-speedup.toml") },
+    EmbeddedStudy { name: "async-classic", toml: include_str!("../../../../studies/async-classic.toml") },
+    EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../../studies/a3c-vs-a2c.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
 ];
 

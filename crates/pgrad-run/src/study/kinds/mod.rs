@@ -4,6 +4,7 @@ mod corridor;
 mod flow;
 mod grid;
 mod kakade;
+mod race;
 mod variance;
 
 use super::measurement::Kind;
@@ -13,5 +14,6 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<corridor::Corridor>("short-corridor"),
     Kind::of::<grid::Grid>("grid"),
     Kind::of::<kakade::Kakade>("kakade"),
+    Kind::of::<race::Race>("race"),
     Kind::of::<variance::Variance>("variance"),
 ];

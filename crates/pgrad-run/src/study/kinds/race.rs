@@ -1,0 +1,235 @@
+//! Which method is there first: by the clock, and by the number of steps.
+//!
+//! Runs go one after the other, alone on the machine. Unlike everything else, what is found depends on the machine and on
+//! what else it does: such a study is for a quiet one.
+
+use crate::config::RunConfig;
+use crate::driver::Recent;
+use crate::plot::{Line, PlotOptions, render_lines_svg};
+use crate::stats::{mean, standard_error};
+use crate::study::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use pgrad_num::Team;
+use serde::Deserialize;
+
+/// Episodes that a mean return is taken over.
+const EPISODES: usize = 100;
+/// Points of a curve in the picture.
+const POINTS: usize = 100;
+
+/// What is measured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Race {
+    /// The task.
+    env: String,
+    /// Seeds of each runner, from `first_seed`.
+    seeds: u64,
+    first_seed: u64,
+    /// Environment steps of each run.
+    steps: u64,
+    /// Seconds after which runners are compared. A run that is over by then counts with how it ended.
+    seconds: f64,
+    /// Who runs.
+    runners: Vec<Runner>,
+}
+
+/// A method with its settings, under a name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Runner {
+    label: String,
+    algo: String,
+    #[serde(default)]
+    settings: toml::Table,
+    /// Threads, of a method whose results do not depend on them.
+    #[serde(default = "one")]
+    threads: usize,
+    /// Environment steps, where it is given others than the rest.
+    steps: Option<u64>,
+    /// Mean return of the last 100 episodes of training that has to be reached.
+    reference: f64,
+    /// Another runner, over whose time to the reference this one's is divided into.
+    baseline: Option<String>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn failed(reason: impl std::fmt::Display) -> StudyError {
+    StudyError::Measure { reason: reason.to_string() }
+}
+
+/// Where a run stood after an iteration.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    steps: u64,
+    seconds: f64,
+    /// Mean return of the last 100 episodes; not a number before there were so many.
+    score: f64,
+}
+
+impl Runner {
+    fn config(&self, race: &Race, seed: u64) -> Result<RunConfig, StudyError> {
+        let mut config = RunConfig::new(&self.algo, &race.env).map_err(failed)?;
+        let text = toml::to_string(&self.settings).map_err(failed)?;
+        config.apply_toml(&text, &self.label).map_err(failed)?;
+        config.run.seed = seed;
+        config.run.steps = self.steps.unwrap_or(race.steps);
+        config.check().map_err(failed)?;
+        Ok(config)
+    }
+    fn run(&self, race: &Race, seed: u64, bench: &Bench<'_>) -> Result<Vec<Point>, StudyError> {
+        let config = self.config(race, seed)?;
+        let team = Team::new(config.threads(self.threads)).map_err(StudyError::Threads)?;
+        let mut algo = config.build(team.threads()).map_err(failed)?;
+        algo.start().map_err(failed)?;
+        let (mut recent, mut episodes, mut points) = (Recent::default(), 0, Vec::new());
+        let began = bench.seconds();
+        while algo.steps() < config.run.steps {
+            if bench.stopped() {
+                return Err(StudyError::Stopped);
+            }
+            algo.iterate(&team).map_err(failed)?;
+            for e in algo.episodes() {
+                recent.add(e.episode_return, u64::from(e.length));
+                episodes += 1;
+            }
+            let score = recent.means().filter(|_| episodes >= EPISODES).map_or(f64::NAN, |m| m.0);
+            points.push(Point { steps: algo.steps(), seconds: bench.seconds() - began, score });
+        }
+        Ok(points)
+    }
+    /// Where the reference was reached; where the run ended, when it was not.
+    fn reached(&self, points: &[Point]) -> (Point, bool) {
+        let found = points.iter().find(|p| p.score >= self.reference);
+        (*found.unwrap_or(&points[points.len() - 1]), found.is_some())
+    }
+}
+
+/// How a run stood after `seconds`.
+fn after(points: &[Point], seconds: f64) -> f64 {
+    let before = points.iter().take_while(|p| p.seconds <= seconds).last();
+    before.map_or(f64::NAN, |p| p.score)
+}
+
+fn sampled(name: String, x: &[f64]) -> Quantity {
+    Quantity::sampled(name, mean(x), standard_error(x))
+}
+
+impl Measurement for Race {
+    fn check(&mut self, source: &Source<'_>) -> Result<(), StudyError> {
+        let wrong = |message: String| Err(source.error(0, message));
+        if self.seeds == 0 || self.runners.is_empty() {
+            return wrong("`seeds` and `runners` are not empty".into());
+        }
+        for (i, runner) in self.runners.iter().enumerate() {
+            let label = &runner.label;
+            if self.runners[..i].iter().any(|r| r.label == *label) {
+                return wrong(format!("two runners are called `{label}`"));
+            }
+            if let Some(base) = &runner.baseline
+                && !self.runners[..i].iter().any(|r| r.label == *base)
+            {
+                return wrong(format!("the baseline of `{label}` is a runner before it, but there is no `{base}`"));
+            }
+            runner.config(self, self.first_seed)?;
+        }
+        Ok(())
+    }
+    fn quantities(&self) -> Vec<String> {
+        let each = |r: &Runner| {
+            let names = ["return", "return in time", "steps a second", "seconds to reference", "steps to reference"];
+            let more = r.baseline.is_some().then_some("speed-up");
+            names.into_iter().chain(more).map(|what| format!("{}: {what}", r.label)).collect::<Vec<_>>()
+        };
+        self.runners.iter().flat_map(each).collect()
+    }
+    fn extent(&self) -> String {
+        format!("{} runners, {} seeds, {} steps", self.runners.len(), self.seeds, self.steps)
+    }
+    fn has_seeds(&self) -> bool {
+        true
+    }
+    fn measure(&self, bench: &mut Bench<'_>) -> Result<Findings, StudyError> {
+        let seeds = bench.seeds.unwrap_or(self.seeds).min(self.seeds);
+        let total = self.runners.len() * seeds as usize;
+        let mut findings = Findings::default();
+        let mut all: Vec<Vec<Vec<Point>>> = vec![Vec::new(); self.runners.len()];
+        // Seed after seed, so that whatever else the machine does falls on all runners alike.
+        for seed in self.first_seed..self.first_seed + seeds {
+            for (runner, runs) in self.runners.iter().zip(&mut all) {
+                let done = (seed - self.first_seed) as usize;
+                bench.progress(done * self.runners.len() + runs.len().min(1), total, 0, 0);
+                runs.push(runner.run(self, seed, bench)?);
+            }
+        }
+        let (mut rows, mut lines) = (Vec::new(), Vec::new());
+        let mut times: Vec<f64> = Vec::new();
+        findings.text = format!(
+            "Means over {seeds} seeds. A run that did not reach its reference counts with its whole time.\n\n\
+             | runner | reference | reached |\n|---|--:|--:|\n"
+        );
+        for (runner, runs) in self.runners.iter().zip(&all) {
+            let name = |what: &str| format!("{}: {what}", runner.label);
+            let each = |f: &dyn Fn(&[Point]) -> f64| runs.iter().map(|r| f(r)).collect::<Vec<f64>>();
+            let last = |p: &[Point]| p[p.len() - 1];
+            let seconds = each(&|p| runner.reached(p).0.seconds);
+            findings.quantities.push(sampled(name("return"), &each(&|p| last(p).score)));
+            findings.quantities.push(sampled(name("return in time"), &each(&|p| after(p, self.seconds))));
+            let speed = each(&|p| last(p).steps as f64 / last(p).seconds);
+            findings.quantities.push(sampled(name("steps a second"), &speed));
+            findings.quantities.push(sampled(name("seconds to reference"), &seconds));
+            let steps = each(&|p| runner.reached(p).0.steps as f64);
+            findings.quantities.push(sampled(name("steps to reference"), &steps));
+            times.push(mean(&seconds));
+            if let Some(base) = &runner.baseline {
+                let i = self.runners.iter().position(|r| r.label == *base);
+                let speed_up = i.map_or(f64::NAN, |i| times[i] / mean(&seconds));
+                findings.quantities.push(Quantity::exact(name("speed-up"), speed_up));
+            }
+            let reached = runs.iter().filter(|r| runner.reached(r).1).count();
+            findings.text +=
+                &format!("| {} | {} | {reached} of {seeds} |\n", runner.label, number(runner.reference));
+            for (seed, run) in (self.first_seed..).zip(runs) {
+                let (at, there) = runner.reached(run);
+                rows.push(vec![
+                    runner.label.clone(),
+                    seed.to_string(),
+                    last(run).score.to_string(),
+                    after(run, self.seconds).to_string(),
+                    last(run).steps.to_string(),
+                    last(run).seconds.to_string(),
+                    there.to_string(),
+                    at.steps.to_string(),
+                    at.seconds.to_string(),
+                ]);
+            }
+            let end = each(&|p| last(p).seconds).into_iter().fold(0.0, f64::max);
+            let time = |i: usize| end * (i + 1) as f64 / POINTS as f64;
+            let points = (0..POINTS).map(|i| (time(i), mean(&each(&|p| after(p, time(i))))));
+            let points: Vec<(f64, f64)> = points.filter(|p| p.1.is_finite()).collect();
+            lines.push(Line { label: runner.label.clone(), points, band: Vec::new() });
+        }
+        let options = PlotOptions {
+            title: format!("{} by the clock", self.env),
+            x_label: "seconds".into(),
+            y_label: format!("return of the last {EPISODES} episodes, mean of {seeds} seeds"),
+            ..PlotOptions::default()
+        };
+        findings.pictures.push(("race.svg".into(), render_lines_svg(&lines, &options)?));
+        let header = vec![
+            "runner",
+            "seed",
+            "return",
+            "return_in_time",
+            "steps",
+            "seconds",
+            "reached",
+            "steps_to_reference",
+            "seconds_to_reference",
+        ];
+        findings.results = Some(Csv { header, rows });
+        Ok(findings)
+    }
+}
