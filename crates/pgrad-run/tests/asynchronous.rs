@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::tempdir;
 
-const SMALL: &[&str] = &["workers=3", "hidden=8", "steps=6000", "steps_per_iteration=1000", "checkpoint_secs=1e6"];
+const SMALL: &[&str] =
+    &["workers=3", "hidden=8", "steps=6000", "steps_per_iteration=1000", "checkpoint_secs=1e6"];
 
 fn config(algo: &str, pairs: &[&str]) -> RunConfig {
     let mut config = RunConfig::new(algo, "CartPole-v1").unwrap();
@@ -31,7 +32,7 @@ fn replay(run: &Path) -> String {
 }
 
 /// What was learnt, and what was logged of it, apart from whether it is reproducible.
-fn learnt(run: &Path) -> (Vec<u8>, Vec<(u64, Vec<(String, u64)>)>) {
+fn learnt(run: &Path) -> driver_common::Result_ {
     let (policy, mut rows) = result(run);
     rows.iter_mut().for_each(|(_, values)| values.retain(|(name, _)| name != "learn/reproducible"));
     (policy, rows)
@@ -61,7 +62,8 @@ fn a_recorded_race_is_run_once_more_bit_for_bit() {
         assert!(learnt(&at("followed")) == learnt(&at("pieces")), "{algo}");
 
         // Another length of the run is another run.
-        let error = Runner::default().train(&at("longer"), config(algo, &[&follow, "steps=9000"])).unwrap_err();
+        let error =
+            Runner::default().train(&at("longer"), config(algo, &[&follow, "steps=9000"])).unwrap_err();
         assert_eq!(error.exit_code(), 64, "{error}");
         assert!(error.to_string().contains("recorded with `steps = 6000`"), "{error}");
     }
@@ -186,7 +188,11 @@ baseline = "easy"
     let result = race(text).unwrap();
     let get = |name: &str| result.findings.quantities.iter().find(|q| q.name == name).unwrap().value;
     // 100 episodes of some 20 steps come first; whoever never gets there counts with the whole run.
-    assert!((1000.0..4000.0).contains(&get("easy: steps to reference")), "{}", get("easy: steps to reference"));
+    assert!(
+        (1000.0..4000.0).contains(&get("easy: steps to reference")),
+        "{}",
+        get("easy: steps to reference")
+    );
     assert_eq!(get("never: steps to reference"), 8000.0);
     assert!(get("easy: return") > 5.0 && get("never: return") < 500.0);
     assert_eq!(get("easy: return in time"), get("easy: return"), "over long before");

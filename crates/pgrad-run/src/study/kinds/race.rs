@@ -131,7 +131,9 @@ impl Measurement for Race {
             if let Some(base) = &runner.baseline
                 && !self.runners[..i].iter().any(|r| r.label == *base)
             {
-                return wrong(format!("the baseline of `{label}` is a runner before it, but there is no `{base}`"));
+                return wrong(format!(
+                    "the baseline of `{label}` is a runner before it, but there is no `{base}`"
+                ));
             }
             runner.config(self, self.first_seed)?;
         }
@@ -139,7 +141,8 @@ impl Measurement for Race {
     }
     fn quantities(&self) -> Vec<String> {
         let each = |r: &Runner| {
-            let names = ["return", "return in time", "steps a second", "seconds to reference", "steps to reference"];
+            let names =
+                ["return", "return in time", "steps a second", "seconds to reference", "steps to reference"];
             let more = r.baseline.is_some().then_some("speed-up");
             names.into_iter().chain(more).map(|what| format!("{}: {what}", r.label)).collect::<Vec<_>>()
         };
