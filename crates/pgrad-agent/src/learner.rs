@@ -336,8 +336,8 @@ impl ChunkWork {
         let (n, dim) = (ids.len(), self.x.len() / self.room);
         for (j, id) in ids.iter().enumerate() {
             let (data, at) = set.get(*id);
-            for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
-                self.x[d * n + j] = *x;
+            for (to, x) in self.x[j..].iter_mut().step_by(n).zip(&data.obs[at * dim..(at + 1) * dim]) {
+                *to = *x;
             }
         }
     }

@@ -7,7 +7,7 @@ pub use factors::{Layer, LayerSums};
 pub use jacobian::Jacobian;
 
 use crate::init::orthogonal;
-use pgrad_num::gemm::{Mat, Write, matmul};
+use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul, matmul_then};
 use pgrad_num::kernels::BLOCK;
 use pgrad_num::{Cols, ColsMut, Real, Stream, simd};
 use std::ops::Range;
@@ -29,19 +29,72 @@ impl Activation {
     pub fn gain(self) -> f64 {
         std::f64::consts::SQRT_2
     }
-    /// Derivative, from the activation's value `h`.
+}
+
+/// An activation as a type: loops over it compile to straight vector code.
+trait Phi {
+    /// `φ(z)` in place.
+    fn apply<R: Real>(z: &mut [R]);
+    /// `φ'(z)` from `h = φ(z)`.
+    fn slope<R: Real>(h: R) -> R;
+}
+
+struct Tanh;
+
+impl Phi for Tanh {
     #[inline(always)]
-    fn slope<R: Real>(self, h: R) -> R {
-        match self {
-            Self::Tanh => (-h).mul_add(h, R::ONE),
-            Self::Relu => {
-                if h > R::ZERO {
-                    R::ONE
-                } else {
-                    R::ZERO
-                }
+    fn apply<R: Real>(z: &mut [R]) {
+        let (blocks, rest) = z.as_chunks_mut::<BLOCK>();
+        for block in blocks {
+            R::tanh_block(block);
+        }
+        for z in rest {
+            *z = z.tanh();
+        }
+    }
+    #[inline(always)]
+    fn slope<R: Real>(h: R) -> R {
+        (-h).mul_add(h, R::ONE)
+    }
+}
+
+struct Relu;
+
+impl Phi for Relu {
+    #[inline(always)]
+    fn apply<R: Real>(z: &mut [R]) {
+        for z in z {
+            *z = z.at_least(R::ZERO);
+        }
+    }
+    #[inline(always)]
+    fn slope<R: Real>(h: R) -> R {
+        if h > R::ZERO { R::ONE } else { R::ZERO }
+    }
+}
+
+/// `$body` with the type `$phi` of an [`Activation`].
+macro_rules! for_activation {
+    ($activation:expr, |$phi:ident| $body:expr) => {
+        match $activation {
+            Activation::Tanh => {
+                type $phi = Tanh;
+                $body
+            }
+            Activation::Relu => {
+                type $phi = Relu;
+                $body
             }
         }
+    };
+}
+use for_activation;
+
+/// `∂z = φ'(z) ∂h` in place, from `h = φ(z)`.
+#[inline(always)]
+fn times_slope<R: Real, P: Phi>(d: &mut [R], h: &[R]) {
+    for (d, h) in d.iter_mut().zip(h) {
+        *d *= P::slope(*h);
     }
 }
 
@@ -299,17 +352,28 @@ impl Mlp {
         for (l, h) in tape.hidden.iter_mut().enumerate() {
             let (w, b) = self.hidden_params(theta, l);
             let h = &mut h[..self.widths[l + 1] * n];
-            matmul(h, Write::Replace, w, Mat::new(input, self.widths[l], n));
-            add_bias_and_activate(h, b, n, self.activation);
+            let input_mat = Mat::new(input, self.widths[l], n);
+            if n < BLOCK {
+                // Rows of a few samples are shorter than a block: then blocks of several rows.
+                matmul(h, Write::Bias(b), w, input_mat);
+                for_activation!(self.activation, |P| simd!(|| P::apply(h)));
+            } else {
+                for_activation!(self.activation, |P| matmul_then(
+                    h,
+                    Write::Bias(b),
+                    w,
+                    input_mat,
+                    #[inline(always)]
+                    |_, _, z| P::apply(z),
+                ));
+            }
             input = h;
         }
         let (w, bias) = self.head_params(theta);
         let out = &mut tape.out[..self.n_outputs() * n];
         let (linear, free) = out.split_at_mut(self.linear_rows * n);
-        matmul(linear, Write::Replace, w, Mat::new(input, self.last_width(), n));
-        for (row, b) in linear.chunks_exact_mut(n).zip(bias) {
-            simd!(|| row.iter_mut().for_each(|y| *y += *b));
-        }
+        let write = Write::Bias(&bias[..self.linear_rows]);
+        matmul(linear, write, w, Mat::new(input, self.last_width(), n));
         for (row, b) in free.chunks_exact_mut(n).zip(&bias[self.linear_rows..]) {
             row.fill(*b);
         }
@@ -335,42 +399,41 @@ impl Mlp {
         assert_eq!(d_theta.len(), self.n_params());
         let layers = tape.hidden.len();
         let last = self.last_width();
-        let d_linear = &d_out.data()[..self.linear_rows * n];
 
         // Heads.
         let top = if layers == 0 { x.data() } else { &tape.hidden[layers - 1][..last * n] };
         let (d_w, d_b) = d_theta[self.starts[layers]..].split_at_mut(self.linear_rows * last);
-        matmul(d_w, Write::Add, Mat::new(d_linear, self.linear_rows, n), Mat::new(top, last, n).t());
-        for (r, d) in d_b.iter_mut().enumerate() {
-            *d += row_sum(d_out.row(r));
-        }
-        let (w, _) = self.head_params(theta);
+        add_outer(d_w, d_out.row_range(0, self.linear_rows), Cols::new(top, last, n));
+        add_row_sums(d_b, d_out);
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
-        if layers == 0 {
-            if let Some(mut d_x) = d_x {
-                matmul(d_x.data_mut(), Write::Replace, w.t(), Mat::new(d_linear, self.linear_rows, n));
-            }
-            return;
-        }
-        matmul(&mut current[..last * n], Write::Replace, w.t(), Mat::new(d_linear, self.linear_rows, n));
+        // `above` holds the cotangent of what `w` makes of the layer below it.
+        let (mut w, mut above) = (self.head_params(theta).0, d_out.row_range(0, self.linear_rows));
 
-        // Hidden layers, from the last to the first; `current` holds the cotangent of h_l.
+        // Hidden layers, from the last to the first.
         for l in (0..layers).rev() {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
-            let dz = &mut current[..rows * n];
+            let dz = &mut next[..rows * n];
             let (d_w, rest) = d_theta[self.starts[l]..].split_at_mut(rows * cols);
-            through_activation(dz, &tape.hidden[l][..rows * n], &mut rest[..rows], n, self.activation);
-            let input = if l == 0 { x.data() } else { &tape.hidden[l - 1][..cols * n] };
-            matmul(d_w, Write::Add, Mat::new(dz, rows, n), Mat::new(input, cols, n).t());
-            let (w, _) = self.hidden_params(theta, l);
-            if l > 0 {
-                matmul(&mut next[..cols * n], Write::Replace, w.t(), Mat::new(dz, rows, n));
-                std::mem::swap(&mut current, &mut next);
-            } else if let Some(mut d_x) = d_x {
-                matmul(d_x.data_mut(), Write::Replace, w.t(), Mat::new(dz, rows, n));
-                return;
-            }
+            let h = &tape.hidden[l][..rows * n];
+            // `∂z = φ'(z) ∂h`, with `∂h = Wᵀ ∂z` of the layer above.
+            for_activation!(self.activation, |P| matmul_then(
+                dz,
+                Write::Replace,
+                w.t(),
+                above.into(),
+                #[inline(always)]
+                |i, j, d| times_slope::<R, P>(d, &h[i * n + j..]),
+            ));
+            std::mem::swap(&mut current, &mut next);
+            above = Cols::new(&current[..rows * n], rows, n);
+            let input = if l == 0 { x } else { Cols::new(&tape.hidden[l - 1][..cols * n], cols, n) };
+            add_outer(d_w, above, input);
+            add_row_sums(&mut rest[..rows], above);
+            w = self.hidden_params(theta, l).0;
+        }
+        if let Some(mut d_x) = d_x {
+            matmul(d_x.data_mut(), Write::Replace, w.t(), above.into());
         }
     }
 
@@ -414,28 +477,26 @@ impl Mlp {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
             let ((w, _), (v_w, v_b)) = (self.hidden_params(theta, l), self.hidden_params(v_theta, l));
             let dz = &mut next[..rows * n];
-            matmul(dz, Write::Replace, v_w, Mat::new(input, cols, n));
+            matmul(dz, Write::Bias(v_b), v_w, Mat::new(input, cols, n));
             if l > 0 {
                 matmul(dz, Write::Add, w, Mat::new(&current[..cols * n], cols, n));
             } else if let Some(v_x) = v_x {
                 matmul(dz, Write::Add, w, Mat::new(v_x.data(), cols, n));
             }
             let h = &h[..rows * n];
-            tangent_through_activation(dz, h, v_b, n, self.activation);
+            for_activation!(self.activation, |P| simd!(|| times_slope::<R, P>(dz, h)));
             std::mem::swap(&mut current, &mut next);
             input = h;
         }
         let last = self.last_width();
         let ((w, _), (v_w, v_b)) = (self.head_params(theta), self.head_params(v_theta));
         let (linear, free) = out.data_mut().split_at_mut(self.linear_rows * n);
-        matmul(linear, Write::Replace, v_w, Mat::new(input, last, n));
+        let write = Write::Bias(&v_b[..self.linear_rows]);
+        matmul(linear, write, v_w, Mat::new(input, last, n));
         if !tape.hidden.is_empty() {
             matmul(linear, Write::Add, w, Mat::new(&current[..last * n], last, n));
         } else if let Some(v_x) = v_x {
             matmul(linear, Write::Add, w, Mat::new(v_x.data(), last, n));
-        }
-        for (row, b) in linear.chunks_exact_mut(n).zip(v_b) {
-            row.iter_mut().for_each(|y| *y += *b);
         }
         for (row, b) in free.chunks_exact_mut(n).zip(&v_b[self.linear_rows..]) {
             row.fill(*b);
@@ -454,125 +515,4 @@ impl Mlp {
             theta[self.starts[self.starts.len() - 1]..].split_at(self.linear_rows * self.last_width());
         (Mat::new(w, self.linear_rows, self.last_width()), b)
     }
-}
-
-/// `h = φ(h + b)`, one pass.
-fn add_bias_and_activate<R: Real>(h: &mut [R], bias: &[R], n: usize, activation: Activation) {
-    // The activation is matched outside the loops, so that each compiles to straight vector code.
-    match activation {
-        // Rows that are shorter than a block, of a few samples: then blocks of several rows.
-        Activation::Tanh if n < BLOCK => simd!(|| {
-            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
-                for z in row {
-                    *z += *b;
-                }
-            }
-            let (blocks, rest) = h.as_chunks_mut::<BLOCK>();
-            blocks.iter_mut().for_each(R::tanh_block);
-            for z in rest {
-                *z = z.tanh();
-            }
-        }),
-        Activation::Tanh => simd!(|| {
-            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
-                let mut blocks = row.chunks_exact_mut(BLOCK);
-                for block in blocks.by_ref() {
-                    if let Ok(block) = <&mut [R; BLOCK]>::try_from(block) {
-                        for z in block.iter_mut() {
-                            *z += *b;
-                        }
-                        R::tanh_block(block);
-                    }
-                }
-                for z in blocks.into_remainder() {
-                    *z = (*z + *b).tanh();
-                }
-            }
-        }),
-        Activation::Relu => simd!(|| {
-            for (row, b) in h.chunks_exact_mut(n).zip(bias) {
-                for z in row {
-                    *z = (*z + *b).at_least(R::ZERO);
-                }
-            }
-        }),
-    }
-}
-
-/// `ḣ = φ'(z) (ż + ḃ)` in place.
-fn tangent_through_activation<R: Real>(dz: &mut [R], h: &[R], v_b: &[R], n: usize, activation: Activation) {
-    match activation {
-        Activation::Tanh => simd!(|| tangent_through(dz, h, v_b, n, |h| Activation::Tanh.slope(h))),
-        Activation::Relu => simd!(|| tangent_through(dz, h, v_b, n, |h| Activation::Relu.slope(h))),
-    }
-}
-
-#[inline(always)]
-fn tangent_through<R: Real>(dz: &mut [R], h: &[R], v_b: &[R], n: usize, slope: impl Fn(R) -> R) {
-    for ((dz, h), b) in dz.chunks_exact_mut(n).zip(h.chunks_exact(n)).zip(v_b) {
-        for (d, h) in dz.iter_mut().zip(h) {
-            *d = slope(*h) * (*d + *b);
-        }
-    }
-}
-
-const LANES: usize = 16;
-
-/// `∂z = φ'(z) ∂h` in place, and the bias gradient `∂b += Σ_samples ∂z`, in one pass.
-fn through_activation<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, activation: Activation) {
-    match activation {
-        Activation::Tanh => simd!(|| through(d, h, d_bias, n, |h| Activation::Tanh.slope(h))),
-        Activation::Relu => simd!(|| through(d, h, d_bias, n, |h| Activation::Relu.slope(h))),
-    }
-}
-
-#[inline(always)]
-fn through<R: Real>(d: &mut [R], h: &[R], d_bias: &mut [R], n: usize, slope: impl Fn(R) -> R) {
-    for ((d, h), d_b) in d.chunks_exact_mut(n).zip(h.chunks_exact(n)).zip(d_bias) {
-        let mut acc = [R::ZERO; LANES];
-        let mut tail = R::ZERO;
-        let (mut dc, hc) = (d.chunks_exact_mut(LANES), h.chunks_exact(LANES));
-        let h_tail = hc.remainder();
-        for (d, h) in dc.by_ref().zip(hc) {
-            for i in 0..LANES {
-                d[i] *= slope(h[i]);
-                acc[i] += d[i];
-            }
-        }
-        for (d, h) in dc.into_remainder().iter_mut().zip(h_tail) {
-            *d *= slope(*h);
-            tail += *d;
-        }
-        *d_b += fold(acc) + tail;
-    }
-}
-
-/// `Σ x` with a fixed number of lanes.
-pub(crate) fn row_sum<R: Real>(x: &[R]) -> R {
-    simd!(|| {
-        let mut acc = [R::ZERO; LANES];
-        let chunks = x.chunks_exact(LANES);
-        let mut tail = R::ZERO;
-        for v in chunks.remainder() {
-            tail += *v;
-        }
-        for c in chunks {
-            for i in 0..LANES {
-                acc[i] += c[i];
-            }
-        }
-        fold(acc) + tail
-    })
-}
-
-#[inline(always)]
-fn fold<R: Real>(mut acc: [R; LANES]) -> R {
-    let mut width = LANES;
-    while width > 1 {
-        width /= 2;
-        for i in 0..width {
-            acc[i] += acc[i + width];
-        }
-    }
-    acc[0]
 }

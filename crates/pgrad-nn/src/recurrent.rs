@@ -3,8 +3,8 @@
 mod steps;
 
 use crate::init::orthogonal;
-use crate::mlp::{View, row_sum};
-use pgrad_num::gemm::{Mat, Write, matmul};
+use crate::mlp::View;
+use pgrad_num::gemm::{Mat, Write, add_row_sums, matmul};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 
 /// Which recurrent layer. `σ(z) = 1/(1 + e⁻ᶻ)`, products of vectors are element by element.
@@ -399,13 +399,11 @@ impl Recurrent {
             let own = gates.start * size..gates.end * size;
             let d_w = &mut d_w[own.start * inputs..own.end * inputs];
             matmul(d_w, Write::Add, Mat::new(d, len, n), Mat::new(x.data(), inputs, n).t());
-            for (d_b, row) in d_b[own].iter_mut().zip(d.chunks_exact(n)) {
-                *d_b += row_sum(row);
-            }
+            add_row_sums(&mut d_b[own], Cols::new(d, len, n));
         }
-        for (d_b, row) in d_b_candidate.iter_mut().zip(d_pre[2 * size * n..].chunks_exact(n)) {
-            *d_b += row_sum(row);
-        }
+        let candidate = 2 * size..2 * size + d_b_candidate.len();
+        let d = &d_pre[candidate.start * n..candidate.end * n];
+        add_row_sums(d_b_candidate, Cols::new(d, candidate.len(), n));
         if let Some(mut d_x) = d_x {
             let mut write = Write::Replace;
             for (gates, from) in self.input_gates() {

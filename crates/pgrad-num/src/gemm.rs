@@ -1,16 +1,61 @@
-//! The matrix product, on the `gemm` crate, single-threaded: parallelism belongs to the [`Team`](crate::Team).
+//! The matrix product for thin batches, single-threaded: parallelism belongs to the [`Team`](crate::Team).
+//!
+//! Everything that a network does is `C = A B` where a row of `B` and of `C` is one unit's value for all samples of
+//! a chunk, or a sum over the samples of a chunk. So `B` is small (64 columns), one element of `A` meets a
+//! whole row of `B`, and neither factor has to be copied before the work begins: that is what makes these loops
+//! faster here than a general library, which packs both.
+//!
+//! - **Tile**: 6 rows × 2 vectors of `C` stay in registers while `k` runs. A step of `k` loads 2 vectors of `B`,
+//!   broadcasts 6 numbers of `A` and does 12 fused multiply-adds. 12 of them hide the latency of the two units (4
+//!   cycles, two a cycle: at least 8), and 12 sums, 2 vectors of `B` and 1 of `A` fit the 16 registers of AVX2. The
+//!   bound is the two multiply-adds of a cycle; the 8 loads need 4 of the 6 cycles. `Aᵀ` costs the same as `A`: only
+//!   the place that a broadcast reads changes.
+//! - **Strip**: 24 rows of `C` across a panel. When their sums are complete they are still in the first cache, and
+//!   there `finish` gets them (activation, its derivative).
+//! - **Panel**: 64 rows × 64 columns of `B`, 16 KiB of `f32`: half of the first cache. It is read in place where it
+//!   lies together; else (`Bᵀ`, batches wider than a panel, columns that do not fill a vector) it is copied, filled up
+//!   with zeros.
+//!
+//! All this is for layers of at most [`WIDEST`] units. Larger factors do not stay in the first cache and are worth
+//! packing: those products go to the `gemm` crate. A single sample has loops of its own, along the rows.
+//!
+//! # Determinism
+//! Which way a product goes depends on the layers' width alone, never on the number of samples. In layers of at most
+//! [`WIDEST`] units an element of `C` is one chain of fused multiply-adds over `k`, in order, from what it starts with.
+//! Between panels the chain waits in `C`, which loses nothing. So its bits depend on its row of `A` and its column of `B`
+//! alone: not on the samples beside it, its place, or the width of the vectors. [`add_outer`] has a second order for
+//! narrow products, also fixed by the layers' width.
 
-use crate::Real;
+mod dots;
+pub(crate) mod lanes;
+mod tiles;
+mod vector;
+
+use crate::{Cols, Real, simd};
+use dots::{Dots, RowSums};
 use gemm::Parallelism;
+use lanes::Kernel;
+use tiles::by_tiles;
+use vector::by_vector;
 
-/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+/// Layers wider than this are the `gemm` crate's.
+pub const WIDEST: usize = 128;
+
+/// Whether a product between layers of `m` and `k` units is for our own tiles.
+fn is_ours(m: usize, k: usize) -> bool {
+    m.max(k) <= WIDEST
+}
+
+/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`, and one of the strides is 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a, R> {
     data: &'a [R],
     rows: usize,
     cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    /// Elements from one line of memory to the next.
+    stride: usize,
+    /// Whether a line of memory is a column.
+    flipped: bool,
 }
 
 impl<'a, R> Mat<'a, R> {
@@ -21,44 +66,104 @@ impl<'a, R> Mat<'a, R> {
     #[must_use]
     pub fn new(data: &'a [R], rows: usize, cols: usize) -> Self {
         assert_eq!(data.len(), rows * cols, "a [{rows} x {cols}] matrix needs {} elements", rows * cols);
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+        Self { data, rows, cols, stride: cols, flipped: false }
     }
     /// The transpose, without moving data.
     #[must_use]
     pub fn t(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-        }
+        Self { rows: self.cols, cols: self.rows, flipped: !self.flipped, ..self }
+    }
+    /// From element `(i, j)` to the end of memory.
+    #[inline(always)]
+    fn after(&self, i: usize, j: usize) -> &'a [R] {
+        let (line, at) = if self.flipped { (j, i) } else { (i, j) };
+        &self.data[line * self.stride + at..]
     }
 }
 
-/// Whether a product replaces what the output holds or is added to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
+impl<'a, R> From<Cols<'a, R>> for Mat<'a, R> {
+    fn from(x: Cols<'a, R>) -> Self {
+        Self::new(x.data(), x.rows(), x.cols())
+    }
+}
+
+/// What a product does with what the output holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a, R> {
     /// `C = A B`.
     Replace,
     /// `C += A B`.
     Add,
+    /// `C = A B + b 1ᵀ`: a number for each row.
+    Bias(&'a [R]),
 }
 
-/// `C = A B` or `C += A B`, with `C` of `[a.rows x b.cols]` stored row after row.
+/// `C = A B`, `C += A B` or `C = A B + b 1ᵀ`, with `C` of `[a.rows x b.cols]` stored row after row.
 ///
 /// # Panics
 /// When the shapes do not fit.
-#[expect(unsafe_code, reason = "the gemm crate takes pointers; shapes are checked right here")]
-pub fn matmul<R: Real>(c: &mut [R], write: Write, a: Mat<'_, R>, b: Mat<'_, R>) {
+pub fn matmul<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'_, R>) {
+    matmul_then(c, write, a, b, leave);
+}
+
+/// A `finish` that leaves the product as it is.
+#[inline(always)]
+fn leave<R>(_: usize, _: usize, _: &mut [R]) {}
+
+/// [`matmul`], after which every piece of `C` goes through `finish(row, first column, elements)` while it is still
+/// in the first cache. A piece is a row or, where rows are longer than 64 columns, a part of it. `finish` must be
+/// marked `#[inline(always)]`: it is compiled for the widest vectors of the machine.
+///
+/// # Panics
+/// When the shapes do not fit.
+#[inline(always)]
+pub fn matmul_then<R: Real>(
+    c: &mut [R],
+    write: Write<'_, R>,
+    a: Mat<'_, R>,
+    b: Mat<'_, R>,
+    mut finish: impl FnMut(usize, usize, &mut [R]),
+) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "[{m} x {k}] times [{} x {n}]", b.rows);
     assert_eq!(c.len(), m * n, "the product is [{m} x {n}]");
+    if let Write::Bias(bias) = write {
+        assert_eq!(bias.len(), m, "a number for each row");
+    }
+    if is_ours(m, k) && n > 1 {
+        by_tiles(c, write, a, b, finish);
+        return;
+    }
+    if is_ours(m, k) {
+        by_vector(c, write, a, b.data);
+    } else {
+        by_library(c, write, a, b);
+    }
+    simd!(|| for (i, row) in c.chunks_exact_mut(n.max(1)).enumerate() {
+        finish(i, 0, row);
+    });
+}
+
+/// [`matmul_then`] with the `gemm` crate.
+#[expect(unsafe_code, reason = "the gemm crate takes pointers; shapes are checked right here")]
+fn by_library<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'_, R>) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!((b.rows, c.len()), (k, m * n));
+    if let Write::Bias(bias) = write {
+        for (row, b) in c.chunks_exact_mut(n.max(1)).zip(bias) {
+            row.fill(*b);
+        }
+    }
+    let strides = |x: &Mat<'_, R>| {
+        let stride = x.stride as isize;
+        if x.flipped { (1, stride) } else { (stride, 1) }
+    };
+    let ((a_row, a_col), (b_row, b_col)) = (strides(&a), strides(&b));
     // Computed as Cᵀ = Bᵀ Aᵀ: the batch is contiguous in both C and B, and gemm wants its output and its
     // left factor contiguous along the first axis.
     //
     // SAFETY: `Mat::new` ties each pointer to rows*cols initialised elements and `t` only swaps the
-    // axes, so every (i, j) below (rows, cols) is in bounds; the assertions above fix the output's size;
+    // axes, so every (i, j) below (rows, cols) is in bounds; the assertion above fixes the output's size;
     // `c` is borrowed mutably, so it overlaps neither factor.
     unsafe {
         gemm::gemm(
@@ -68,13 +173,13 @@ pub fn matmul<R: Real>(c: &mut [R], write: Write, a: Mat<'_, R>, b: Mat<'_, R>) 
             c.as_mut_ptr(),
             n as isize,
             1,
-            write == Write::Add,
+            !matches!(write, Write::Replace),
             b.data.as_ptr(),
-            b.row_stride as isize,
-            b.col_stride as isize,
+            b_row,
+            b_col,
             a.data.as_ptr(),
-            a.row_stride as isize,
-            a.col_stride as isize,
+            a_row,
+            a_col,
             R::ONE,
             R::ONE,
             false,
@@ -85,31 +190,274 @@ pub fn matmul<R: Real>(c: &mut [R], write: Write, a: Mat<'_, R>, b: Mat<'_, R>) 
     }
 }
 
+/// Up to so many rows or columns `C` is narrow: too few for vectors along them.
+const NARROW: usize = 4;
+
+/// `C += A Bᵀ`, the sum over the samples of a batch of the outer products of their columns; `C` is
+/// `[a.rows x b.rows]`, row after row.
+///
+/// Where `C` is narrow, an element is a scalar product along the batch: 16 virtual lanes, folded in halves, then
+/// the samples that fill no lane. Elsewhere it is [`matmul`]'s chain, and `Bᵀ` is copied panel by panel.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn add_outer<R: Real>(c: &mut [R], a: Cols<'_, R>, b: Cols<'_, R>) {
+    let (m, k) = (a.rows(), b.rows());
+    assert_eq!(a.cols(), b.cols(), "batches of {} and {} samples", a.cols(), b.cols());
+    assert_eq!(c.len(), m * k, "the sum is [{m} x {k}]");
+    if a.cols() == 1 {
+        simd!(|| for (row, a) in c.chunks_exact_mut(k.max(1)).zip(a.data()) {
+            for (c, b) in row.iter_mut().zip(b.data()) {
+                *c = a.mul_add(*b, *c);
+            }
+        });
+        return;
+    }
+    let samples_of_b = Mat::from(b).t();
+    if !is_ours(m, k) {
+        by_library(c, Write::Add, a.into(), samples_of_b);
+        return;
+    }
+    if m.min(k) > NARROW {
+        by_tiles(c, Write::Add, a.into(), samples_of_b, leave);
+        return;
+    }
+    let (long, short, long_stride, short_stride) = if m < k { (b, a, 1, k) } else { (a, b, k, 1) };
+    R::run(Kernel::Dots(Dots { c, long, short, long_stride, short_stride }));
+}
+
+/// `c += A 1`: adds the sum of each row over the samples of a batch, in 16 virtual lanes, folded in halves, then the
+/// samples that fill no lane.
+///
+/// # Panics
+/// When `c` has not one element a row.
+pub fn add_row_sums<R: Real>(c: &mut [R], a: Cols<'_, R>) {
+    assert_eq!(c.len(), a.rows(), "a sum a row");
+    R::run(Kernel::RowSums(RowSums { c, x: a }));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Stream;
 
-    #[test]
-    fn agrees_with_the_triple_loop_for_every_layout() {
-        let mut seed = crate::Stream::new(1, 0, 0);
-        for (m, k, n) in [(1, 1, 1), (3, 4, 5), (64, 4, 64), (2, 64, 17), (64, 64, 64), (1, 64, 3)] {
-            let a: Vec<f64> = (0..m * k).map(|_| seed.normal()).collect();
-            let b: Vec<f64> = (0..k * n).map(|_| seed.normal()).collect();
-            let at: Vec<f64> = (0..k * m).map(|i| a[(i % m) * k + i / m]).collect();
-            let bt: Vec<f64> = (0..n * k).map(|i| b[(i % k) * n + i / k]).collect();
+    const SHAPES: [(usize, usize, usize); 25] = [
+        (1, 1, 1),
+        (2, 64, 64),
+        (1, 64, 3),
+        (3, 4, 5),
+        (5, 3, 9),
+        (6, 7, 16),
+        (4, 0, 8),
+        (7, 1, 8),
+        (11, 65, 24),
+        (12, 17, 12),
+        (64, 4, 64),
+        (64, 64, 64),
+        (64, 64, 32),
+        (64, 64, 4),
+        (25, 2, 40),
+        (29, 63, 63),
+        (65, 66, 67),
+        (30, 129, 64),
+        (13, 8, 72),
+        (9, 20, 150),
+        (48, 200, 8),
+        (26, 11, 300),
+        (64, 37, 1),
+        (3, 64, 1),
+        (140, 20, 1),
+    ];
+
+    fn random(n: usize, rng: &mut Stream) -> Vec<f64> {
+        (0..n).map(|_| rng.normal()).collect()
+    }
+    fn single(x: &[f64]) -> Vec<f32> {
+        x.iter().map(|x| *x as f32).collect()
+    }
+    /// The transpose of a `[rows x cols]` matrix.
+    fn turned<R: Copy>(x: &[R], rows: usize, cols: usize) -> Vec<R> {
+        (0..rows * cols).map(|i| x[i % rows * cols + i / rows]).collect()
+    }
+
+    /// Runs every layout of the factors.
+    fn for_every_layout<R: Real>(
+        a: &[R],
+        b: &[R],
+        (m, k, n): (usize, usize, usize),
+        mut f: impl FnMut(Mat<'_, R>, Mat<'_, R>),
+    ) {
+        let (at, bt) = (turned(a, m, k), turned(b, k, n));
+        for ma in [Mat::new(a, m, k), Mat::new(&at, k, m).t()] {
+            for mb in [Mat::new(b, k, n), Mat::new(&bt, n, k).t()] {
+                f(ma, mb);
+            }
+        }
+    }
+
+    fn agrees<R: Real>(round: impl Fn(&[f64]) -> Vec<R>, tolerance: f64) {
+        let mut rng = Stream::new(1, 0, 0);
+        for (m, k, n) in SHAPES {
+            let (a, b) = (random(m * k, &mut rng), random(k * n, &mut rng));
+            let (bias, held) = (random(m, &mut rng), random(m * n, &mut rng));
             let slow: Vec<f64> =
                 (0..m * n).map(|i| (0..k).map(|l| a[i / n * k + l] * b[l * n + i % n]).sum()).collect();
-            for (ma, mb) in [
-                (Mat::new(&a, m, k), Mat::new(&b, k, n)),
-                (Mat::new(&at, k, m).t(), Mat::new(&b, k, n)),
-                (Mat::new(&a, m, k), Mat::new(&bt, n, k).t()),
-                (Mat::new(&at, k, m).t(), Mat::new(&bt, n, k).t()),
-            ] {
-                let mut c = vec![7.0; m * n];
-                matmul(&mut c, Write::Replace, ma, mb);
-                assert!(c.iter().zip(&slow).all(|(x, y)| (x - y).abs() < 1e-12));
+            let near = |c: &[R], start: &dyn Fn(usize) -> f64| {
+                (0..m * n).all(|i| (c[i].f64() - slow[i] - start(i)).abs() < tolerance)
+            };
+            for_every_layout(&round(&a), &round(&b), (m, k, n), |ma, mb| {
+                let mut c = round(&held);
                 matmul(&mut c, Write::Add, ma, mb);
-                assert!(c.iter().zip(&slow).all(|(x, y)| (x - 2.0 * y).abs() < 1e-12));
+                assert!(near(&c, &|i| held[i]), "C += A B, {m} x {k} x {n}");
+                matmul(&mut c, Write::Replace, ma, mb);
+                assert!(near(&c, &|_| 0.0), "C = A B, {m} x {k} x {n}");
+                matmul(&mut c, Write::Bias(&round(&bias)), ma, mb);
+                assert!(near(&c, &|i| bias[i / n]), "C = A B + b, {m} x {k} x {n}");
+            });
+            // By tiles too where the shape would choose the library, and the other way round.
+            for_every_layout(&round(&a), &round(&b), (m, k, n), |ma, mb| {
+                let mut c = round(&held);
+                by_tiles(&mut c, Write::Add, ma, mb, leave);
+                assert!(near(&c, &|i| held[i]), "by tiles, {m} x {k} x {n}");
+                by_library(&mut c, Write::Bias(&round(&bias)), ma, mb);
+                assert!(near(&c, &|i| bias[i / n]), "by library, {m} x {k} x {n}");
+            });
+            let (a, bt, mut c) = (round(&a), turned(&round(&b), k, n), round(&held));
+            add_outer(&mut c, Cols::new(&a, m, k), Cols::new(&bt, n, k));
+            assert!(near(&c, &|i| held[i]), "sum of outer products, {m} x {k} x {n}");
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_triple_loop_for_every_shape_and_layout() {
+        agrees(<[f64]>::to_vec, 1e-12);
+        agrees(single, 1e-4);
+    }
+
+    /// Every size from 1 to 130 as rows, as inner size and as columns.
+    #[test]
+    fn agrees_with_a_slow_sum_for_every_size() {
+        let mut rng = Stream::new(5, 0, 0);
+        for s in 1..=130 {
+            let (t, u) = (s * 37 % 130 + 1, s * 53 % 130 + 1);
+            for (m, k, n) in [(s, t, u), (u, s, t), (t, u, s)] {
+                let (a, b) = (single(&random(m * k, &mut rng)), single(&random(k * n, &mut rng)));
+                let held = single(&random(m * n, &mut rng));
+                let slow: Vec<f64> = (0..m * n)
+                    .map(|i| {
+                        (0..k).map(|l| f64::from(a[i / n * k + l]) * f64::from(b[l * n + i % n])).sum::<f64>()
+                            + f64::from(held[i])
+                    })
+                    .collect();
+                let near = |c: &[f32]| c.iter().zip(&slow).all(|(c, s)| (f64::from(*c) - s).abs() < 1e-4);
+                for_every_layout(&a, &b, (m, k, n), |ma, mb| {
+                    let mut c = held.clone();
+                    matmul(&mut c, Write::Add, ma, mb);
+                    assert!(near(&c), "{m} x {k} x {n}");
+                });
+                let (bt, mut c) = (turned(&b, k, n), held.clone());
+                add_outer(&mut c, Cols::new(&a, m, k), Cols::new(&bt, n, k));
+                assert!(near(&c), "outer products, {m} x {k} x {n}");
+            }
+        }
+    }
+
+    /// The chain that the first page promises, one element at a time.
+    #[test]
+    fn an_element_is_one_chain_wherever_it_stands() {
+        let mut rng = Stream::new(2, 0, 0);
+        for (m, k, n) in SHAPES {
+            let (a, b) = (single(&random(m * k, &mut rng)), single(&random(k * n, &mut rng)));
+            let bias = single(&random(m, &mut rng));
+            let chain =
+                |i: usize| (0..k).fold(bias[i / n], |c, l| a[i / n * k + l].mul_add(b[l * n + i % n], c));
+            let chains: Vec<f32> = (0..m * n).map(chain).collect();
+            for_every_layout(&a, &b, (m, k, n), |ma, mb| {
+                let mut c = vec![0.0; m * n];
+                by_tiles(&mut c, Write::Bias(&bias), ma, mb, leave);
+                assert_eq!(c, chains, "{m} x {k} x {n}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_row_of_a_narrow_sum_is_the_same_in_a_block_and_alone() {
+        let mut rng = Stream::new(3, 0, 0);
+        for n in [1, 15, 16, 50, 64, 100] {
+            let (a, b) = (single(&random(21 * n, &mut rng)), single(&random(3 * n, &mut rng)));
+            let mut all = vec![0.0f32; 21 * 3];
+            add_outer(&mut all, Cols::new(&a, 21, n), Cols::new(&b, 3, n));
+            let mut other_way = vec![0.0f32; 3 * 21];
+            add_outer(&mut other_way, Cols::new(&b, 3, n), Cols::new(&a, 21, n));
+            assert_eq!(all, turned(&other_way, 3, 21));
+            for i in 0..21 {
+                let mut alone = [0.0f32; 3];
+                let row = Cols::new(&a[i * n..(i + 1) * n], 1, n);
+                add_outer(&mut alone, row, Cols::new(&b, 3, n));
+                assert_eq!(alone, all[i * 3..(i + 1) * 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_finished_piece_is_passed_on_once() {
+        for (m, k, n) in SHAPES {
+            let (a, b) = (vec![1.0f32; m * k], vec![1.0f32; k * n]);
+            let (mut c, mut seen) = (vec![0.0; m * n], vec![0; m * n]);
+            matmul_then(
+                &mut c,
+                Write::Replace,
+                Mat::new(&a, m, k),
+                Mat::new(&b, k, n),
+                #[inline(always)]
+                |row, col, piece| {
+                    for (j, x) in piece.iter_mut().enumerate() {
+                        assert_eq!(*x, k as f32);
+                        *x = (row * n + col + j) as f32;
+                        seen[row * n + col + j] += 1;
+                    }
+                },
+            );
+            assert!(seen.iter().all(|s| *s == 1));
+            assert!(c.iter().enumerate().all(|(i, x)| *x == i as f32));
+        }
+    }
+
+    #[test]
+    fn a_row_sum_has_every_element_once() {
+        for (rows, n) in [(1, 0), (3, 1), (8, 15), (9, 16), (17, 17), (24, 64), (7, 100)] {
+            let x: Vec<f32> = (0..rows * n).map(|i| i as f32).collect();
+            let mut sums = vec![1.0f32; rows];
+            add_row_sums(&mut sums, Cols::new(&x, rows, n));
+            for (r, sum) in sums.iter().enumerate() {
+                assert_eq!(*sum, 1.0 + (0..n).map(|s| (r * n + s) as f32).sum::<f32>());
+            }
+        }
+    }
+
+    /// The same column in batches of other sizes, and at other places in them.
+    #[test]
+    fn a_column_does_not_depend_on_those_beside_it() {
+        let mut rng = Stream::new(4, 0, 0);
+        for (m, k) in [(64, 64), (64, 4), (2, 64), (1, 64), (7, 13), (128, 128), (70, 128), (3, 1)] {
+            let a = single(&random(m * k, &mut rng));
+            let (bias, x) = (single(&random(m, &mut rng)), single(&random(k, &mut rng)));
+            let at = turned(&a, m, k);
+            for a in [Mat::new(&a, m, k), Mat::new(&at, k, m).t()] {
+                let mut alone = vec![0.0; m];
+                matmul(&mut alone, Write::Bias(&bias), a, Mat::new(&x, k, 1));
+                for n in [2, 3, 7, 8, 9, 16, 33, 64, 65, 130] {
+                    for place in [0, n / 2, n - 1] {
+                        let mut b = single(&random(k * n, &mut rng));
+                        for (l, x) in x.iter().enumerate() {
+                            b[l * n + place] = *x;
+                        }
+                        let mut c = vec![0.0; m * n];
+                        matmul(&mut c, Write::Bias(&bias), a, Mat::new(&b, k, n));
+                        let column: Vec<f32> = c.iter().skip(place).step_by(n).copied().collect();
+                        assert_eq!(column, alone, "{m} x {k}, column {place} of {n}");
+                    }
+                }
             }
         }
     }
@@ -117,7 +465,7 @@ mod tests {
     /// What recurrent networks rest on: training computes a column beside others than the rollout did.
     #[test]
     fn from_eight_columns_on_a_column_has_its_bits_whatever_stands_beside_it() {
-        let mut rng = crate::Stream::new(2, 0, 0);
+        let mut rng = Stream::new(2, 0, 0);
         for m in [1, 2, 3, 16, 64, 192, 256] {
             for k in [1, 2, 3, 4, 28, 64, 65, 300] {
                 let mut normal = |n: usize| (0..n).map(|_| rng.normal() as f32).collect::<Vec<f32>>();

@@ -1,18 +1,13 @@
 //! The scalar type.
 
+use crate::gemm::lanes::Lanes;
 use crate::kernels;
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-}
-
 /// A real number: `f32` where speed counts, `f64` where a gradient is checked against finite differences.
 pub trait Real:
-    sealed::Sealed
+    Lanes
     + Copy
     + Default
     + PartialOrd

@@ -1,8 +1,8 @@
 //! What Kronecker-factored curvature needs of a network: second moments of each layer's inputs and cotangents.
 
-use super::{Activation, Mlp, Tape};
-use pgrad_num::gemm::{Mat, Write, matmul};
-use pgrad_num::{Cols, Real, simd};
+use super::{Activation, Mlp, Relu, Tanh, Tape, for_activation, times_slope};
+use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul_then};
+use pgrad_num::{Cols, Real};
 use std::ops::Range;
 
 /// A layer `Z = W X + b`: where its parameters lie.
@@ -53,24 +53,15 @@ impl<R: Real> LayerSums<R> {
     fn add_inputs(&mut self, x: &[R], n: usize) {
         let cols = self.input_sum.len();
         if cols > 0 {
-            matmul(&mut self.inputs, Write::Add, Mat::new(x, cols, n), Mat::new(x, cols, n).t());
-        }
-        for (sum, row) in self.input_sum.iter_mut().zip(x.chunks_exact(n)) {
-            *sum += row.iter().fold(R::ZERO, |s, v| s + *v);
+            let x = Cols::new(x, cols, n);
+            add_outer(&mut self.inputs, x, x);
+            add_row_sums(&mut self.input_sum, x);
         }
         self.samples += n;
     }
     fn add_cotangents(&mut self, g: &[R], n: usize) {
-        let rows = g.len() / n;
-        matmul(&mut self.cotangents, Write::Add, Mat::new(g, rows, n), Mat::new(g, rows, n).t());
-    }
-}
-
-/// `∂z = φ'(z) ∂h` in place.
-#[inline(always)]
-fn through<R: Real>(dz: &mut [R], h: &[R], slope: impl Fn(R) -> R) {
-    for (d, h) in dz.iter_mut().zip(h) {
-        *d *= slope(*h);
+        let g = Cols::new(g, g.len() / n, n);
+        add_outer(&mut self.cotangents, g, g);
     }
 }
 
@@ -137,35 +128,23 @@ impl Mlp {
         }
         let [current, next] = &mut tape.delta;
         let (mut current, mut next) = (current, next);
-        let (w, _) = self.head_params(theta);
+        // `above` holds the cotangent of what `w` makes of the layer below it.
+        let (mut w, mut above) = (self.head_params(theta).0, Mat::new(linear, self.linear_rows, n));
         for l in (0..depth).rev() {
-            // The cotangent of h_l, through what lies above it; then of z_l.
             let rows = self.widths[l + 1];
-            if l == depth - 1 {
-                matmul(
-                    &mut current[..rows * n],
-                    Write::Replace,
-                    w.t(),
-                    Mat::new(linear, self.linear_rows, n),
-                );
-            } else {
-                let (w, _) = self.hidden_params(theta, l + 1);
-                let above = self.widths[l + 2];
-                matmul(
-                    &mut next[..rows * n],
-                    Write::Replace,
-                    w.t(),
-                    Mat::new(&current[..above * n], above, n),
-                );
-                std::mem::swap(&mut current, &mut next);
-            }
-            let dz = &mut current[..rows * n];
-            let h = &tape.hidden[l];
-            match self.activation {
-                Activation::Tanh => simd!(|| through(dz, h, |h| Activation::Tanh.slope(h))),
-                Activation::Relu => simd!(|| through(dz, h, |h| Activation::Relu.slope(h))),
-            }
-            sums[l].add_cotangents(dz, n);
+            let (dz, h) = (&mut next[..rows * n], &tape.hidden[l][..rows * n]);
+            for_activation!(self.activation, |P| matmul_then(
+                dz,
+                Write::Replace,
+                w.t(),
+                above,
+                #[inline(always)]
+                |i, j, d| times_slope::<R, P>(d, &h[i * n + j..]),
+            ));
+            std::mem::swap(&mut current, &mut next);
+            sums[l].add_cotangents(&current[..rows * n], n);
+            above = Mat::new(&current[..rows * n], rows, n);
+            w = self.hidden_params(theta, l).0;
         }
     }
 }
