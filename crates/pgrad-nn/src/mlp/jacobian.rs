@@ -5,8 +5,8 @@
 //! so does a cotangent: nothing has to pass through the layers above any more. What takes their place costs as much as
 //! there are outputs, so it pays when these are few.
 
-use super::{Activation, Mlp, Tape, row_sum};
-use pgrad_num::gemm::{Mat, Write, matmul};
+use super::{Activation, Mlp, Relu, Tanh, Tape, for_activation, times_slope};
+use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul};
 use pgrad_num::{Cols, ColsMut, Real, simd};
 
 /// The slopes `∂y_r/∂z_l` of a batch: for each hidden layer a matrix `[rows x cols]` for each output.
@@ -65,10 +65,7 @@ impl Mlp {
                     let above = &above[0][r * width * n..(r + 1) * width * n];
                     matmul(s, Write::Replace, w.t(), Mat::new(above, width, n));
                 }
-                match self.activation {
-                    Activation::Tanh => simd!(|| scale_by_slope(s, h, |h| Activation::Tanh.slope(h))),
-                    Activation::Relu => simd!(|| scale_by_slope(s, h, |h| Activation::Relu.slope(h))),
-                }
+                for_activation!(self.activation, |P| simd!(|| times_slope::<R, P>(s, h)));
             }
         }
     }
@@ -93,10 +90,7 @@ impl Mlp {
         let top = tape.hidden.last().map_or(x.data(), |h| &h[..last * n]);
         let (v_w, v_b) = self.head_params(v_theta);
         let (linear, free) = out.data_mut().split_at_mut(self.linear_rows * n);
-        matmul(linear, Write::Replace, v_w, Mat::new(top, last, n));
-        for (row, b) in linear.chunks_exact_mut(n).zip(v_b) {
-            row.iter_mut().for_each(|y| *y += *b);
-        }
+        matmul(linear, Write::Bias(&v_b[..self.linear_rows]), v_w, Mat::new(top, last, n));
         for (row, b) in free.chunks_exact_mut(n).zip(&v_b[self.linear_rows..]) {
             row.fill(*b);
         }
@@ -133,10 +127,8 @@ impl Mlp {
         let top = tape.hidden.last().map_or(x.data(), |h| &h[..last * n]);
         let d_linear = &d_out.data()[..self.linear_rows * n];
         let (d_w, d_b) = d_theta[self.starts[layers]..].split_at_mut(self.linear_rows * last);
-        matmul(d_w, Write::Add, Mat::new(d_linear, self.linear_rows, n), Mat::new(top, last, n).t());
-        for (r, d) in d_b.iter_mut().enumerate() {
-            *d += row_sum(d_out.row(r));
-        }
+        add_outer(d_w, d_out.row_range(0, self.linear_rows), Cols::new(top, last, n));
+        add_row_sums(d_b, d_out);
         let mut input = x.data();
         for (l, (h, slopes)) in tape.hidden.iter().zip(&jacobian.slopes).enumerate() {
             let (rows, cols) = (self.widths[l + 1], self.widths[l]);
@@ -146,10 +138,9 @@ impl Mlp {
                 simd!(|| add_scaled_columns(dz, s, d)); // ∂z_l = Σ_r ∂y_r s_l^r
             }
             let (d_w, rest) = d_theta[self.starts[l]..].split_at_mut(rows * cols);
-            for (d_b, row) in rest.iter_mut().zip(dz.chunks_exact(n)) {
-                *d_b += row_sum(row);
-            }
-            matmul(d_w, Write::Add, Mat::new(dz, rows, n), Mat::new(input, cols, n).t());
+            let dz = Cols::new(dz, rows, n);
+            add_row_sums(&mut rest[..rows], dz);
+            add_outer(d_w, dz, Cols::new(input, cols, n));
             input = &h[..rows * n];
         }
     }
@@ -157,13 +148,6 @@ impl Mlp {
     /// The weights of the linear heads, row after row; biases of all heads.
     fn head_weights<'a, R>(&self, theta: &'a [R]) -> (&'a [R], &'a [R]) {
         theta[self.starts[self.starts.len() - 1]..].split_at(self.linear_rows * self.last_width())
-    }
-}
-
-#[inline(always)]
-fn scale_by_slope<R: Real>(s: &mut [R], h: &[R], slope: impl Fn(R) -> R) {
-    for (s, h) in s.iter_mut().zip(h) {
-        *s *= slope(*h);
     }
 }
 
