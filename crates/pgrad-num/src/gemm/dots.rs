@@ -115,7 +115,7 @@ fn block<R: Real, S: Simd, const TIMES: bool>(simd: S, x: Cols<'_, R>, y: &[R]) 
                     .cast::<R>()
                     .add(i * LANES + at)
                     .cast::<R::Vector<S>>()
-                    .write_unaligned(sum[i])
+                    .write_unaligned(sum[i]);
             };
         }
     }

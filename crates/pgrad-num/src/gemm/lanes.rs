@@ -192,7 +192,7 @@ lanes!(f32, 4, f32s, F32_LANES, splat_f32s, mul_add_f32s, add_f32s, |simd, block
         return flip_in_registers(v3, block.0, block.1, block.2, block.3);
     }
     let _ = simd;
-    flip_plainly(block.0, block.1, block.2, block.3)
+    flip_plainly(block.0, block.1, block.2, block.3);
 });
 lanes!(f64, 1, f64s, F64_LANES, splat_f64s, mul_add_f64s, add_f64s, |_simd, block| flip_plainly(
     block.0, block.1, block.2, block.3

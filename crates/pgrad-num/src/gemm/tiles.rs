@@ -284,6 +284,7 @@ impl<R: Real> Tiles<'_, R> {
         // inside `c`; that rows `top..top + rows` of A, columns `from..from + depth`, lie inside `a`; and that the panel is
         // `[depth x width]`. `all` and `across` only ask for tiles inside `rows` and `panel.width`. `c` is borrowed
         // mutably, so it overlaps neither factor. Vectors are read and written without alignment; any bits are one.
+        // SAFETY: see above.
         let c = |c: &mut [R], r: usize, v: usize| unsafe {
             c.as_mut_ptr().add((i + r) * self.stride + j + v * lanes).cast::<Vector<S, R>>()
         };
