@@ -326,7 +326,10 @@ impl ChunkWork {
         }
         let tape = if critic { &mut self.critic } else { &mut self.actor };
         let owner = if critic { StateOf::Critic } else { StateOf::Actor };
-        self.sequences.begin(set, owner, ids, tape);
+        let length = model.recurrence().map_or(1, |r| r.sequence_length);
+        assert_eq!(ids.len() % length, 0, "a minibatch holds whole sequences of {length} steps");
+        self.sequences.find(set, owner, ids.chunks_exact(length).map(|ids| ids.iter().copied()));
+        self.sequences.tell(tape);
         let order = std::mem::take(&mut self.sequences.order);
         then(self, &order);
         self.sequences.order = order;

@@ -1,7 +1,8 @@
 //! The policy's surrogate, its metric and its divergence around `θ_old`, over all samples of a rollout.
 
-use crate::rollout::{Rollout, SampleSet};
-use crate::{ActorCritic, CHUNK};
+use crate::ActorCritic;
+use crate::model::ChunkShape;
+use crate::rollout::{Rollout, SampleSet, SequenceWork, StateOf, bits_agree};
 use pgrad_nn::{Jacobian, Network, NetworkTape};
 use pgrad_num::{Cols, ColsMut, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
@@ -26,12 +27,15 @@ pub enum Fisher {
     Empirical,
 }
 
-/// The samples of a rollout under the policy that drew them, in pieces of [`CHUNK`] columns: what
+/// The samples of a rollout under the policy that drew them, in pieces of 64 columns, or of whole sequences: what
 /// [`LocalPolicy`] computes on. The memory is reused from rollout to rollout; a product allocates nothing.
 #[derive(Debug)]
 pub struct PolicyProblem {
     lanes: Vec<Lane>,
     work: Vec<Work>,
+    shape: ChunkShape,
+    /// All samples of a recurrent policy, sequence after sequence.
+    order: Vec<u32>,
     /// Samples.
     n: usize,
     /// The first chunks and samples make the metric.
@@ -54,7 +58,7 @@ struct Lane {
     largest: f64,
 }
 
-/// Up to [`CHUNK`] samples.
+/// Samples that go through the network together.
 #[derive(Debug)]
 struct Chunk {
     data: Data,
@@ -71,8 +75,11 @@ struct Passes {
 }
 
 impl Passes {
-    fn new(net: &Network) -> Self {
-        Self { tape: net.tape(CHUNK), jacobian: net.jacobian_pays().then(|| net.mlp().jacobian(CHUNK)) }
+    fn new(net: &Network, shape: ChunkShape) -> Self {
+        Self {
+            tape: net.tape_of(shape.steps, shape.cols),
+            jacobian: net.jacobian_pays().then(|| net.mlp().jacobian(shape.samples())),
+        }
     }
     /// After a forward pass.
     fn linearize(&mut self, model: &ActorCritic) {
@@ -102,6 +109,13 @@ impl Passes {
 #[derive(Debug)]
 struct Data {
     n: usize,
+    /// Samples that there is room for.
+    room: usize,
+    /// How a recurrent policy's samples make sequences.
+    sequences: SequenceWork,
+    /// A row of ones, and one of work space.
+    ones: Vec<f32>,
+    logp: Vec<f32>,
     x: Vec<f32>,
     masks: Vec<bool>,
     masked: bool,
@@ -118,10 +132,10 @@ struct Data {
 struct Taken {
     index_actions: Vec<u32>,
     real_actions: Vec<f32>,
-    adv: [f32; CHUNK],
+    adv: Vec<f32>,
     /// 1 where a sample has one action.
-    weight: [f32; CHUNK],
-    logp_old: [f32; CHUNK],
+    weight: Vec<f32>,
+    logp_old: Vec<f32>,
     /// `∂ log π_old(a|s) / ∂ outputs`.
     score: Vec<f32>,
 }
@@ -132,27 +146,28 @@ struct Work {
     passes: Passes,
     tangent: Vec<f32>,
     cotangent: Vec<f32>,
-    rows: [[f32; CHUNK]; 4],
+    rows: [Vec<f32>; 4],
 }
 
 impl Taken {
-    fn new(dist: &ActionDist) -> Self {
+    fn new(dist: &ActionDist, room: usize) -> Self {
         let (index_rows, real_rows) =
             if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
         Self {
-            index_actions: vec![0; index_rows * CHUNK],
-            real_actions: vec![0.0; real_rows * CHUNK],
-            adv: [0.0; CHUNK],
-            weight: [1.0; CHUNK],
-            logp_old: [0.0; CHUNK],
-            score: vec![0.0; dist.n_outputs() * CHUNK],
+            index_actions: vec![0; index_rows * room],
+            real_actions: vec![0.0; real_rows * room],
+            adv: vec![0.0; room],
+            weight: vec![1.0; room],
+            logp_old: vec![0.0; room],
+            score: vec![0.0; dist.n_outputs() * room],
         }
     }
     fn actions(&self, n: usize) -> Actions<'_, f32> {
+        let room = self.adv.len();
         if self.real_actions.is_empty() {
-            Actions::Index(columns(&self.index_actions, n))
+            Actions::Index(columns(&self.index_actions, room, n))
         } else {
-            Actions::Real(columns(&self.real_actions, n))
+            Actions::Real(columns(&self.real_actions, room, n))
         }
     }
 }
@@ -168,8 +183,11 @@ impl PolicyProblem {
         let widest = widths.iter().fold(model.shape().obs_dim, |w, h| w.max(*h));
         let net = &model.actor().net;
         let slopes = if net.jacobian_pays() { net.mlp().jacobian_len() } else { 0 };
-        let floats = widths.iter().sum::<usize>() + 2 * widest + net.n_outputs() + slopes;
-        Self::keeping(model, samples, threads, KEPT_BYTES / (4 * CHUNK * floats))
+        // A recurrent layer keeps its gates, what is before and behind them, and their derivatives.
+        let memory = model.recurrence().map_or(0, |r| 14 * r.size);
+        let floats = widths.iter().sum::<usize>() + 2 * widest + net.n_outputs() + slopes + memory;
+        let room = model.chunk(samples.div_ceil(2)).samples();
+        Self::keeping(model, samples, threads, KEPT_BYTES / (4 * room * floats))
     }
     /// As [`PolicyProblem::new`]; the activations of the first `kept` chunks only are kept in memory. The
     /// results do not depend on it.
@@ -180,17 +198,21 @@ impl PolicyProblem {
     pub fn keeping(model: &ActorCritic, samples: usize, threads: usize, kept: usize) -> Self {
         assert!(model.is_separate() || !model.has_critic(), "the policy needs a network of its own");
         let net = &model.actor().net;
-        let outputs = net.n_outputs() * CHUNK;
+        // Two pieces at least, for two threads, where there are as many sequences.
+        let shape = model.chunk(samples.div_ceil(2));
+        let (room, outputs) = (shape.samples(), net.n_outputs() * shape.samples());
         let lane = || Lane { sum: vec![0.0; net.n_params()], ..Lane::default() };
         let work = || Work {
-            passes: Passes::new(net),
+            passes: Passes::new(net, shape),
             tangent: vec![0.0; outputs],
             cotangent: vec![0.0; outputs],
-            rows: [[0.0; CHUNK]; 4],
+            rows: std::array::from_fn(|_| vec![0.0; room]),
         };
         let mut problem = Self {
             lanes: (0..LANES).map(|_| lane()).collect(),
             work: (0..threads).map(|_| work()).collect(),
+            shape,
+            order: Vec::new(),
             n: 0,
             metric_chunks: 0,
             metric_samples: 0,
@@ -201,10 +223,10 @@ impl PolicyProblem {
     }
 
     fn reserve(&mut self, model: &ActorCritic, samples: usize) {
-        for c in 0..samples.div_ceil(CHUNK) {
+        for c in 0..samples.div_ceil(self.shape.samples()) {
             let chunks = &mut self.lanes[c % LANES].chunks;
             if chunks.len() == c / LANES {
-                chunks.push(Chunk::new(model, c < self.kept));
+                chunks.push(Chunk::new(model, self.shape, c < self.kept));
             }
         }
     }
@@ -213,7 +235,8 @@ impl PolicyProblem {
     /// parameters of `model`, which drew them.
     ///
     /// With `normalize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The metric
-    /// is made of every `subsample`-th sample, rounded up to whole chunks; 1 takes all.
+    /// is made of every `subsample`-th sample, or sequence of a recurrent policy, rounded up to whole chunks; 1 takes
+    /// all.
     ///
     /// # Panics
     /// When `subsample` is 0.
@@ -228,17 +251,35 @@ impl PolicyProblem {
         let (set, n) = (rollout.samples(model), rollout.len());
         self.reserve(model, n);
         self.n = n;
-        self.metric_chunks = n.div_ceil(subsample).div_ceil(CHUNK);
-        self.metric_samples = n.min(self.metric_chunks * CHUNK);
+        let ChunkShape { steps, cols } = self.shape;
+        let sequences = n / steps;
+        self.metric_chunks = sequences.div_ceil(subsample).div_ceil(cols);
+        self.metric_samples = n.min(self.metric_chunks * self.shape.samples());
+        if model.recurrence().is_some() && self.order.len() != n {
+            self.order = rollout.order();
+        }
+        let order = &self.order;
         team.each_with(&mut self.lanes, &mut self.work, |number, lane, work| {
             (lane.used, lane.entropy) = (0, 0.0);
-            for c in (number..n.div_ceil(CHUNK)).step_by(LANES) {
-                let ids = (c * CHUNK..n.min((c + 1) * CHUNK)).map(|i| strided(i, n, subsample) as u32);
+            for c in (number..sequences.div_ceil(cols)).step_by(LANES) {
+                let chosen =
+                    (c * cols..sequences.min((c + 1) * cols)).map(|i| strided(i, sequences, subsample));
                 let Chunk { data, passes } = &mut lane.chunks[c / LANES];
-                data.gather(set, model.dist(), ids);
-                data.remember(model, passes.as_mut().unwrap_or(&mut work.passes));
+                let passes = passes.as_mut().unwrap_or(&mut work.passes);
+                if order.is_empty() {
+                    data.gather(set, model.dist(), chosen.map(|i| i as u32));
+                } else {
+                    // Sequences, in the order of the columns.
+                    let of = |i: usize| order[i * steps..(i + 1) * steps].iter().copied();
+                    data.sequences.find(set, StateOf::Actor, chosen.map(of));
+                    let ids = std::mem::take(&mut data.sequences.order);
+                    data.gather(set, model.dist(), ids.iter().copied());
+                    data.sequences.order = ids;
+                    data.sequences.tell(&mut passes.tape);
+                }
+                data.remember(model, set, passes);
                 let entropy = &mut work.rows[0][..data.n];
-                model.dist().entropy(columns(&data.params_old, data.n), entropy);
+                model.dist().entropy(columns(&data.params_old, data.room, data.n), entropy);
                 lane.entropy += kernels::sum(entropy);
                 lane.used += 1;
             }
@@ -292,18 +333,22 @@ fn strided(i: usize, n: usize, k: usize) -> usize {
 }
 
 impl Chunk {
-    fn new(model: &ActorCritic, keep: bool) -> Self {
-        let (net, dist) = (&model.actor().net, model.dist());
+    fn new(model: &ActorCritic, shape: ChunkShape, keep: bool) -> Self {
+        let (net, dist, room) = (&model.actor().net, model.dist(), shape.samples());
         let data = Data {
             n: 0,
-            x: vec![0.0; net.n_inputs() * CHUNK],
-            masks: vec![true; dist.mask_rows() * CHUNK],
+            room,
+            sequences: SequenceWork::new(model, shape),
+            ones: vec![1.0; room],
+            logp: vec![0.0; room],
+            x: vec![0.0; net.n_inputs() * room],
+            masks: vec![true; dist.mask_rows() * room],
             masked: false,
-            params_old: vec![0.0; dist.n_outputs() * CHUNK],
-            taken: vec![Taken::new(dist)],
+            params_old: vec![0.0; dist.n_outputs() * room],
+            taken: vec![Taken::new(dist, room)],
             weighted: false,
         };
-        Self { data, passes: keep.then(|| Passes::new(net)) }
+        Self { data, passes: keep.then(|| Passes::new(net, shape)) }
     }
 
     /// The samples and their pass through the network at `θ_old`: kept, or made anew on a spare tape.
@@ -312,6 +357,7 @@ impl Chunk {
         let passes = match passes {
             Some(kept) => kept,
             None => {
+                data.begin(&mut spare.tape);
                 model.actor().net.forward(theta_of(model), data.x(), &mut spare.tape);
                 spare.linearize(model);
                 spare
@@ -330,9 +376,10 @@ impl Data {
     fn gather(&mut self, set: SampleSet<'_>, dist: &ActionDist, ids: impl ExactSizeIterator<Item = u32>) {
         let n = ids.len();
         (self.n, self.masked, self.weighted) = (n, set.masked, set.weighted);
-        self.taken.resize_with(set.branching, || Taken::new(dist));
-        let dim = self.x.len() / CHUNK;
-        let mask_rows = if set.masked { self.masks.len() / CHUNK } else { 0 };
+        let room = self.room;
+        self.taken.resize_with(set.branching, || Taken::new(dist, room));
+        let dim = self.x.len() / room;
+        let mask_rows = if set.masked { self.masks.len() / room } else { 0 };
         for (j, id) in ids.enumerate() {
             let (data, at) = set.get(id);
             for (d, x) in data.obs[at * dim..(at + 1) * dim].iter().enumerate() {
@@ -345,7 +392,8 @@ impl Data {
                 let at = at * set.branching + k;
                 taken.adv[j] = data.adv[at];
                 taken.weight[j] = if set.weighted { data.weight[at] } else { 1.0 };
-                let (index, real) = (taken.index_actions.len() / CHUNK, taken.real_actions.len() / CHUNK);
+                let (index, real) = (taken.index_actions.len() / room, taken.real_actions.len() / room);
+                taken.logp_old[j] = if set.weighted { 0.0 } else { data.logp[at] };
                 for r in 0..index {
                     taken.index_actions[r * n + j] = data.index_actions[at * index + r];
                 }
@@ -356,36 +404,44 @@ impl Data {
         }
     }
 
+    /// Tells the tape of a recurrent policy what the sequences start from.
+    fn begin(&self, tape: &mut NetworkTape<f32>) {
+        if self.sequences.is_used() {
+            self.sequences.tell(tape);
+        }
+    }
     fn x(&self) -> Cols<'_, f32> {
-        columns(&self.x, self.n)
+        columns(&self.x, self.room, self.n)
     }
     fn mask(&self) -> Option<Cols<'_, bool>> {
-        self.masked.then(|| columns(&self.masks, self.n))
+        self.masked.then(|| columns(&self.masks, self.room, self.n))
     }
 
     /// What is computed once at `θ_old`: distributions, log-probabilities, scores.
-    fn remember(&mut self, model: &ActorCritic, passes: &mut Passes) {
-        let (dist, n) = (model.dist(), self.n);
+    fn remember(&mut self, model: &ActorCritic, set: SampleSet<'_>, passes: &mut Passes) {
+        let (dist, n, room) = (model.dist(), self.n, self.room);
         let mut out = model.policy_outputs(self.x(), &mut passes.tape);
         dist.prepare(out.reborrow(), self.mask());
         let span = out.as_cols().data().len();
         self.params_old[..span].copy_from_slice(out.as_cols().data());
         passes.linearize(model);
-        let params = columns(&self.params_old, n);
-        for Taken { index_actions, real_actions, logp_old, score, .. } in &mut self.taken {
-            let actions = if real_actions.is_empty() {
-                Actions::Index(columns(index_actions, n))
-            } else {
-                Actions::Real(columns(real_actions, n))
-            };
-            dist.logp(params, actions, &mut logp_old[..n]);
+        let params = columns(&self.params_old, room, n);
+        for taken in &mut self.taken {
+            let mut score = std::mem::take(&mut taken.score);
+            let actions = taken.actions(n);
             score.fill(0.0);
-            dist.logp_vjp(params, actions, &[1.0; CHUNK][..n], columns_mut(score, n));
+            dist.logp_vjp(params, actions, &self.ones[..n], columns_mut(&mut score, room, n));
+            let mut logp = std::mem::take(&mut self.logp);
+            dist.logp(params, actions, &mut logp[..n]);
+            debug_assert!(!set.same_bits || bits_agree(&logp[..n], &taken.logp_old[..n]));
+            taken.logp_old[..n].copy_from_slice(&logp[..n]);
+            self.logp = logp;
+            taken.score = score;
         }
     }
 
     /// Writes the surrogate of each sample under the prepared `params` to the first of `rows`.
-    fn surrogate(&self, dist: &ActionDist, params: Cols<'_, f32>, rows: &mut [[f32; CHUNK]; 4]) {
+    fn surrogate(&self, dist: &ActionDist, params: Cols<'_, f32>, rows: &mut [Vec<f32>; 4]) {
         let n = self.n;
         let [value, logp, ratio, other] = rows.each_mut().map(|row| &mut row[..n]);
         if !self.weighted {
@@ -405,14 +461,14 @@ impl Data {
     }
 }
 
-/// The `n` columns of a buffer for [`CHUNK`] columns.
-fn columns<T>(buffer: &[T], n: usize) -> Cols<'_, T> {
-    let rows = buffer.len() / CHUNK;
+/// The `n` columns of a buffer for `room` columns.
+fn columns<T>(buffer: &[T], room: usize, n: usize) -> Cols<'_, T> {
+    let rows = buffer.len() / room;
     Cols::new(&buffer[..rows * n], rows, n)
 }
 
-fn columns_mut<T>(buffer: &mut [T], n: usize) -> ColsMut<'_, T> {
-    let rows = buffer.len() / CHUNK;
+fn columns_mut<T>(buffer: &mut [T], room: usize, n: usize) -> ColsMut<'_, T> {
+    let rows = buffer.len() / room;
     ColsMut::new(&mut buffer[..rows * n], rows, n)
 }
 
@@ -466,7 +522,8 @@ impl LocalPolicy<'_> {
             lane.largest = 0.0;
             for chunk in &mut lane.chunks[..lane.used] {
                 let Work { passes, tangent, cotangent, rows } = &mut *work;
-                let (data, _) = through_metric(chunk, model, fisher, v, passes, tangent, cotangent);
+                let (data, _) =
+                    through_metric(chunk, model, fisher, v, passes, tangent, cotangent, &mut rows[1]);
                 let form = &mut rows[0][..data.n];
                 form.fill(0.0);
                 for (t, c) in tangent
@@ -492,20 +549,27 @@ fn through_metric<'a>(
     spare: &'a mut Passes,
     tangent: &mut [f32],
     cotangent: &mut [f32],
+    dots: &mut [f32],
 ) -> (&'a Data, &'a mut Passes) {
     let (data, passes) = chunk.at_old(model, spare);
-    let n = data.n;
-    passes.jvp(model, data.x(), v, columns_mut(tangent, n));
+    let (n, room) = (data.n, data.room);
+    passes.jvp(model, data.x(), v, columns_mut(tangent, room, n));
     match fisher {
         Fisher::KlHessian => {
-            let params = columns(&data.params_old, n);
-            model.dist().fisher_mul(params, columns(tangent, n), columns_mut(cotangent, n));
+            let params = columns(&data.params_old, room, n);
+            model.dist().fisher_mul(params, columns(tangent, room, n), columns_mut(cotangent, room, n));
         }
         Fisher::Empirical => {
             cotangent.fill(0.0);
             for Taken { score, weight, .. } in &data.taken {
-                let out = columns_mut(cotangent, n);
-                add_outer_product_mul(columns(score, n), &weight[..n], columns(tangent, n), out);
+                let (score, v) = (columns(score, room, n), columns(tangent, room, n));
+                add_outer_product_mul(
+                    score,
+                    &weight[..n],
+                    v,
+                    columns_mut(cotangent, room, n),
+                    &mut dots[..n],
+                );
             }
         }
     }
@@ -513,9 +577,14 @@ fn through_metric<'a>(
 }
 
 /// Adds `w g gᵀ v` of each sample.
-fn add_outer_product_mul(g: Cols<'_, f32>, w: &[f32], v: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
-    let mut dots = [0.0f32; CHUNK];
-    let dots = &mut dots[..g.cols()];
+fn add_outer_product_mul(
+    g: Cols<'_, f32>,
+    w: &[f32],
+    v: Cols<'_, f32>,
+    mut out: ColsMut<'_, f32>,
+    dots: &mut [f32],
+) {
+    dots.fill(0.0);
     for r in 0..g.rows() {
         dots.iter_mut().zip(g.row(r)).zip(v.row(r)).for_each(|((d, g), v)| *d += g * v);
     }
@@ -533,20 +602,26 @@ impl Local<f32> for LocalPolicy<'_> {
     /// state the weighted mean counts, and `Â` minus that mean.
     fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
         let (model, n) = (self.model, self.problem.n as f64);
-        self.accumulate(self.problem.n.div_ceil(CHUNK), 1.0 / n, gradient, |chunk, work, sum| {
-            let (data, passes) = chunk.at_old(model, &mut work.passes);
-            let n = data.n;
-            work.cotangent.fill(0.0);
-            for Taken { score, adv, weight, .. } in &data.taken {
-                let (score, mut d_out) = (columns(score, n), columns_mut(&mut work.cotangent, n));
-                for r in 0..score.rows() {
-                    let row = d_out.row_mut(r).iter_mut().zip(score.row(r)).zip(adv).zip(weight);
-                    row.for_each(|(((d, score), adv), weight)| *d += score * (adv * weight));
+        self.accumulate(
+            self.problem.n.div_ceil(self.problem.shape.samples()),
+            1.0 / n,
+            gradient,
+            |chunk, work, sum| {
+                let (data, passes) = chunk.at_old(model, &mut work.passes);
+                let (n, room) = (data.n, data.room);
+                work.cotangent.fill(0.0);
+                for Taken { score, adv, weight, .. } in &data.taken {
+                    let (score, mut d_out) =
+                        (columns(score, room, n), columns_mut(&mut work.cotangent, room, n));
+                    for r in 0..score.rows() {
+                        let row = d_out.row_mut(r).iter_mut().zip(score.row(r)).zip(adv).zip(weight);
+                        row.for_each(|(((d, score), adv), weight)| *d += score * (adv * weight));
+                    }
                 }
-            }
-            let d_out = columns(&work.cotangent, n);
-            passes.vjp(model, data.x(), d_out, sum);
-        });
+                let d_out = columns(&work.cotangent, room, n);
+                passes.vjp(model, data.x(), d_out, sum);
+            },
+        );
         let dist = self.model.dist();
         let work = &mut self.problem.work[0].rows;
         let mut sum = 0.0;
@@ -555,7 +630,7 @@ impl Local<f32> for LocalPolicy<'_> {
             sum += match &data.taken[..] {
                 [taken] if !data.weighted => kernels::sum(&taken.adv[..data.n]),
                 _ => {
-                    data.surrogate(dist, columns(&data.params_old, data.n), work);
+                    data.surrogate(dist, columns(&data.params_old, data.room, data.n), work);
                     kernels::sum(&work[0][..data.n])
                 }
             };
@@ -569,9 +644,10 @@ impl LocalMetric<f32> for LocalPolicy<'_> {
         let (model, fisher) = (self.model, self.fisher);
         let (chunks, n) = (self.problem.metric_chunks, self.problem.metric_samples as f64);
         self.accumulate(chunks, 1.0 / n, out, |chunk, work, sum| {
-            let Work { passes, tangent, cotangent, .. } = work;
-            let (data, passes) = through_metric(chunk, model, fisher, v, passes, tangent, cotangent);
-            passes.vjp(model, data.x(), columns(cotangent, data.n), sum);
+            let Work { passes, tangent, cotangent, rows } = work;
+            let dots = &mut rows[0];
+            let (data, passes) = through_metric(chunk, model, fisher, v, passes, tangent, cotangent, dots);
+            passes.vjp(model, data.x(), columns(cotangent, data.room, data.n), sum);
         });
     }
 }
@@ -583,12 +659,13 @@ impl LocalTrial<f32> for LocalPolicy<'_> {
         self.team.each_with(lanes, work, |_, lane, work| {
             (lane.surrogate, lane.kl, lane.largest) = (0.0, 0.0, 0.0);
             for Chunk { data, .. } in &lane.chunks[..lane.used] {
+                data.begin(&mut work.passes.tape);
                 let mut out = net.forward(theta, data.x(), &mut work.passes.tape);
                 dist.prepare(out.reborrow(), data.mask());
                 data.surrogate(dist, out.as_cols(), &mut work.rows);
                 let [value, kl, ..] = work.rows.each_mut().map(|row| &mut row[..data.n]);
                 lane.surrogate += kernels::sum(value);
-                dist.kl(columns(&data.params_old, data.n), out.as_cols(), kl);
+                dist.kl(columns(&data.params_old, data.room, data.n), out.as_cols(), kl);
                 lane.kl += kernels::sum(kl);
                 lane.largest = kl.iter().fold(lane.largest, |m, kl| m.max(f64::from(*kl)));
             }

@@ -7,12 +7,13 @@ mod common;
 
 use common::{OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{
-    ActorCritic, Critic, Learner, Minibatches, ModelShape, Part, PolicyChunk, Recurrence, Rollout,
-    RolloutShape, Trunk, ValueChunk,
+    ActorCritic, Critic, Fisher, Learner, Minibatches, ModelShape, Part, PolicyChunk, PolicyProblem,
+    Recurrence, Rollout, RolloutShape, Trunk, ValueChunk,
 };
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::{Activation, Cell};
 use pgrad_num::{Cols, ColsMut, Record, Stream, Team};
+use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_rl::dist::Actions;
 use pgrad_testkit::check_gradient;
 use std::sync::Mutex;
@@ -367,6 +368,95 @@ fn gradients_go_back_to_the_start_of_a_sequence_and_are_those_of_finite_differen
         let worst = check_gradient(loss, &theta, &wide(&gradient));
         assert!(worst.relative_error < 2e-3, "{worst:?}");
     }
+}
+
+/// Gradient, metric and trials around `θ_old`, against the learner's gradient and against each other.
+#[test]
+fn the_local_problem_of_a_recurrent_policy() {
+    for mut case in cases().into_iter().filter(|c| c.model.is_separate()) {
+        number_samples(&mut case);
+        let (model, n, team) = (case.model.clone(), case.rollout.len(), Team::new(2).unwrap());
+        // Activations kept and computed anew.
+        let found = [usize::MAX, 0].map(|kept| {
+            let mut problem = PolicyProblem::keeping(&model, n, 2, kept);
+            problem.gather(&model, &case.rollout, false, 1, &team);
+            let mut local = problem.around(&model, Fisher::KlHessian, &team);
+            let dim = local.dim();
+            let (mut g, mut f_v) = (vec![0.0; dim], vec![0.0; dim]);
+            let surrogate = local.gradient(&mut g);
+            let theta = model.theta[model.actor().params.clone()].to_vec();
+            let still = local.trial(&theta);
+            assert_eq!((still.kl, still.largest_kl), (0.0, 0.0));
+            assert!((still.surrogate - surrogate).abs() < 1e-9 * surrogate.abs());
+            // To second order the divergence of a step is ½ vᵀ F v.
+            let v: Vec<f32> = (0..dim).map(|i| (i as f32 * 1.3).sin()).collect();
+            local.fisher_mul(&v, &mut f_v);
+            let form: f64 = v.iter().zip(&f_v).map(|(v, f)| f64::from(v * f)).sum();
+            let h = 1e-3 / form.sqrt();
+            let kl = |h: f64| {
+                let moved: Vec<f64> =
+                    theta.iter().zip(&v).map(|(t, v)| f64::from(*t) + h * f64::from(*v)).collect();
+                slow_kl(&case, &wide(&model.theta), &moved)
+            };
+            let second = (kl(h) + kl(-h)) / (h * h);
+            assert!((second - form).abs() < 0.005 * form, "{second}, not {form}");
+            (g, f_v)
+        });
+        assert_eq!(found[0], found[1]);
+        let mut whole = vec![0.0; model.theta.len()];
+        let loss = |p: PolicyChunk<'_>| {
+            let [d_logp, zero, ..] = p.work;
+            d_logp.iter_mut().zip(p.adv.iter()).for_each(|(d, a)| *d = a / n as f32);
+            zero.fill(0.0);
+            p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, zero, p.d_out);
+        };
+        let order = case.rollout.order();
+        Learner::new(&model, n, 2).gradient(
+            &model,
+            &case.rollout,
+            &order,
+            &team,
+            &mut whole,
+            loss,
+            value_loss,
+        );
+        let own = &whole[model.actor().params.clone()];
+        assert!(relative_difference(&wide(&found[0].0), &wide(own)) < 1e-4);
+    }
+}
+
+/// Mean `KL(π_old ‖ π_θ)` in `f64`, sequences starting from the states of `old`.
+fn slow_kl(case: &Case, old: &[f64], actor: &[f64]) -> f64 {
+    let (m, dist) = (&case.model, case.model.dist());
+    let mut new = old.to_vec();
+    new[m.actor().params.clone()].copy_from_slice(actor);
+    let mut sum = 0.0;
+    for env in 0..case.shape.n_envs {
+        let mut drawn = Slow::new(m.actor(), old);
+        let mut now = Slow::new(m.actor(), &new);
+        for t in 0..2 * STEPS {
+            if t % LENGTH == 0 {
+                now.state.clone_from(&drawn.state);
+            }
+            let seen = case.seen(env, t);
+            let prepared = |out: Vec<f64>| {
+                let mut params = out[m.policy_rows()].to_vec();
+                let rows = params.len();
+                let mask = case.task.masked.then(|| Cols::new(&seen.mask, dist.mask_rows(), 1));
+                dist.prepare(ColsMut::new(&mut params, rows, 1), mask);
+                params
+            };
+            let (a, b) = (prepared(drawn.step(&seen)), prepared(now.step(&seen)));
+            if t >= STEPS {
+                let mut kl = [0.0];
+                dist.kl(Cols::new(&a, a.len(), 1), Cols::new(&b, b.len(), 1), &mut kl);
+                sum += kl[0];
+            }
+            drawn.end(seen.end);
+            now.end(seen.end);
+        }
+    }
+    sum / case.rollout.len() as f64
 }
 
 /// Numbers that wander, and can be saved.

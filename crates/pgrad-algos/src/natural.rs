@@ -1,9 +1,9 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
 use crate::algorithm::{BuildError, Setup};
-use crate::common::{NormalizeSettings, default_shard};
+use crate::common::{NormalizeSettings, RecurrentSettings, default_shard};
 use pgrad_agent::{
-    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Rollout,
+    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Recurrence, Rollout,
     RolloutShape, ValueChunk,
 };
 use pgrad_num::cg::CgParams;
@@ -63,6 +63,30 @@ settings! {
         /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
         /// is not.
         envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
+    }
+}
+
+impl RecurrentSettings {
+    /// Refuses what a memory does not go with.
+    pub(crate) fn check_batch(
+        &self,
+        batch: &BatchSettings,
+        critic: &CriticSettings,
+    ) -> Result<(), BuildError> {
+        if self.is_on() && batch.batch == Batch::Episodes {
+            return Err(BuildError::Inconsistent {
+                key: "recurrent",
+                value: self.recurrent.to_string(),
+                reason: "sequences are cut from a number of steps, not from whole episodes; give `batch=steps`, or \
+                         leave `recurrent` at `none`"
+                    .to_owned(),
+            });
+        }
+        self.check(batch.n_steps, critic.minibatch_size)
+    }
+    /// The recurrent layer for a batch.
+    pub(crate) fn of_batch(&self, batch: &BatchSettings, critic: &CriticSettings) -> Option<Recurrence> {
+        self.recurrence(batch.n_steps, critic.minibatch_size)
     }
 }
 
@@ -185,14 +209,14 @@ pub(crate) struct CriticFit {
 }
 
 impl CriticFit {
-    /// A fit of batches of `samples` samples, or of 0 where they vary.
+    /// A fit to the batches of `rollout`.
     pub(crate) fn new(
         config: &CriticSettings,
         model: &ActorCritic,
-        samples: usize,
+        rollout: &Rollout,
         setup: &Setup<'_>,
     ) -> Self {
-        let minibatches = Minibatches::new(samples, config.minibatch_size, setup.seed);
+        let minibatches = Minibatches::of(rollout, config.minibatch_size, setup.seed);
         let params = AdamParams { epsilon: config.adam_epsilon, ..AdamParams::default() };
         Self {
             config: config.clone(),

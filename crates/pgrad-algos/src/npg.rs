@@ -5,7 +5,7 @@
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, load_finite, rollout_algorithm};
+use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, load_finite, rollout_algorithm};
 use crate::natural::{
     BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step,
     move_along, natural_flops,
@@ -63,6 +63,8 @@ pub struct NpgConfig {
     pub critic: CriticSettings,
     /// The networks.
     pub model: ModelSettings,
+    /// Their memory.
+    pub recurrent: RecurrentSettings,
     /// Normalisation.
     pub normalize: NormalizeSettings,
 }
@@ -174,17 +176,19 @@ fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
 
 impl AlgoConfig for NpgConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.batch, &self.npg, &self.natural, &self.critic, &self.model, &self.normalize]
+        let Self { batch, npg, natural, critic, model, recurrent, normalize } = self;
+        vec![batch, npg, natural, critic, model, recurrent, normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { batch, npg, natural, critic, model, normalize } = self;
-        vec![batch, npg, natural, critic, model, normalize]
+        let Self { batch, npg, natural, critic, model, recurrent, normalize } = self;
+        vec![batch, npg, natural, critic, model, recurrent, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.batch.check(Some(&self.critic))
+        self.batch.check(Some(&self.critic))?;
+        self.recurrent.check_batch(&self.batch, &self.critic)
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Npg::new(self, setup)?))
@@ -199,8 +203,9 @@ impl Npg {
     pub fn new(config: &NpgConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let hidden = &config.critic.critic_hidden;
-        let model = config.model.build_with(&spec, Critic::State, Trunk::Separate, hidden, setup.seed)?;
+        let (critic, hidden) = (Critic::State, &config.critic.critic_hidden);
+        let memory = config.recurrent.of_batch(&config.batch, &config.critic);
+        let model = config.model.build_on(memory, &spec, critic, Trunk::Separate, hidden, setup.seed)?;
         let rollout = config.batch.build(&config.normalize, &model, setup);
         let n_params = model.actor().net.n_params();
         Ok(Self {
@@ -208,7 +213,7 @@ impl Npg {
             steps: 0,
             step_scale: 1.0,
             problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: CriticFit::new(&config.critic, &model, config.batch.samples(), setup),
+            critic: CriticFit::new(&config.critic, &model, &rollout, setup),
             vectors: std::array::from_fn(|_| vec![0.0; n_params]),
             scratch: CgScratch::new(n_params),
             observer: Box::new(drop),

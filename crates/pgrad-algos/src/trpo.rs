@@ -11,7 +11,7 @@
 //! `L_n(θ) = Σ_k (π_θ/q) Q̂ / Σ_k (π_θ/q)`, or with every action once `L_n(θ) = Σ_a π_θ(a|s_n) Q̂(s_n, a)`.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, load_finite, rollout_algorithm};
+use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, load_finite, rollout_algorithm};
 use crate::natural::{CriticFit, check_gradient, longest_step, move_along, natural_flops};
 use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 use pgrad_agent::{
@@ -78,6 +78,8 @@ pub struct TrpoConfig {
     pub critic: TrpoCritic,
     /// The networks.
     pub model: ModelSettings,
+    /// Their memory.
+    pub recurrent: RecurrentSettings,
     /// Normalisation.
     pub normalize: NormalizeSettings,
 }
@@ -221,17 +223,29 @@ fn judge(c: &TrpoSettings, t: Trial, surrogate_old: f64) -> Try<Trial> {
 
 impl AlgoConfig for TrpoConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.batch, &self.trpo, &self.vine, &self.natural, &self.critic, &self.model, &self.normalize]
+        let Self { batch, trpo, vine, natural, critic, model, recurrent, normalize } = self;
+        vec![batch, trpo, vine, natural, critic, model, recurrent, normalize]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { batch, trpo, vine, natural, critic, model, normalize } = self;
-        vec![batch, trpo, vine, natural, critic, model, normalize]
+        let Self { batch, trpo, vine, natural, critic, model, recurrent, normalize } = self;
+        vec![batch, trpo, vine, natural, critic, model, recurrent, normalize]
     }
     fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
         Box::new(self.clone())
     }
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
         self.batch.check(self.vine.single_path().then_some(&self.critic))?;
+        if self.recurrent.is_on() && !self.vine.single_path() {
+            return Err(BuildError::Inconsistent {
+                key: "recurrent",
+                value: self.recurrent.recurrent.to_string(),
+                reason:
+                    "a vine starts from states of the task, which do not say what a policy remembers; give \
+                         `sampling=single-path`, or leave `recurrent` at `none`"
+                        .to_owned(),
+            });
+        }
+        self.recurrent.check_batch(&self.batch, &self.critic)?;
         self.vine.check(&self.batch, env)
     }
     fn check_env(&self, env: &mut dyn BatchEnv) -> Result<(), BuildError> {
@@ -254,16 +268,16 @@ impl Trpo {
         config.check_env(&mut *env)?;
         let (single_path, hidden) = (config.vine.single_path(), &config.critic.critic_hidden);
         let kind = if single_path { Critic::State } else { Critic::None };
-        let model = config.model.build_with(&spec, kind, Trunk::Separate, hidden, setup.seed)?;
+        let memory = config.recurrent.of_batch(&config.batch, &config.critic);
+        let model = config.model.build_on(memory, &spec, kind, Trunk::Separate, hidden, setup.seed)?;
         let rollout = config.vine.build(&config.batch, &config.normalize, &model, setup);
-        let samples = config.batch.samples();
         let n_params = model.actor().net.n_params();
         Ok(Self {
             config: config.clone(),
             steps: 0,
             step_scale: 1.0,
             problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: single_path.then(|| CriticFit::new(&config.critic, &model, samples, setup)),
+            critic: single_path.then(|| CriticFit::new(&config.critic, &model, &rollout, setup)),
             vectors: std::array::from_fn(|_| vec![0.0; n_params]),
             scratch: CgScratch::new(n_params),
             observer: Box::new(drop),

@@ -35,6 +35,18 @@ static METHODS: &[Method] = &[
         ],
         budget: 250,
     },
+    Method { algo: "trpo", pairs: NATURAL, budget: 80 },
+    Method { algo: "npg", pairs: NATURAL, budget: 80 },
+];
+
+const NATURAL: &[&str] = &[
+    "n_envs=16",
+    "n_steps=12",
+    "minibatch_size=48",
+    "critic_learning_rate=0.02",
+    "critic_hidden=8",
+    "cg_damping=0.01",
+    "delta=0.01",
 ];
 
 /// Methods that have the setting, and a network for each of actor and critic or one for both.
@@ -59,9 +71,7 @@ fn make(n: usize) -> Box<dyn BatchEnv> {
 fn build(algo: &str, pairs: &[&str]) -> Result<Box<dyn Algorithm>, BuildError> {
     let mut config = config(algo);
     for pair in ["gamma=0.9", "hidden=8", "recurrent_size=8"].iter().chain(pairs) {
-        if apply_pair(pair, "test", &mut config.parts_mut()).is_err() {
-            assert!(pair.starts_with("recurrent_size") || pair.starts_with("gamma"), "{algo}: {pair}");
-        }
+        apply_pair(pair, "test", &mut config.parts_mut()).unwrap();
     }
     let setup = Setup { make_env: &make, seed: 1, total_steps: 1_000_000, threads: 2 };
     let mut algo = config.build(&setup)?;
@@ -155,6 +165,35 @@ fn on_the_first_pass_the_ratio_is_exactly_one() {
                 a2c.iterate(&team).unwrap();
             }
         }
+    }
+}
+
+/// The natural methods compute log-probabilities once, at the parameters that drew the data: the library's own assertion
+/// compares them with the rollout's. Some of the sequences make the metric.
+#[test]
+fn the_natural_methods_go_on_from_the_rollouts_own_log_probabilities() {
+    for algo in ["trpo", "npg"] {
+        for variant in variants(algo) {
+            let pairs = ["n_envs=13", "n_steps=12", "minibatch_size=24", "hidden=8,8", "fisher_every=3"];
+            let mut natural = build(algo, &[&pairs[..], &variant].concat()).unwrap();
+            let team = Team::new(2).unwrap();
+            for _ in 0..3 {
+                natural.iterate(&team).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_go_with_a_memory_is_refused() {
+    for (algo, pair) in [("trpo", "batch=episodes"), ("npg", "batch=episodes"), ("trpo", "sampling=vine")] {
+        let refused = build(algo, &["recurrent=lstm", pair]).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, BuildError::Inconsistent { key: "recurrent", .. }), "{refused}");
+    }
+    for algo in ["trpo", "npg", "a2c"] {
+        let refused =
+            build(algo, &["recurrent=gru", "n_steps=64", "sequence_length=5"]).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, BuildError::Inconsistent { key: "sequence_length", .. }), "{refused}");
     }
 }
 

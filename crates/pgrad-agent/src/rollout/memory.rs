@@ -95,6 +95,9 @@ pub(crate) struct SequenceWork {
     fresh: Vec<bool>,
     /// Steps of a sequence.
     length: usize,
+    /// Sequences, and numbers of a state.
+    cols: usize,
+    rows: usize,
 }
 
 impl SequenceWork {
@@ -107,45 +110,57 @@ impl SequenceWork {
             state: vec![0.0; rows * chunk.cols],
             fresh: vec![false; samples],
             length: chunk.steps,
+            cols: 0,
+            rows: 0,
         }
     }
 
-    /// Finds the order of the columns of the sequences `ids`, and tells the tape what they start from.
+    /// Finds the order of the columns of some sequences, what they start from and where episodes end in them.
     ///
     /// # Panics
-    /// When `ids` are not whole sequences, one after the other.
-    pub(crate) fn begin(
+    /// When they are not whole sequences.
+    pub(crate) fn find<S: ExactSizeIterator<Item = u32>>(
         &mut self,
         set: SampleSet<'_>,
         owner: StateOf,
-        ids: &[u32],
-        tape: &mut NetworkTape<f32>,
+        sequences: impl ExactSizeIterator<Item = S>,
     ) {
-        let length = self.length;
-        assert_eq!(ids.len() % length, 0, "a minibatch holds whole sequences of {length} steps");
-        let cols = ids.len() / length;
-        let rows = set.state_rows(owner);
+        let (length, cols, rows) = (self.length, sequences.len(), set.state_rows(owner));
+        (self.cols, self.rows) = (cols, rows);
         self.order.clear();
-        self.order.resize(ids.len(), 0);
-        for (c, sequence) in ids.chunks_exact(length).enumerate() {
-            let (data, at) = set.get(sequence[0]);
-            let (row, b) = (at / data.b, data.b);
-            let stride = b as u32;
-            assert!(
-                row % length == 0 && sequence[length - 1] == sequence[0] + (length as u32 - 1) * stride,
-                "a sequence has {length} steps of one environment"
-            );
-            let number = row / length * b + at % b;
-            let states = data.states.as_ref().map_or(&[][..], |s| s.of(owner));
-            for (r, x) in states[number * rows..(number + 1) * rows].iter().enumerate() {
-                self.state[r * cols + c] = *x;
-            }
-            for (t, id) in sequence.iter().enumerate() {
-                self.order[t * cols + c] = *id;
-                self.fresh[t * cols + c] = t > 0 && data.ends[at + (t - 1) * b] != End::Running;
+        self.order.resize(length * cols, 0);
+        for (c, sequence) in sequences.enumerate() {
+            assert_eq!(sequence.len(), length, "a minibatch holds whole sequences of {length} steps");
+            let mut before: Option<(&Samples, usize)> = None;
+            for (t, id) in sequence.enumerate() {
+                let (data, at) = set.get(id);
+                let (row, b) = (at / data.b, data.b);
+                if let Some((data, last)) = before {
+                    assert_eq!(last + b, at, "the steps of a sequence follow each other");
+                    self.fresh[t * cols + c] = data.ends[last] != End::Running;
+                } else {
+                    assert_eq!(row % length, 0, "a sequence begins where states are kept");
+                    let number = row / length * b + at % b;
+                    let states = data.states.as_ref().map_or(&[][..], |s| s.of(owner));
+                    for (r, x) in states[number * rows..(number + 1) * rows].iter().enumerate() {
+                        self.state[r * cols + c] = *x;
+                    }
+                    self.fresh[c] = false;
+                }
+                self.order[t * cols + c] = id;
+                before = Some((data, at));
             }
         }
-        tape.begin(length, Cols::new(&self.state[..rows * cols], rows, cols), &self.fresh[..ids.len()]);
+    }
+    /// Whether there are sequences.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.order.is_empty()
+    }
+    /// Tells a network's tape of the sequences that were found.
+    pub(crate) fn tell(&self, tape: &mut NetworkTape<f32>) {
+        let (rows, cols) = (self.rows, self.cols);
+        let state = Cols::new(&self.state[..rows * cols], rows, cols);
+        tape.begin(self.length, state, &self.fresh[..self.order.len()]);
     }
 }
 

@@ -113,7 +113,11 @@ pub static METHODS: &[Method] = &[
         algo: "npg",
         small: NATURAL,
         wide: WIDE,
-        variants: &[("CartPole-v1", &["fisher=empirical"]), ("Pendulum-v1", NORMALIZED)],
+        variants: &[
+            ("CartPole-v1", &["fisher=empirical"]),
+            ("Pendulum-v1", NORMALIZED),
+            ("CartPoleNoVel-v1", &["recurrent=gru", "recurrent_size=8"]),
+        ],
         ten_steps: Some(TEN_STEPS),
     },
     Method {
@@ -123,6 +127,7 @@ pub static METHODS: &[Method] = &[
         variants: &[
             ("CartPole-v1", &["constraint=max-kl", "delta=0.1"]),
             ("CartPole-v1", &["constraint=penalty"]),
+            ("PendulumNoVel-v1", &["recurrent=lstm", "recurrent_size=8", "normalize_obs=true"]),
             ("Pendulum-v1", NORMALIZED),
         ],
         ten_steps: Some(TEN_STEPS),
