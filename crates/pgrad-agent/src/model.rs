@@ -43,6 +43,8 @@ pub struct Recurrence {
     pub size: usize,
     /// Steps of a sequence in training: derivatives go back to its first step, and no further.
     pub sequence_length: usize,
+    /// Steps that units remember for at first, at most ([`Recurrent::init`]).
+    pub span: Option<usize>,
 }
 
 /// How many samples go through a network together: `cols` sequences of `steps` steps. Without a memory every sample is
@@ -209,7 +211,7 @@ impl ActorCritic {
         let critic_hidden = if shape.critic == Critic::None { shape.hidden.clone() } else { critic_hidden };
         let dist = shape.dist();
         let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
-        let mut rng = Stream::new(seed, STREAM_INIT, 0);
+        let (span, mut rng) = (recurrence.and_then(|r| r.span), Stream::new(seed, STREAM_INIT, 0));
         let (actor, critic) = match (shape.trunk, shape.critic) {
             (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
             (Trunk::Separate, Critic::None) => (network(&shape.hidden, shape.policy_heads())?, None),
@@ -222,13 +224,13 @@ impl ActorCritic {
                 (network(&shape.hidden, heads)?, None)
             }
         };
-        let mut theta: Vec<f32> = actor.init(orthogonal_init, &mut rng);
+        let mut theta: Vec<f32> = actor.init(orthogonal_init, span, &mut rng);
         let params = 0..theta.len();
         let name = if shape.trunk == Trunk::Shared { "shared" } else { "actor" };
         let actor = Part { net: actor, params, name };
         let critic = critic.map(|net| {
             let start = theta.len();
-            theta.extend(net.init::<f32>(orthogonal_init, &mut rng));
+            theta.extend(net.init::<f32>(orthogonal_init, span, &mut rng));
             Part { net, params: start..theta.len(), name: "critic" }
         });
         Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic })

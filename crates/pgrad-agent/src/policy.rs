@@ -437,7 +437,7 @@ impl Card {
             "gru" => Cell::Gru,
             _ => return Err(PolicyError::Card("the recurrent layer cannot be".into())),
         };
-        Ok(Some(Recurrence { cell, size: *size, sequence_length: 1 }))
+        Ok(Some(Recurrence { cell, size: *size, sequence_length: 1, span: None }))
     }
     fn shape(&self, record: &Record) -> Result<ModelShape, PolicyError> {
         let wrong = |what: &str| PolicyError::Card(format!("{what} cannot be"));
@@ -535,7 +535,7 @@ mod tests {
             critic: Critic::State,
             log_std_init: -0.5,
         };
-        let memory = cell.map(|cell| Recurrence { cell, size: 6, sequence_length: 3 });
+        let memory = cell.map(|cell| Recurrence { cell, size: 6, sequence_length: 3, span: None });
         let model = ActorCritic::with_memory(shape, vec![5, 4], memory, true, 9).unwrap();
         let norm = normalised.then(|| {
             let mut norm = ObsNormalizer::new(3, 5.0);

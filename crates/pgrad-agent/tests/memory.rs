@@ -31,7 +31,7 @@ fn model(cell: Cell, trunk: Trunk, action: Space, seed: u64) -> ActorCritic {
         critic: Critic::State,
         log_std_init: -0.3,
     };
-    let memory = Recurrence { cell, size: 3, sequence_length: LENGTH };
+    let memory = Recurrence { cell, size: 3, sequence_length: LENGTH, span: None };
     let mut model = ActorCritic::with_memory(shape, vec![5], Some(memory), true, seed).unwrap();
     // The heads' initial gain of 0.01 would hide what the memory does.
     for view in model.views().into_iter().filter(|v| v.name.contains("logits") || v.name.contains("mean")) {

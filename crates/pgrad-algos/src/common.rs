@@ -128,6 +128,10 @@ settings! {
         /// computed side by side. Without a number, the longest up to 32.
         sequence_length: Option<usize> = None, range: 1..=1_048_576, unit: "steps", source: "Werbos 1990; Kapturowski et al. 2019",
             when: recurrent is "lstm" | "gru";
+        /// Steps that units remember for at first: each one for another time, up to this. Without a number all forget
+        /// about as fast; give the time over which something has to be kept.
+        memory_span: Option<usize> = None, range: 2..=1_048_576, unit: "steps", source: "Tallec and Ollivier 2018, section 2.2",
+            when: recurrent is "lstm" | "gru";
     }
 }
 
@@ -165,7 +169,7 @@ impl RecurrentSettings {
         let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
         let longest = (1..=Self::DEFAULT_LENGTH).rev().find(fits);
         let sequence_length = self.sequence_length.or(longest).unwrap_or(1);
-        Some(Recurrence { cell, size: self.recurrent_size, sequence_length })
+        Some(Recurrence { cell, size: self.recurrent_size, sequence_length, span: self.memory_span })
     }
 }
 

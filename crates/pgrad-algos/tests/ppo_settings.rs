@@ -581,6 +581,17 @@ settings_that_are_tested! {
             assert!(error.to_string().contains("`sequence_length`"), "{error}");
         }
     }
+    memory_span => {
+        let kept = |pairs: &[&str]| {
+            let make = random_task().make();
+            let ppo = build(&make, &[&["recurrent=gru", "recurrent_size=50"], pairs].concat(), 1000);
+            let bias = parameters(ppo.model(), "critic.gru.bias");
+            bias[50..100].iter().fold(0.0f64, |m, b| m.max(b.exp()))
+        };
+        assert_eq!(kept(&[]), 1.0);
+        assert!((8.0..=9.0).contains(&kept(&["memory_span=10"])));
+        assert!((80.0..=99.0).contains(&kept(&["memory_span=100"])));
+    }
     initial_state => {
         let theta = |which: &str| {
             let make = random_task().make();

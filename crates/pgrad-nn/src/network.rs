@@ -205,9 +205,12 @@ impl Network {
         let shift = |v: View| View { range: v.range.start + at..v.range.end + at, ..v };
         own.chain(self.mlp.views().into_iter().map(shift)).collect()
     }
-    /// Initial parameters: those of [`Recurrent::init`] and [`Mlp::init`].
-    pub fn init<R: Real>(&self, orthogonal_init: bool, rng: &mut Stream) -> Vec<R> {
-        let mut theta = self.recurrent.as_ref().map_or_else(Vec::new, |r| r.init(orthogonal_init, rng));
+    /// Initial parameters: those of [`Recurrent::init`], with its `span`, and [`Mlp::init`].
+    ///
+    /// # Panics
+    /// As [`Recurrent::init`].
+    pub fn init<R: Real>(&self, orthogonal_init: bool, span: Option<usize>, rng: &mut Stream) -> Vec<R> {
+        let mut theta = self.recurrent.as_ref().map_or_else(Vec::new, |r| r.init(orthogonal_init, span, rng));
         theta.extend(self.mlp.init::<R>(orthogonal_init, rng));
         theta
     }

@@ -244,22 +244,41 @@ impl Recurrent {
     /// Initial parameters: each gate's weights orthogonal with gain 1, biases 0, an LSTM's forget gate 1 (so that it
     /// remembers at first; Gers et al. 2000, Jozefowicz et al. 2015). With `orthogonal_init` off everything is uniform on
     /// `±1/√size`, as in PyTorch.
-    pub fn init<R: Real>(&self, orthogonal_init: bool, rng: &mut Stream) -> Vec<R> {
-        if !orthogonal_init {
-            let bound = 1.0 / (self.size as f64).sqrt();
-            return (0..self.n_params()).map(|_| R::of(rng.uniform_in(-bound, bound))).collect();
-        }
+    ///
+    /// With a `span` units remember for different times at first, up to so many steps: the bias of the gate that keeps (an
+    /// LSTM's `f`, a GRU's `z`) is `ln u` with `u` uniform on `[1, span − 1)`, and an LSTM's `b_i = −b_f` (Tallec and Ollivier
+    /// 2018, section 2.2).
+    ///
+    /// # Panics
+    /// When `span` is below 2.
+    pub fn init<R: Real>(&self, orthogonal_init: bool, span: Option<usize>, rng: &mut Stream) -> Vec<R> {
+        let bound = 1.0 / (self.size as f64).sqrt();
         let mut theta = Vec::with_capacity(self.n_params());
-        for cols in [self.inputs, self.size] {
-            for _ in 0..self.cell.gates() {
-                theta.extend(orthogonal(self.size, cols, 1.0, rng).into_iter().map(R::of));
+        if orthogonal_init {
+            for cols in [self.inputs, self.size] {
+                for _ in 0..self.cell.gates() {
+                    theta.extend(orthogonal(self.size, cols, 1.0, rng).into_iter().map(R::of));
+                }
             }
+            theta.resize(self.n_params(), R::ZERO);
+        } else {
+            theta.extend((0..self.n_params()).map(|_| R::of(rng.uniform_in(-bound, bound))));
         }
-        for gate in 0..self.cell.gates() {
-            let forget = self.cell == Cell::Lstm && gate == 1;
-            theta.extend(std::iter::repeat_n(if forget { R::ONE } else { R::ZERO }, self.size));
+        let bias = self.gate_rows() * (self.inputs + self.size);
+        // In both layers the second gate is the one that keeps.
+        let (first, keep) = theta[bias..bias + 2 * self.size].split_at_mut(self.size);
+        if let Some(span) = span {
+            assert!(span >= 2, "a memory spans two steps at least");
+            for (first, keep) in first.iter_mut().zip(keep) {
+                let log = rng.uniform_in(1.0, (span as f64 - 1.0).max(1.0)).ln();
+                *keep = R::of(log);
+                if self.cell == Cell::Lstm {
+                    *first = R::of(-log);
+                }
+            }
+        } else if orthogonal_init && self.cell == Cell::Lstm {
+            keep.fill(R::ONE);
         }
-        theta.extend(std::iter::repeat_n(R::ZERO, self.candidate_rows()));
         theta
     }
 

@@ -375,7 +375,7 @@ fn a_sequence_has_the_same_bits_as_its_steps() {
             let heads = vec![Head::Linear { name: "logits", rows: 2, gain: 1.0 }];
             let mlp = Mlp::new(size, hidden, Activation::Tanh, heads).unwrap();
             let net = Network::on(Recurrent::new(cell, inputs, size), mlp);
-            let theta: Vec<f32> = net.init(true, &mut Stream::new(1, 0, 0));
+            let theta: Vec<f32> = net.init(true, None, &mut Stream::new(1, 0, 0));
             let case = Case::<f32>::new(net.recurrent().unwrap().clone(), steps, all, 3);
             let mut tape = net.tape_of::<f32>(steps, all);
             let rows = net.state_rows();
@@ -417,7 +417,7 @@ fn a_network_without_memory_is_its_perceptron() {
     let net = Network::from(mlp.clone());
     assert_eq!((net.n_params(), net.views(), net.state_rows()), (mlp.n_params(), mlp.views(), 0));
     assert_eq!((net.forward_flops(), net.vjp_flops()), (mlp.forward_flops(), mlp.vjp_flops()));
-    let theta: Vec<f32> = net.init(true, &mut Stream::new(1, 0, 0));
+    let theta: Vec<f32> = net.init(true, None, &mut Stream::new(1, 0, 0));
     assert_eq!(theta, mlp.init::<f32>(true, &mut Stream::new(1, 0, 0)));
     let x: Vec<f32> = (0..9).map(|i| i as f32 - 4.0).collect();
     let (mut a, mut b) = (net.tape(3), mlp.tape(3));
@@ -443,7 +443,7 @@ fn views_tile_the_parameters() {
 fn initial_weights_are_orthogonal_gate_by_gate_or_uniform() {
     for cell in CELLS {
         let net = Recurrent::new(cell, 3, 6);
-        let theta: Vec<f64> = net.init(true, &mut Stream::new(1, 0, 0));
+        let theta: Vec<f64> = net.init(true, None, &mut Stream::new(1, 0, 0));
         let views = net.views();
         for (view, cols) in views[..2].iter().zip([3, 6]) {
             for gate in theta[view.range.clone()].chunks_exact(6 * cols) {
@@ -458,10 +458,34 @@ fn initial_weights_are_orthogonal_gate_by_gate_or_uniform() {
         let ones = theta[views[2].range.clone()].iter().enumerate().filter(|(_, b)| **b == 1.0);
         let forget: Vec<usize> = ones.map(|(i, _)| i).collect();
         assert_eq!(forget, if cell == Cell::Lstm { (6..12).collect() } else { Vec::new() });
-        let theta: Vec<f64> = net.init(false, &mut Stream::new(1, 0, 0));
+        let theta: Vec<f64> = net.init(false, None, &mut Stream::new(1, 0, 0));
         let bound = 1.0 / 6.0f64.sqrt();
         assert_eq!(theta.len(), net.n_params());
         assert!(theta.iter().all(|v| v.abs() <= bound) && theta.iter().any(|v| v.abs() > 0.9 * bound));
+    }
+}
+
+#[test]
+fn units_remember_for_different_times_up_to_a_span() {
+    for cell in CELLS {
+        for orthogonal in [false, true] {
+            let net = Recurrent::new(cell, 3, 400);
+            let init = |span| net.init::<f64>(orthogonal, span, &mut Stream::new(1, 0, 0));
+            let (plain, theta) = (init(None), init(Some(50)));
+            let bias = net.views()[2].range.clone();
+            let (first, keep) = theta[bias.start..bias.start + 800].split_at(400);
+            // u = exp(b) is uniform on [1, 49).
+            let times: Vec<f64> = keep.iter().map(|b| b.exp()).collect();
+            let mean = times.iter().sum::<f64>() / 400.0;
+            assert!(times.iter().all(|u| (1.0..49.0).contains(u)) && (mean - 25.0).abs() < 3.0, "{mean}");
+            if cell == Cell::Lstm {
+                assert!(first.iter().zip(keep).all(|(i, f)| *i == -*f));
+            } else {
+                assert_eq!(first, &plain[bias.start..bias.start + 400]);
+            }
+            assert_eq!(theta[..bias.start], plain[..bias.start]);
+            assert_eq!(theta[bias.start + 800..], plain[bias.start + 800..]);
+        }
     }
 }
 

@@ -46,6 +46,8 @@ pub static PRESETS: &[Preset] = &[
     preset!("Pendulum-v1", "acktr"),
     preset!("Pendulum-v1", "a2c"),
     preset!("Pendulum-v1", "ppo"),
+    preset!("CartPoleNoVel-v1", "ppo"),
+    preset!("PendulumNoVel-v1", "ppo"),
     preset!("CartPole-v1", "trpo"),
     preset!("Acrobot-v1", "trpo"),
     preset!("MountainCar-v0", "trpo"),
