@@ -48,6 +48,7 @@ pub static PRESETS: &[Preset] = &[
     preset!("Pendulum-v1", "ppo"),
     preset!("CartPoleNoVel-v1", "ppo"),
     preset!("PendulumNoVel-v1", "ppo"),
+    preset!("MountainCarContinuousNoVel-v0", "ppo"),
     preset!("CartPole-v1", "trpo"),
     preset!("Acrobot-v1", "trpo"),
     preset!("MountainCar-v0", "trpo"),
