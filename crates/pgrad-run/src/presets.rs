@@ -49,6 +49,7 @@ pub static PRESETS: &[Preset] = &[
     preset!("CartPoleNoVel-v1", "ppo"),
     preset!("PendulumNoVel-v1", "ppo"),
     preset!("MountainCarContinuousNoVel-v0", "ppo"),
+    preset!("TMaze10-v0", "ppo"),
     preset!("CartPole-v1", "trpo"),
     preset!("Acrobot-v1", "trpo"),
     preset!("MountainCar-v0", "trpo"),

@@ -126,6 +126,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "async-speedup", toml: include_str!("../../../../studies/async-speedup.toml") },
     EmbeddedStudy { name: "async-classic", toml: include_str!("../../../../studies/async-classic.toml") },
     EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../../studies/a3c-vs-a2c.toml") },
+    EmbeddedStudy { name: "recurrent", toml: include_str!("../../../../studies/recurrent.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
 ];
 
