@@ -43,7 +43,7 @@ impl Condition {
 impl std::fmt::Display for Condition {
     /// `objective = clip`, `objective = kl-adaptive or kl-fixed`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} = {}", self.key, self.values.join(" or "))
+        write!(f, "{} is {}", self.key, self.values.join(" or "))
     }
 }
 

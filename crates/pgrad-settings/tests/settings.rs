@@ -601,10 +601,10 @@ fn what_does_not_apply_is_not_written() {
     );
     let text = to_toml(&[&step, &parts], true);
     assert!(
-        text.contains("; unit: ratio; source: a paper; only when bound = clip\n# width = 0.2\n"),
+        text.contains("; unit: ratio; source: a paper; only when bound is clip\n# width = 0.2\n"),
         "{text}"
     );
-    assert!(text.contains("only when bound = kl-adaptive or none\nweight = 1.0\n"), "{text}");
+    assert!(text.contains("only when bound is kl-adaptive or none\nweight = 1.0\n"), "{text}");
     let (mut a, mut b) = (Step::default(), StepParts::default());
     let given = apply_toml(&text, "written", &mut [&mut a, &mut b]).unwrap();
     assert_eq!((check_given(&given, &[&a, &b]), a), (Ok(()), step));
@@ -617,7 +617,7 @@ fn readers_are_told_when_a_setting_applies() {
     let page = reference_markdown(&[&parts]);
     assert!(page.contains("| `width` | Width of the clip.<br>Only when bound = clip. |"), "{page}");
     let help = reference_text(&[&parts], 200);
-    assert!(help.contains("only when bound = kl-adaptive or none]"), "{help}");
+    assert!(help.contains("only when bound is kl-adaptive or none]"), "{help}");
     let findings = check_declarations(&[&parts]);
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(
