@@ -252,7 +252,8 @@ fn studies_that_come_with_pgrad_are_right() {
         let study = AnyStudy::load(embedded.name).unwrap();
         assert!(!study.title().is_empty() && !study.extent().is_empty(), "{}", embedded.name);
         if let AnyStudy::Measured(study) = study {
-            assert!(!study.anchors.is_empty(), "{}", embedded.name);
+            // A race may compare our own methods, where no number is published.
+            assert!(!study.anchors.is_empty() || study.kind == "race", "{}", embedded.name);
             assert!(KINDS.iter().any(|k| k.name == study.kind), "{}", embedded.name);
         }
     }
