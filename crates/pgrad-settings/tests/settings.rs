@@ -615,7 +615,7 @@ fn readers_are_told_when_a_setting_applies() {
     let (step, parts) = (Step::default(), StepParts::default());
     assert_eq!(check_declarations(&[&step, &parts]), Vec::<String>::new());
     let page = reference_markdown(&[&parts]);
-    assert!(page.contains("| `width` | Width of the clip.<br>Only when bound = clip. |"), "{page}");
+    assert!(page.contains("| `width` | Width of the clip.<br>Only when bound is clip. |"), "{page}");
     let help = reference_text(&[&parts], 200);
     assert!(help.contains("only when bound is kl-adaptive or none]"), "{help}");
     let findings = check_declarations(&[&parts]);
@@ -647,7 +647,7 @@ fn a_struct_may_be_like_another_one_but_for_some_defaults_and_conditions() {
     let scale = other.declaration("scale").unwrap();
     assert_eq!(
         (scale.default.clone(), scale.when.unwrap().to_string()),
-        (Value::Float(parts.scale), "bound = none".into())
+        (Value::Float(parts.scale), "bound is none".into())
     );
     assert_eq!(other.declarations().len(), parts.declarations().len());
     // Errors speak of the default that counts.
