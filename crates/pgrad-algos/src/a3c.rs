@@ -10,7 +10,7 @@
 //! then update the shared parameters with `dθ` and `dθ_v`, asynchronously.
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
-use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings, async_algorithm};
+use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings, async_algorithm, async_config};
 use crate::common::{ModelSettings, TrunkSettings};
 use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer};
 use pgrad_env::{EnvSpec, Episode};
@@ -119,24 +119,13 @@ impl AlgoConfig for A3cConfig {
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
         vec![&mut self.learners, &mut self.a3c, &mut self.model, &mut self.trunk]
     }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.learners.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.recording = Some(bytes.to_vec());
-    }
-    fn threads(&self, _asked: usize) -> usize {
-        self.learners.workers
-    }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.learners.check(self.recording.as_deref())
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(A3c::new(self, setup)?))
     }
+    async_config!();
 }
 
 impl A3c {

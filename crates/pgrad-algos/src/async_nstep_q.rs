@@ -13,7 +13,7 @@
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{
     ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
-    largest,
+    async_config, async_value_method, largest,
 };
 use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer};
 use pgrad_env::{EnvSpec, Episode};
@@ -28,29 +28,11 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(AsyncNstepQConfig::default()),
 };
 
-/// All settings of asynchronous n-step Q-learning.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AsyncNstepQConfig {
-    /// The actor-learners.
-    pub learners: AsyncSettings,
-    /// Exploration and target network.
-    pub values: AsyncValueSettings,
-    /// The network.
-    pub network: QNetworkSettings,
-    /// Bytes of the recording that is followed.
-    pub recording: Option<Vec<u8>>,
-}
-
-/// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy one.
-pub struct AsyncNstepQ {
-    gamma: f64,
-    run: ActorLearners,
-}
-
-impl std::fmt::Debug for AsyncNstepQ {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AsyncNstepQ").field("steps", &self.run.steps()).finish_non_exhaustive()
-    }
+async_value_method! {
+    /// All settings of asynchronous n-step Q-learning.
+    AsyncNstepQConfig,
+    /// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy one.
+    AsyncNstepQ
 }
 
 impl Algorithm for AsyncNstepQ {
@@ -81,13 +63,7 @@ impl Algorithm for AsyncNstepQ {
             }
             Ok(())
         })?;
-        let mean = run.means();
-        let report = Report::default()
-            .with("learn/td_error", mean.error)
-            .with("learn/td_error_rms", mean.squared_error.sqrt())
-            .with("learn/value", mean.value)
-            .with("learn/epsilon", mean.epsilon);
-        Ok(run.report(report))
+        Ok(run.value_report())
     }
 
     async_algorithm!();
@@ -95,48 +71,5 @@ impl Algorithm for AsyncNstepQ {
     fn learn_flops(&self) -> f64 {
         let net = &self.run.model.actor().net;
         (2 * net.forward_flops() + net.vjp_flops()) as f64 * self.steps_per_iteration() as f64
-    }
-}
-
-impl AlgoConfig for AsyncNstepQConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.learners, &self.values, &self.network]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.learners, &mut self.values, &mut self.network]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
-    fn file(&self) -> Option<(&'static str, &str)> {
-        self.learners.file()
-    }
-    fn take_file(&mut self, bytes: &[u8]) {
-        self.recording = Some(bytes.to_vec());
-    }
-    fn threads(&self, _asked: usize) -> usize {
-        self.learners.workers
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        self.values.check(env)?;
-        self.learners.check(self.recording.as_deref())
-    }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(AsyncNstepQ::new(self, setup)?))
-    }
-}
-
-impl AsyncNstepQ {
-    /// Asynchronous n-step Q-learning with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When settings do not fit together, or not to the environment.
-    pub fn new(config: &AsyncNstepQConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.network.build(&spec, setup.seed)?;
-        let (values, recording) = (Some(&config.values), config.recording.as_deref());
-        let run = ActorLearners::new(&config.learners, values, &config.parts(), recording, model, setup)?;
-        Ok(Self { gamma: config.learners.gamma, run })
     }
 }

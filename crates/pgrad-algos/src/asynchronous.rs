@@ -668,6 +668,16 @@ impl ActorLearners {
         [epsilon, error, squared_error, value, objective, entropy].into_iter().for_each(|x| *x /= n);
         means
     }
+    /// What the last iteration did, for a method that learns action values.
+    pub(crate) fn value_report(&self) -> Report {
+        let mean = self.means();
+        let report = Report::default()
+            .with("learn/td_error", mean.error)
+            .with("learn/td_error_rms", mean.squared_error.sqrt())
+            .with("learn/value", mean.value)
+            .with("learn/epsilon", mean.epsilon);
+        self.report(report)
+    }
     /// Adds what all asynchronous methods report of the last iteration.
     pub(crate) fn report(&self, report: Report) -> Report {
         let s = self.sums();
@@ -829,3 +839,86 @@ macro_rules! async_algorithm {
     };
 }
 pub(crate) use async_algorithm;
+
+/// The part of [`AlgoConfig`] that follows from the actor-learners.
+macro_rules! async_config {
+    () => {
+        fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
+            Box::new(self.clone())
+        }
+        fn file(&self) -> Option<(&'static str, &str)> {
+            self.learners.file()
+        }
+        fn take_file(&mut self, bytes: &[u8]) {
+            self.recording = Some(bytes.to_vec());
+        }
+        fn threads(&self, _asked: usize) -> usize {
+            self.learners.workers
+        }
+    };
+}
+pub(crate) use async_config;
+
+/// The settings of a method that learns action values, what the runner asks of them, and the method with nothing but
+/// its `iterate` left to say.
+macro_rules! async_value_method {
+    ($(#[$config_doc:meta])+ $config:ident, $(#[$doc:meta])+ $algo:ident) => {
+        $(#[$config_doc])+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $config {
+            /// The actor-learners.
+            pub learners: AsyncSettings,
+            /// Exploration and target network.
+            pub values: AsyncValueSettings,
+            /// The network.
+            pub network: QNetworkSettings,
+            /// Bytes of the recording that is followed.
+            pub recording: Option<Vec<u8>>,
+        }
+
+        impl AlgoConfig for $config {
+            fn parts(&self) -> Vec<&dyn Settings> {
+                vec![&self.learners, &self.values, &self.network]
+            }
+            fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
+                vec![&mut self.learners, &mut self.values, &mut self.network]
+            }
+            fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+                self.values.check(env)?;
+                self.learners.check(self.recording.as_deref())
+            }
+            fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+                Ok(Box::new($algo::new(self, setup)?))
+            }
+            async_config!();
+        }
+
+        $(#[$doc])+
+        pub struct $algo {
+            gamma: f64,
+            run: ActorLearners,
+        }
+
+        impl std::fmt::Debug for $algo {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($algo)).field("steps", &self.run.steps()).finish_non_exhaustive()
+            }
+        }
+
+        impl $algo {
+            /// The method with its environments, not yet started.
+            ///
+            /// # Errors
+            /// When settings do not fit together, or not to the environment.
+            pub fn new(config: &$config, setup: &Setup<'_>) -> Result<Self, BuildError> {
+                let spec = (setup.make_env)(1).spec().clone();
+                config.check(&spec)?;
+                let model = config.network.build(&spec, setup.seed)?;
+                let (values, recording) = (Some(&config.values), config.recording.as_deref());
+                let run = ActorLearners::new(&config.learners, values, &config.parts(), recording, model, setup)?;
+                Ok(Self { gamma: config.learners.gamma, run })
+            }
+        }
+    };
+}
+pub(crate) use async_value_method;
