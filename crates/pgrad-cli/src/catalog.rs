@@ -3,8 +3,8 @@
 use crate::args::{SettingArgs, Task};
 use crate::failure::{Code, Failure, Result};
 use pgrad_algos::AlgoEntry;
-use pgrad_envs::EnvEntry;
 use pgrad_run::config::{RunConfig, RunSettings};
+use pgrad_run::env::NamedEnv;
 use pgrad_settings::{Settings, Value, read_key, reference_text};
 
 /// Columns of help.
@@ -34,8 +34,8 @@ pub(crate) fn algo(name: &str) -> Result<&'static AlgoEntry> {
 ///
 /// # Errors
 /// When there is none, with what was probably meant.
-pub(crate) fn env(id: &str) -> Result<&'static EnvEntry> {
-    Ok(pgrad_envs::find(id)?)
+pub(crate) fn env(id: &str) -> Result<NamedEnv> {
+    Ok(NamedEnv::find(id)?)
 }
 
 /// The long help of all settings of an algorithm, those of the run first.
@@ -86,8 +86,8 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
         (None, Some(id)) => env(&id).map_err(from_file)?,
         (None, None) => env(DEFAULT_ENV)?,
     };
-    let all = format!("`pgrad show {} {}` prints all settings", algo.name, env.id);
-    let mut config = RunConfig::new(algo.name, env.id)?;
+    let all = format!("`pgrad show {} {}` prints all settings", algo.name, env.id());
+    let mut config = RunConfig::new(algo.name, env.id())?;
     if let Some((text, origin)) = &file {
         config.apply_toml(text, origin).map_err(|e| Failure::from(e).hint_where_none(&all))?;
     }

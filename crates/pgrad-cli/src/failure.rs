@@ -1,9 +1,11 @@
 //! How the command fails: one message, a hint, an exit code.
 
 use crate::terminal::{BOLD_RED, CYAN, Style};
+use pgrad_env::MakeError;
 use pgrad_envs::UnknownEnv;
 use pgrad_run::config::RunConfigError;
 use pgrad_run::driver::RunError;
+use pgrad_run::env::EnvNameError;
 use pgrad_settings::{ConfigErrors, suggest};
 use std::io;
 use std::panic::UnwindSafe;
@@ -174,7 +176,27 @@ impl From<RunConfigError> for Failure {
         match error {
             RunConfigError::Settings(errors) => errors.into(),
             RunConfigError::Env(unknown) => unknown.into(),
+            RunConfigError::Make(e) => e.into(),
             other => Self::of(Code::Usage, &other).split_advice(),
+        }
+    }
+}
+
+impl From<MakeError> for Failure {
+    fn from(error: MakeError) -> Self {
+        let failure = Self::new(Code::of(error.exit_code()), error.message);
+        match error.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
+
+impl From<EnvNameError> for Failure {
+    fn from(error: EnvNameError) -> Self {
+        match error {
+            EnvNameError::Unknown(e) => e.into(),
+            EnvNameError::Make(e) => e.into(),
         }
     }
 }

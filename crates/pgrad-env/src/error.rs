@@ -2,6 +2,52 @@
 
 use thiserror::Error;
 
+/// Why an environment could not be made.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{message}{}", hint.as_ref().map_or_else(String::new, |h| format!("\n  hint: {h}")))]
+pub struct MakeError {
+    /// What kind of failure it is.
+    pub kind: MakeErrorKind,
+    /// What was expected and what came, with the environment's name.
+    pub message: String,
+    /// How to mend it.
+    pub hint: Option<String>,
+}
+
+/// Who can mend an environment that could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MakeErrorKind {
+    /// Who named or configured it: no such environment, a setting that it does not take, a package that is missing.
+    Usage,
+    /// Who wrote it: it fails, or is of a kind that cannot be used.
+    Data,
+    /// The machine: a file that cannot be read, a process that cannot be started.
+    Io,
+}
+
+impl MakeError {
+    /// An error without a hint.
+    #[must_use]
+    pub fn new(kind: MakeErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+    /// The same with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+    /// Exit code of a command that ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            MakeErrorKind::Usage => 64,
+            MakeErrorKind::Data => 65,
+            MakeErrorKind::Io => 74,
+        }
+    }
+}
+
 /// What an environment did that it must not do. `env` counts the environments of the run.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum EnvError {

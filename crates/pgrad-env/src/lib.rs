@@ -27,7 +27,7 @@ mod vec_env;
 pub use batch::{BatchEnv, Each};
 pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
-pub use error::EnvError;
+pub use error::{EnvError, MakeError, MakeErrorKind};
 pub use random::RandomActions;
 pub use space::{BoxSpace, Space};
 pub use tiles::{TILES_PREFIX, TileCoded, TileCoder, TileCoding, TileError};

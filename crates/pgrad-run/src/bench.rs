@@ -5,7 +5,7 @@ use crate::config::{RunConfig, RunConfigError};
 use crate::stats::median;
 use pgrad_agent::AgentError;
 use pgrad_algos::Phase;
-use pgrad_env::{EnvError, RandomActions, VecEnv};
+use pgrad_env::{EnvError, MakeError, RandomActions, VecEnv};
 use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::{Team, kernels};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +29,9 @@ pub enum BenchError {
     /// An environment broke its contract.
     #[error(transparent)]
     Env(#[from] EnvError),
+    /// The environments cannot be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Threads(#[from] std::io::Error),
@@ -175,11 +178,11 @@ pub fn bench_env(
     /// Environments of a shard: few enough that their state stays in the cache.
     const SHARD: usize = 128;
     let team = Team::new(threads)?;
-    let space = config.env_spec().action;
+    let space = config.env_spec()?.action.clone();
     let mut shards = Vec::new();
     for first in (0..n_envs).step_by(SHARD) {
         let n = SHARD.min(n_envs - first);
-        let mut env = VecEnv::new(config.make_env(n), config.run.seed, first);
+        let mut env = VecEnv::new(config.make_env(n)?, config.run.seed, first);
         env.reserve_episodes(n * STEPS);
         env.start()?;
         let actions = RandomActions::new(&space, n, config.run.seed, first as u32);

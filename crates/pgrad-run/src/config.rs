@@ -1,9 +1,10 @@
 //! The configuration of a run: what to train, on what, with which settings.
 
+use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
 use crate::presets;
 use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
-use pgrad_env::{BatchEnv, Each, Env, EnvSpec};
+use pgrad_env::{BatchEnv, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
     ConfigErrors, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key, settings,
     suggest, to_toml,
@@ -63,6 +64,9 @@ pub enum RunConfigError {
     /// No environment of that name.
     #[error(transparent)]
     Env(#[from] pgrad_envs::UnknownEnv),
+    /// An environment that cannot be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// Settings that are wrong.
     #[error(transparent)]
     Settings(#[from] ConfigErrors),
@@ -91,12 +95,29 @@ pub enum RunConfigError {
     },
 }
 
+impl RunConfigError {
+    /// Exit code of a command that ends with this error: 64, but what an environment's own failure gives.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Make(e) => e.exit_code(),
+            _ => 64,
+        }
+    }
+}
+
+impl From<EnvNameError> for RunConfigError {
+    fn from(error: EnvNameError) -> Self {
+        match error {
+            EnvNameError::Unknown(e) => Self::Env(e),
+            EnvNameError::Make(e) => Self::Make(e),
+        }
+    }
+}
+
 fn hint(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |s| format!("\n  hint: did you mean `{s}`?"))
 }
-
-/// Makes a batch of `n` environments.
-pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
 
 /// An [`EnvMaker`] for an [`Env`] of the caller's own: `make` makes one copy.
 pub fn env_maker<E: Env + 'static>(make: impl Fn() -> E + Send + Sync + 'static) -> EnvMaker {
@@ -107,8 +128,7 @@ pub fn env_maker<E: Env + 'static>(make: impl Fn() -> E + Send + Sync + 'static)
 #[derive(Clone)]
 pub struct RunConfig {
     algo: &'static AlgoEntry,
-    env_id: String,
-    make_env: EnvMaker,
+    env: NamedEnv,
     /// Settings of the run itself.
     pub run: RunSettings,
     settings: Box<dyn AlgoConfig>,
@@ -120,7 +140,7 @@ impl fmt::Debug for RunConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunConfig")
             .field("algo", &self.algo.name)
-            .field("env", &self.env_id)
+            .field("env", &self.env.id())
             .finish_non_exhaustive()
     }
 }
@@ -131,9 +151,7 @@ impl RunConfig {
     /// # Errors
     /// When there is no such algorithm or environment.
     pub fn new(algo: &str, env: &str) -> Result<Self, RunConfigError> {
-        let entry = pgrad_envs::find(env)?;
-        let make = entry.make;
-        let mut config = Self::custom(algo, env, Arc::new(make))?;
+        let mut config = Self::without_preset(algo, env)?;
         if let Some(preset) = presets::find(algo, env) {
             config.apply_toml(preset.toml, &format!("presets/{env}/{algo}.toml"))?;
             config.check_given()?;
@@ -142,11 +160,25 @@ impl RunConfig {
         }
         Ok(config)
     }
+    /// Defaults of `algo` for `env`, whatever its preset says.
+    ///
+    /// # Errors
+    /// When there is no such algorithm or environment.
+    pub fn without_preset(algo: &str, env: &str) -> Result<Self, RunConfigError> {
+        Self::of(algo, NamedEnv::find(env)?)
+    }
     /// Defaults of `algo`, for environments of the caller's own.
     ///
     /// # Errors
     /// When there is no such algorithm.
     pub fn custom(algo: &str, env_id: &str, make_env: EnvMaker) -> Result<Self, RunConfigError> {
+        Self::of(algo, NamedEnv::custom(env_id, make_env))
+    }
+    /// Defaults of `algo`, for an environment.
+    ///
+    /// # Errors
+    /// When there is no such algorithm.
+    pub fn of(algo: &str, env: NamedEnv) -> Result<Self, RunConfigError> {
         let entry = pgrad_algos::find(algo).ok_or_else(|| {
             let names = || pgrad_algos::REGISTRY.iter().map(|e| e.name);
             RunConfigError::Algorithm {
@@ -158,8 +190,7 @@ impl RunConfig {
         Ok(Self {
             settings: (entry.config)(),
             algo: entry,
-            env_id: env_id.to_owned(),
-            make_env,
+            env,
             run: RunSettings::default(),
             given: Vec::new(),
         })
@@ -195,27 +226,48 @@ impl RunConfig {
     /// Name of the environment.
     #[must_use]
     pub fn env_id(&self) -> &str {
-        &self.env_id
+        self.env.id()
+    }
+    /// The environment.
+    #[must_use]
+    pub fn env(&self) -> &NamedEnv {
+        &self.env
     }
     /// Makes a batch of environments.
-    #[must_use]
-    pub fn make_env(&self, n: usize) -> Box<dyn BatchEnv> {
-        (self.make_env)(n)
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make_env(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+        self.env.open()?.make(n)
     }
-    /// What the environment is.
+    /// What the environment is. It is opened for that the first time.
+    ///
+    /// # Errors
+    /// When it cannot be used here.
+    pub fn env_spec(&self) -> Result<&EnvSpec, MakeError> {
+        Ok(self.env.open()?.spec())
+    }
+    /// What is to be told of the environments since this was last asked.
     #[must_use]
-    pub fn env_spec(&self) -> EnvSpec {
-        (self.make_env)(1).spec().clone()
+    pub fn env_news(&self) -> EnvNews {
+        self.env.news()
+    }
+    /// The same configuration for another run: what is told of its environments is its own.
+    #[must_use]
+    pub fn for_another_run(&self) -> Self {
+        Self { env: self.env.for_another_run(), ..self.clone() }
     }
     /// All settings, the run's and the algorithm's.
     #[must_use]
     pub fn parts(&self) -> Vec<&dyn Settings> {
         let mut parts: Vec<&dyn Settings> = vec![&self.run];
+        parts.extend(self.env.settings());
         parts.extend(self.settings.parts());
         parts
     }
     fn with_parts<T>(&mut self, f: impl FnOnce(&mut [&mut dyn Settings]) -> T) -> T {
         let mut parts: Vec<&mut dyn Settings> = vec![&mut self.run];
+        parts.extend(self.env.settings_mut());
         parts.extend(self.settings.parts_mut());
         f(&mut parts)
     }
@@ -229,14 +281,14 @@ impl RunConfig {
     /// # Errors
     /// Everything that is wrong with it, with line numbers; nothing has changed then.
     pub fn apply_toml(&mut self, text: &str, origin: &str) -> Result<(), RunConfigError> {
-        let mut names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
+        let mut names = Names { algo: self.algo.name.to_owned(), env: self.env.id().to_owned() };
         let mut changed = self.clone();
         let given = changed.with_parts(|parts| {
             let mut all: Vec<&mut dyn Settings> = vec![&mut names];
             all.extend(parts.iter_mut().map(|p| &mut **p));
             apply_toml(text, origin, &mut all)
         })?;
-        for (key, theirs, ours) in [("algo", &names.algo, self.algo.name), ("env", &names.env, &self.env_id)]
+        for (key, theirs, ours) in [("algo", &names.algo, self.algo.name), ("env", &names.env, self.env.id())]
         {
             if theirs != ours {
                 let (theirs, ours) = (theirs.clone(), ours.to_owned());
@@ -267,7 +319,7 @@ impl RunConfig {
     /// All settings that apply as TOML, with their meaning as comments on request.
     #[must_use]
     pub fn to_toml(&self, with_comments: bool) -> String {
-        let names = Names { algo: self.algo.name.to_owned(), env: self.env_id.clone() };
+        let names = Names { algo: self.algo.name.to_owned(), env: self.env.id().to_owned() };
         let mut parts: Vec<&dyn Settings> = vec![&names];
         parts.extend(self.parts());
         to_toml(&parts, with_comments)
@@ -285,9 +337,19 @@ impl RunConfig {
     pub fn check(&self) -> Result<(), RunConfigError> {
         self.check_given()?;
         let settings = self.with_file()?;
-        let mut env = (self.make_env)(1);
-        settings.check(&env.spec().clone())?;
-        Ok(settings.check_env(&mut *env)?)
+        settings.check(self.env_spec()?)?;
+        Ok(settings.check_env(&mut *self.make_env(1)?)?)
+    }
+    /// [`RunConfig::check`], but for what only an environment can tell that has to be asked for outside this program.
+    ///
+    /// # Errors
+    /// As [`RunConfig::check`].
+    pub fn check_at_home(&self) -> Result<(), RunConfigError> {
+        if self.env.is_elsewhere() {
+            self.check_given()?;
+            return self.with_file().map(drop);
+        }
+        self.check()
     }
     /// Threads of the team that runs it, where `asked` were asked for: see [`AlgoConfig::threads`].
     #[must_use]
@@ -300,9 +362,11 @@ impl RunConfig {
     /// As [`RunConfig::check`].
     pub fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
         self.check_given()?;
-        let setup =
-            Setup { make_env: &*self.make_env, seed: self.run.seed, total_steps: self.run.steps, threads };
-        Ok(self.with_file()?.build(&setup)?)
+        let settings = self.with_file()?;
+        let (seed, total_steps) = (self.run.seed, self.run.steps);
+        Ok(self
+            .env
+            .with_maker(|make_env| settings.build(&Setup { make_env, seed, total_steps, threads }))??)
     }
     /// The algorithm's settings, with the file that they name.
     fn with_file(&self) -> Result<Box<dyn AlgoConfig>, RunConfigError> {
@@ -362,7 +426,7 @@ mod tests {
     #[test]
     fn every_preset_is_accepted_and_fits_its_environment() {
         for preset in PRESETS {
-            RunConfig::new(preset.algo, preset.env).unwrap().check().unwrap();
+            RunConfig::new(preset.algo, preset.env).unwrap().check_at_home().unwrap();
         }
     }
 

@@ -2,7 +2,8 @@
 
 use crate::checkpoint::{CheckpointError, CheckpointStore, Loaded};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{EnvMaker, OnDivergence, RunConfig, RunConfigError};
+use crate::config::{OnDivergence, RunConfig, RunConfigError};
+use crate::env::EnvMaker;
 use crate::metrics::{JsonlWriter, MetricsError, MetricsRow, MetricsSink, TensorBoardWriter};
 use crate::run_dir::{RunDir, RunDirError, RunLabel};
 use crate::storage::{FsStorage, Storage, StorageError, write_atomic};
@@ -95,7 +96,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => 64,
+            Self::Config(e) => e.exit_code(),
             Self::RunDir(e) => e.exit_code(),
             Self::Checkpoint(e) => e.exit_code(),
             Self::Metrics(e) => e.exit_code(),
@@ -360,6 +361,8 @@ struct Run<'a> {
     saved_step: Option<u64>,
     failed_saves: u32,
     lost_rows: u64,
+    /// Numbers of the environments' own.
+    env_metrics: Vec<(&'static str, f64)>,
 }
 
 impl<'a> Run<'a> {
@@ -389,6 +392,7 @@ impl<'a> Run<'a> {
             saved_step: None,
             failed_saves: 0,
             lost_rows: 0,
+            env_metrics: Vec::new(),
             options,
         })
     }
@@ -401,11 +405,21 @@ impl<'a> Run<'a> {
         (self.options.listen)(Event::Notice(text));
     }
 
+    /// Passes on what there is to tell of the environments.
+    fn hear_of_envs(&mut self) {
+        let news = self.config.env_news();
+        for notice in &news.notices {
+            self.notice(notice);
+        }
+        self.env_metrics = news.metrics;
+    }
+
     fn go_on(mut self) -> Result<Summary, RunError> {
         let total = self.config.run.steps;
         let mut stopped = false;
         while self.algo.steps() < total {
             self.iterate()?;
+            self.hear_of_envs();
             let progress = self.progress();
             let last = self.algo.steps() >= total;
             if last || self.iterations.is_multiple_of(self.config.run.log_every) {
@@ -523,6 +537,9 @@ impl<'a> Run<'a> {
         row.push("train/length_mean_100", progress.length_mean_100.unwrap_or(f64::NAN));
         for (name, value) in progress.report.iter() {
             row.push(name, value);
+        }
+        for (name, value) in &self.env_metrics {
+            row.push(name, *value);
         }
         row.push("time/seconds", progress.seconds);
         row.push("time/steps_per_second", progress.steps_per_second);

@@ -1,8 +1,9 @@
 //! How good a policy is.
 
+use crate::config::RunConfig;
 use crate::stats;
 use pgrad_agent::Policy;
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, MakeError, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionsMut;
 use thiserror::Error;
@@ -98,9 +99,36 @@ pub enum EvalError {
         /// Steps waited for.
         steps: u32,
     },
+    /// The environments cannot be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// Nothing to do.
     #[error("an evaluation needs at least one episode")]
     NoEpisodes,
+}
+
+impl EvalError {
+    /// Exit code of a command that ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoEpisodes => 64,
+            Self::Make(e) => e.exit_code(),
+            Self::Env(_) | Self::Mismatch { .. } | Self::Endless { .. } => 65,
+        }
+    }
+}
+
+/// [`evaluate`] in the environments of a run.
+///
+/// # Errors
+/// As [`evaluate`], and when the environments cannot be made.
+pub fn evaluate_run(
+    policy: Policy,
+    config: &RunConfig,
+    options: &EvalOptions,
+) -> Result<Evaluation, EvalError> {
+    evaluate_made(policy, |n| config.make_env(n), options)
 }
 
 /// Runs `policy` for whole episodes, with its normaliser as it is.
@@ -116,6 +144,14 @@ pub fn evaluate(
     make_env: impl Fn(usize) -> Box<dyn BatchEnv>,
     options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
+    evaluate_made(policy, |n| Ok(make_env(n)), options)
+}
+
+fn evaluate_made(
+    policy: Policy,
+    make_env: impl Fn(usize) -> Result<Box<dyn BatchEnv>, MakeError>,
+    options: &EvalOptions,
+) -> Result<Evaluation, EvalError> {
     if options.episodes == 0 {
         return Err(EvalError::NoEpisodes);
     }
@@ -123,7 +159,7 @@ pub fn evaluate(
     let mut found = Evaluation { returns: Vec::new(), lengths: Vec::new() };
     for first in (0..options.episodes).step_by(BATCH) {
         let n = BATCH.min(options.episodes - first);
-        let env = VecEnv::new(make_env(n), options.seed, first);
+        let env = VecEnv::new(make_env(n)?, options.seed, first);
         evaluate_batch(&mut policy, env, first, options, &mut found)?;
     }
     Ok(found)

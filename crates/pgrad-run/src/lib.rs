@@ -1,6 +1,7 @@
 //! The runner: the only floor that reads a clock, touches files or starts threads.
 //!
 //! - [`config`]: what to train, on what, with which settings; [`presets`] are known to work;
+//! - [`env`]: environments by name, native or from elsewhere;
 //! - [`driver`]: [`driver::train`] and [`driver::resume`];
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
@@ -16,6 +17,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod config;
 pub mod driver;
+pub mod env;
 pub mod eval;
 pub mod metrics;
 pub mod plot;

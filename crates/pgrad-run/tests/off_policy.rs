@@ -7,7 +7,7 @@ use driver_common::Runner;
 use pgrad_agent::Policy;
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver::RunError;
-use pgrad_run::eval::{EvalOptions, evaluate};
+use pgrad_run::eval::{EvalOptions, evaluate_run};
 use std::path::Path;
 use tempfile::tempdir;
 
@@ -51,7 +51,7 @@ fn a_stored_policy_behaves_and_another_one_is_learnt() {
     let policy = Policy::from_bytes(&bytes(&at("second"))).unwrap();
     assert_eq!(policy.env_id(), ENV);
     let options = EvalOptions { episodes: 2, ..EvalOptions::default() };
-    let found = evaluate(policy, |n| second().make_env(n), &options).unwrap();
+    let found = evaluate_run(policy, &second(), &options).unwrap();
     assert!(found.returns.iter().all(|r| (-5000.0..0.0).contains(r)), "{:?}", found.returns);
 }
 

@@ -6,7 +6,7 @@ use pgrad_env::{Actions, BatchEnv, End, EnvSpec, VecEnv};
 use pgrad_num::{ColsMut, Stream};
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver;
-use pgrad_run::eval::{EvalOptions, evaluate};
+use pgrad_run::eval::{EvalOptions, evaluate_run};
 use pgrad_run::stats::Verdict;
 use pgrad_run::study::{
     AnyStudy, CURVES, EntryError, Measure, RESULTS, RunRow, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study,
@@ -192,7 +192,7 @@ fn the_scores_are_those_of_train_and_eval() {
         let policy =
             pgrad_agent::Policy::from_bytes(&fs::read(run_dir.join("policy.safetensors")).unwrap()).unwrap();
         let options = EvalOptions { episodes: 7, seed: eval_seed(seed), ..EvalOptions::default() };
-        let found = evaluate(policy, |n| config.make_env(n), &options).unwrap();
+        let found = evaluate_run(policy, &config, &options).unwrap();
         assert_eq!((row.seed, row.steps), (seed, summary.progress.steps));
         assert_eq!(row.e, found.return_mean(), "{}", row.entry);
         assert_eq!(row.t, summary.progress.return_mean_100, "{}", row.entry);

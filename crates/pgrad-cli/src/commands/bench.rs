@@ -104,6 +104,7 @@ fn env_text(b: &EnvBench, env: &str, threads: usize, style: Style) -> String {
 fn failure(error: BenchError) -> Failure {
     match error {
         BenchError::Config(e) => e.into(),
+        BenchError::Make(e) => e.into(),
         BenchError::Agent(e) if e.is_divergence() => Failure::of(Code::Bug, &e),
         BenchError::Agent(e) => Failure::of(Code::Data, &e),
         BenchError::Env(e) => Failure::of(Code::Data, &e),

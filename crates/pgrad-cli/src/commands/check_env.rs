@@ -18,13 +18,14 @@ settings! {
 pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     let mut options = Check::default();
     apply_text("seed", &args.seed, "--seed", &mut [&mut options])?;
-    let entry = crate::catalog::env(&args.env)?;
+    let env = crate::catalog::env(&args.env)?;
     // A panic of the environment is a finding here, not a bug of ours.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let findings = check_batch_env(entry.make, options.seed);
+    let findings = env.with_maker(|make| check_batch_env(make, options.seed));
     std::panic::set_hook(hook);
-    terminal::out(&verdict(entry.id, &findings, Style::stdout())?)?;
+    let findings = findings?;
+    terminal::out(&verdict(env.id(), &findings, Style::stdout())?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, quoted};
 use pgrad_agent::Policy;
 use pgrad_run::driver::read_config;
-use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate};
+use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate_run};
 use pgrad_run::run_dir::POLICY;
 use pgrad_run::storage::FsStorage;
 use pgrad_settings::{apply_text, settings};
@@ -39,15 +39,15 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         stochastic: args.stochastic,
         ..EvalOptions::default()
     };
-    let found = evaluate(policy, |n| config.make_env(n), &options).map_err(|e| {
-        let code = if matches!(e, EvalError::NoEpisodes) { Code::Usage } else { Code::Data };
-        Failure::of(code, &e)
+    let found = evaluate_run(policy, &config, &options).map_err(|e| match e {
+        EvalError::Make(e) => e.into(),
+        e => Failure::of(Code::of(e.exit_code()), &e),
     })?;
     if args.verbosity.json {
         terminal::out(&format!("{}\n", to_json(&found)))?;
     } else if !args.verbosity.quiet {
         let how = if args.stochastic { "stochastic" } else { "greedy" };
-        let threshold = config.env_spec().reward_threshold;
+        let threshold = config.env_spec()?.reward_threshold;
         terminal::out(&report(&found, config.env_id(), how, threshold, Style::stdout()))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -47,7 +47,10 @@ pub(crate) fn run(args: &PlotArgs) -> Result<ExitCode> {
     let envs: BTreeSet<&str> = runs.iter().map(|(c, _)| c.env_id()).collect();
     let labels = labels(&runs.iter().map(|(c, _)| c).collect::<Vec<_>>());
     let threshold = match runs.first() {
-        Some((first, _)) if envs.len() == 1 && metric == RETURN => first.env_spec().reward_threshold,
+        Some((first, _)) if envs.len() == 1 && metric == RETURN => {
+            // A picture needs no environment: without one it only lacks the line.
+            first.env_spec().ok().and_then(|spec| spec.reward_threshold)
+        }
         _ => None,
     };
     let options = PlotOptions {

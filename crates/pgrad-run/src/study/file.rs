@@ -6,7 +6,6 @@ use crate::config::{RunConfig, RunConfigError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use toml::Spanned;
 
 /// Largest file that is read.
@@ -237,11 +236,10 @@ pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, Study
 
 /// The entry that begins at a byte of the text.
 pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
-    let env = pgrad_envs::find(&file.env).map_err(|e| source.error(at, e.to_string()))?;
     let config = if file.preset {
-        RunConfig::new(&file.algo, env.id)
+        RunConfig::new(&file.algo, &file.env)
     } else {
-        RunConfig::custom(&file.algo, env.id, Arc::new(env.make))
+        RunConfig::without_preset(&file.algo, &file.env)
     };
     let mut config = config.map_err(|e| source.error(at, e.to_string()))?;
     source.set(&mut config, file.steps.span().start, "steps", file.steps.get_ref())?;
@@ -256,7 +254,7 @@ pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<E
         }
     }
     Ok(Entry {
-        label: file.label.unwrap_or_else(|| format!("{} {} {}", file.algo, env.id, config.run.steps)),
+        label: file.label.unwrap_or_else(|| format!("{} {} {}", file.algo, file.env, config.run.steps)),
         config,
         first_seed: file.seeds.first,
         seeds: file.seeds.count,

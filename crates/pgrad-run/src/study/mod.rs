@@ -431,6 +431,7 @@ impl StudyError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Entry { cause: EntryError::Config(e), .. } => e.exit_code(),
             Self::Unknown { .. }
             | Self::File { .. }
             | Self::Setting(_)

@@ -8,7 +8,7 @@ use super::{
 use crate::clock::Clock;
 use crate::config::{OnDivergence, RunConfig, RunConfigError};
 use crate::driver::Recent;
-use crate::eval::{EvalError, EvalOptions, evaluate};
+use crate::eval::{EvalError, EvalOptions, evaluate_run};
 use crate::plot::{Band, Curve, PlotOptions, render_svg};
 use crate::run_dir;
 use crate::storage::parent_of;
@@ -50,7 +50,7 @@ impl Entry {
         if self.config.run.on_divergence != OnDivergence::Stop {
             return Err(EntryError::Divergence);
         }
-        Ok(self.config.check()?)
+        Ok(self.config.check_at_home()?)
     }
 }
 
@@ -63,7 +63,7 @@ struct Job<'s> {
 
 impl<'s> Job<'s> {
     fn new(entry: &'s Entry, seed: u64, episodes: usize) -> Self {
-        let mut config = entry.config.clone();
+        let mut config = entry.config.for_another_run();
         config.run.seed = seed;
         let all = format!("pgrad {VERSION}\nepisodes = {episodes}\n{}", config.to_toml(false));
         let digest = blake3::hash(all.as_bytes()).to_hex();
@@ -129,7 +129,7 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
     let seconds = shared.clock.now().saturating_sub(began).as_millis() as f64 / 1000.0;
     let seed = job.config.run.seed;
     let options = EvalOptions { episodes: shared.episodes, seed: eval_seed(seed), ..EvalOptions::default() };
-    let found = evaluate(algo.policy(1), |n| job.config.make_env(n), &options)?;
+    let found = evaluate_run(algo.policy(1), &job.config, &options)?;
     let row = RunRow {
         entry: job.entry.label.clone(),
         env: job.config.env_id().to_owned(),
@@ -249,6 +249,7 @@ fn jobs(study: &Study, seeds: Option<u64>) -> Result<Vec<Job<'_>>, StudyError> {
     for (i, entry) in study.entries.iter().enumerate() {
         let wrong = |cause| StudyError::Entry { entry: entry.label.clone(), cause };
         entry.check().map_err(wrong)?;
+        entry.config.check().map_err(|e| wrong(e.into()))?;
         if study.entries[..i].iter().any(|e| e.label == entry.label) {
             return Err(wrong(EntryError::Label));
         }
@@ -349,7 +350,8 @@ fn pictures(study: &Study, result: &StudyResult, folder: &Folder<'_>) -> Result<
         }
     }
     for (env, curves) in by_env {
-        let spec = study.entries.iter().find(|e| e.config.env_id() == env).map(|e| e.config.env_spec());
+        let spec =
+            study.entries.iter().find(|e| e.config.env_id() == env).and_then(|e| e.config.env_spec().ok());
         let options = PlotOptions {
             title: env.to_owned(),
             y_label: "return, mean of the last 100 episodes".to_owned(),

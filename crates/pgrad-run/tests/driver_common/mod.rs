@@ -2,8 +2,9 @@
 #![allow(dead_code, unreachable_pub, reason = "several test binaries share it, each uses a part")]
 
 use pgrad_run::clock::{Clock, SystemClock};
-use pgrad_run::config::{EnvMaker, RunConfig};
+use pgrad_run::config::RunConfig;
 use pgrad_run::driver::{self, Event, Options, Progress, RunError, Summary};
+use pgrad_run::env::EnvMaker;
 use pgrad_run::metrics::{Row, read_log};
 use pgrad_run::storage::{FsStorage, Storage};
 use std::path::Path;

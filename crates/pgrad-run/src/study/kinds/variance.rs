@@ -179,8 +179,10 @@ impl Task {
     fn rollout(&self, model: &ActorCritic, k: usize, seed: u64, team: &Team) -> Result<Rollout, StudyError> {
         let config = self.config()?;
         let shape = EpisodesShape { n_envs: k, n_episodes: k, envs_per_shard: 4, bootstrap_truncated: true };
-        let make = |n| config.make_env(n);
-        let mut rollout = Rollout::whole_episodes(shape, make, model, None, None, seed, team.threads());
+        let made = config
+            .env()
+            .with_maker(|make| Rollout::whole_episodes(shape, make, model, None, None, seed, team.threads()));
+        let mut rollout = made.map_err(failed)?;
         rollout.start().map_err(failed)?;
         Ok(rollout)
     }

@@ -1,0 +1,379 @@
+//! Environments by name: the one place that knows what a name stands for.
+//!
+//! A name is that of a native task (`CartPole-v1`, `tiles:MountainCar-v0`), or a scheme of [`SCHEMES`] with what follows
+//! its colon. It is *found* first, without looking at anything but the name; its settings are then laid over the
+//! defaults; and only then is it *opened*, which may read files or start processes, and may fail. What was opened is
+//! kept, so that a file is read and a process is asked once.
+
+use pgrad_env::{Actions, BatchEnv, End, EnvSpec, MakeError};
+use pgrad_envs::{EnvEntry, UnknownEnv};
+use pgrad_num::{ColsMut, Stream};
+use pgrad_settings::Settings;
+use std::cell::Cell;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+/// Makes a batch of `n` environments.
+pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
+
+/// What a name stands for, with settings of its own where it has any.
+pub trait EnvSource: fmt::Debug + Send + Sync {
+    /// Settings of its own, beside those of the run and of the algorithm.
+    fn settings(&self) -> Option<&dyn Settings> {
+        None
+    }
+    /// The same, to change.
+    fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
+        None
+    }
+    /// Whether opening it asks for something outside this program: a file, a library, a process.
+    fn is_elsewhere(&self) -> bool {
+        true
+    }
+    /// A copy.
+    fn boxed_clone(&self) -> Box<dyn EnvSource>;
+    /// Finds out what the environment is, and how it is made.
+    ///
+    /// # Errors
+    /// When there is no such environment, or it cannot be used here.
+    fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError>;
+}
+
+/// An environment that can be made.
+pub trait OpenEnv: Send + Sync {
+    /// What it is.
+    fn spec(&self) -> &EnvSpec;
+    /// Makes a batch of `n` copies (at least one).
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError>;
+    /// What is to be told of its copies since this was last asked.
+    fn news(&self) -> EnvNews {
+        EnvNews::default()
+    }
+}
+
+/// What there is to tell of environments at work.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EnvNews {
+    /// Lines for whoever watches the run.
+    pub notices: Vec<String>,
+    /// Numbers for the metrics.
+    pub metrics: Vec<(&'static str, f64)>,
+}
+
+/// A kind of environments that are named `PREFIX` and something.
+#[derive(Clone, Copy)]
+pub struct Scheme {
+    /// What the name begins with, colon included.
+    pub prefix: &'static str,
+    /// The form of the whole name.
+    pub form: &'static str,
+    /// What is behind it, in one line.
+    pub title: &'static str,
+    /// The source of a whole name, which has the prefix.
+    pub source: fn(id: &str) -> Result<Box<dyn EnvSource>, MakeError>,
+}
+
+impl fmt::Debug for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheme").field("form", &self.form).finish_non_exhaustive()
+    }
+}
+
+/// All schemes, in the order in which they are listed.
+pub static SCHEMES: &[Scheme] = &[];
+
+/// Why no environment could be found, or made.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum EnvNameError {
+    /// No environment has that name.
+    #[error(transparent)]
+    Unknown(#[from] UnknownEnv),
+    /// A name of a scheme that cannot be one.
+    #[error(transparent)]
+    Make(#[from] MakeError),
+}
+
+/// An environment that was found by its name.
+#[derive(Clone)]
+pub struct NamedEnv {
+    id: String,
+    source: Box<dyn EnvSource>,
+    /// Opened once for all copies that have the same settings.
+    opened: Arc<OnceLock<Result<Box<dyn OpenEnv>, MakeError>>>,
+}
+
+impl Clone for Box<dyn EnvSource> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
+impl fmt::Debug for NamedEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedEnv").field("id", &self.id).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl NamedEnv {
+    /// The environment called `id`. Nothing is made yet.
+    ///
+    /// # Errors
+    /// When no environment has, or could have, that name.
+    pub fn find(id: &str) -> Result<Self, EnvNameError> {
+        let source = match SCHEMES.iter().find(|s| id.starts_with(s.prefix)) {
+            Some(scheme) => (scheme.source)(id)?,
+            None => Box::new(Native(pgrad_envs::find(id)?)),
+        };
+        Ok(Self::of(id, source))
+    }
+    /// Environments of the caller's own.
+    #[must_use]
+    pub fn custom(id: &str, make: EnvMaker) -> Self {
+        Self::of(id, Box::new(Custom(make)))
+    }
+    /// The environment `id` that `source` makes.
+    #[must_use]
+    pub fn of(id: &str, source: Box<dyn EnvSource>) -> Self {
+        Self { id: id.to_owned(), source, opened: Arc::default() }
+    }
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+    /// Whether opening it asks for something outside this program.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.source.is_elsewhere()
+    }
+    /// Its own settings, if it has any.
+    #[must_use]
+    pub fn settings(&self) -> Option<&dyn Settings> {
+        self.source.settings()
+    }
+    /// The same, to change; it is opened anew afterwards.
+    pub fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
+        self.source.settings()?;
+        self.opened = Arc::default();
+        self.source.settings_mut()
+    }
+    /// The same environment for another run, whose news are its own.
+    #[must_use]
+    pub fn for_another_run(&self) -> Self {
+        Self::of(&self.id, self.source.clone())
+    }
+    /// The environment, opened the first time that it is asked for.
+    ///
+    /// # Errors
+    /// When it cannot be used here.
+    pub fn open(&self) -> Result<&dyn OpenEnv, MakeError> {
+        self.opened.get_or_init(|| self.source.open()).as_ref().map(|open| &**open).map_err(Clone::clone)
+    }
+    /// Calls `f` with a maker that does not fail, for those who know no environment that cannot be made: one stands in
+    /// until `f` returns, and what `f` gave is then dropped.
+    ///
+    /// # Errors
+    /// When a batch could not be made.
+    pub fn with_maker<T>(
+        &self,
+        f: impl FnOnce(&dyn Fn(usize) -> Box<dyn BatchEnv>) -> T,
+    ) -> Result<T, MakeError> {
+        let open = self.open()?;
+        let failed = Cell::new(None);
+        let result = f(&|n| {
+            open.make(n).unwrap_or_else(|e| {
+                failed.set(Some(e));
+                Box::new(Unmade { spec: open.spec().clone(), n })
+            })
+        });
+        failed.into_inner().map_or(Ok(result), Err)
+    }
+    /// What is to be told since this was last asked; nothing where it was never opened.
+    #[must_use]
+    pub fn news(&self) -> EnvNews {
+        match self.opened.get() {
+            Some(Ok(open)) => open.news(),
+            _ => EnvNews::default(),
+        }
+    }
+}
+
+/// Stands in for environments that could not be made, until the error is told.
+struct Unmade {
+    spec: EnvSpec,
+    n: usize,
+}
+
+impl BatchEnv for Unmade {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn len(&self) -> usize {
+        self.n
+    }
+    fn reset(&mut self, _b: usize, _rng: &mut Stream) {}
+    fn step(&mut self, _: Actions<'_>, _: &mut [Stream], _: &mut [f64], _: &mut [End]) {}
+    fn observe(&self, _obs: ColsMut<'_, f32>) {}
+    fn observe_one(&self, _b: usize, _obs: &mut [f32]) {}
+    fn save(&self, _b: usize) -> Option<Vec<f64>> {
+        None
+    }
+    fn load(&mut self, _b: usize, _state: &[f64]) -> bool {
+        false
+    }
+}
+
+/// A task of the registry.
+#[derive(Clone, Copy, Debug)]
+struct Native(&'static EnvEntry);
+
+impl EnvSource for Native {
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+    fn boxed_clone(&self) -> Box<dyn EnvSource> {
+        Box::new(*self)
+    }
+    fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
+        Made::open(Arc::new(self.0.make))
+    }
+}
+
+/// Environments of the caller's own.
+#[derive(Clone)]
+struct Custom(EnvMaker);
+
+impl fmt::Debug for Custom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Custom").finish_non_exhaustive()
+    }
+}
+
+impl EnvSource for Custom {
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+    fn boxed_clone(&self) -> Box<dyn EnvSource> {
+        Box::new(self.clone())
+    }
+    fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
+        Made::open(Arc::clone(&self.0))
+    }
+}
+
+/// Environments whose making does not fail.
+struct Made {
+    spec: EnvSpec,
+    make: EnvMaker,
+}
+
+impl Made {
+    fn open(make: EnvMaker) -> Result<Box<dyn OpenEnv>, MakeError> {
+        Ok(Box::new(Self { spec: make(1).spec().clone(), make }))
+    }
+}
+
+impl OpenEnv for Made {
+    fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+        Ok((self.make)(n))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{RunConfig, RunConfigError};
+    use pgrad_env::MakeErrorKind;
+    use pgrad_settings::settings;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    settings! {
+        /// Settings of a source
+        struct Own {
+            /// Which making fails.
+            fails_at: usize = 1000, range: 0..=1000;
+        }
+    }
+
+    /// `CartPole-v1`, whose making fails at some point.
+    #[derive(Clone, Debug, Default)]
+    struct Failing {
+        own: Own,
+        opened: Arc<AtomicUsize>,
+    }
+    struct FailingOpen {
+        spec: EnvSpec,
+        fails_at: usize,
+        made: AtomicUsize,
+    }
+    impl EnvSource for Failing {
+        fn settings(&self) -> Option<&dyn Settings> {
+            Some(&self.own)
+        }
+        fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
+            Some(&mut self.own)
+        }
+        fn boxed_clone(&self) -> Box<dyn EnvSource> {
+            Box::new(self.clone())
+        }
+        fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            let spec = pgrad_envs::make("CartPole-v1", 1).unwrap().spec().clone();
+            Ok(Box::new(FailingOpen { spec, fails_at: self.own.fails_at, made: AtomicUsize::new(0) }))
+        }
+    }
+    impl OpenEnv for FailingOpen {
+        fn spec(&self) -> &EnvSpec {
+            &self.spec
+        }
+        fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+            if self.made.fetch_add(1, Ordering::Relaxed) == self.fails_at {
+                return Err(MakeError::new(MakeErrorKind::Io, "no more of them").with_hint("wait"));
+            }
+            Ok(pgrad_envs::make("CartPole-v1", n).unwrap())
+        }
+    }
+
+    #[test]
+    fn an_environment_is_opened_once_for_each_of_its_settings() {
+        let source = Failing::default();
+        let opened = Arc::clone(&source.opened);
+        let mut config = RunConfig::of("ppo", NamedEnv::of("x:CartPole", Box::new(source))).unwrap();
+        config.check_at_home().unwrap();
+        assert_eq!(opened.load(Ordering::Relaxed), 0, "nothing is asked for before it is needed");
+        config.check().unwrap();
+        config.clone().check().unwrap();
+        config.build(1).map(drop).unwrap();
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+        config.apply_pair("fails_at=999", "--set").unwrap();
+        assert!(config.to_toml(false).contains("fails_at = 999"), "a run's file has them");
+        config.check().unwrap();
+        config.for_another_run().check().unwrap();
+        assert_eq!(opened.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_making_that_fails_is_an_error_and_no_panic() {
+        for fails_at in 0..2 {
+            let mut source = Failing::default();
+            source.own.fails_at = fails_at;
+            let mut config = RunConfig::of("ppo", NamedEnv::of("x:CartPole", Box::new(source))).unwrap();
+            config.apply_pair("n_envs=32", "--set").unwrap();
+            let error = match config.build(1) {
+                Ok(_) => panic!("{fails_at}"),
+                Err(e) => e,
+            };
+            assert!(matches!(error, RunConfigError::Make(_)), "{error}");
+            assert_eq!(
+                (error.exit_code(), error.to_string().as_str()),
+                (74, "no more of them\n  hint: wait")
+            );
+        }
+    }
+}
