@@ -9,8 +9,8 @@ use pgrad_run::driver;
 use pgrad_run::eval::{EvalOptions, evaluate_run};
 use pgrad_run::stats::Verdict;
 use pgrad_run::study::{
-    AnyStudy, CURVES, EntryError, Measure, RESULTS, RunRow, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study,
-    StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed, run_study,
+    AnyStudy, CURVES, EntryError, Evaluated, Measure, RESULTS, REVISION, RunRow, SOURCES, STUDIES,
+    SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed, run_study,
 };
 use std::fs;
 use std::path::Path;
@@ -120,6 +120,8 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
         ("env = \"Pendulum-v1\"\n", "", "tiny.toml:21: missing field `env`"),
         ("steps = 900", "steps = 0", "tiny.toml:24: `steps` takes"),
         ("steps = 900", "steps = \"many\"", "tiny.toml:24: `steps` takes"),
+        ("steps = 1000", "steps = 1000\niterations = 0", "tiny.toml:6: `iterations` is at least 1"),
+        ("preset = false", "evaluation = \"random\"", "tiny.toml:25: unknown variant `random`"),
         ("preset = false", "presets = false", "tiny.toml:25: unknown field `presets`"),
         ("count = 3 }", "count = 0 }", "tiny.toml:6: "),
         ("first = 3", "first = 1000000000000", "tiny.toml:6: seeds are below 1000000000000"),
@@ -177,7 +179,9 @@ fn a_study_can_be_a_file() {
 #[test]
 fn the_scores_are_those_of_train_and_eval() {
     let tmp = tempfile::tempdir().unwrap();
-    let study = tiny();
+    // The second task's policy is measured with drawn actions.
+    let drawn = TINY.replace("preset = false", "preset = false\nevaluation = \"stochastic\"");
+    let study = Study::parse(&drawn, "tiny.toml", "tiny").unwrap();
     let (result, ..) = run(&study, &tmp.path().join("out"), 1, None);
     assert_eq!(result.rows.len(), 5);
     for (row, entry, seed) in
@@ -191,7 +195,10 @@ fn the_scores_are_those_of_train_and_eval() {
         let summary = driver::train(config.clone(), options).unwrap();
         let policy =
             pgrad_agent::Policy::from_bytes(&fs::read(run_dir.join("policy.safetensors")).unwrap()).unwrap();
-        let options = EvalOptions { episodes: 7, seed: eval_seed(seed), ..EvalOptions::default() };
+        let stochastic = entry.evaluated == Evaluated::Stochastic;
+        assert_eq!(stochastic, config.env_id() == "Pendulum-v1");
+        let options =
+            EvalOptions { episodes: 7, seed: eval_seed(seed), stochastic, ..EvalOptions::default() };
         let found = evaluate_run(policy, &config, &options).unwrap();
         assert_eq!((row.seed, row.steps), (seed, summary.progress.steps));
         assert_eq!(row.e, found.return_mean(), "{}", row.entry);
@@ -200,6 +207,77 @@ fn the_scores_are_those_of_train_and_eval() {
     assert_ne!(result.rows[0].e, result.rows[1].e, "other seeds, other runs");
     // 256 steps an iteration: 1000 are asked for, 1024 done; 450 an iteration: exact.
     assert_eq!((result.rows[0].steps, result.rows[3].steps), (1024, 900));
+    // The table says so where actions were drawn, and only there.
+    let markdown = result.to_markdown();
+    for part in
+        ["| pole | 1000 | 3 | E |", "| ppo Pendulum-v1 900 | 900 | 2 | E (drawn) |", "but actions drawn"]
+    {
+        assert!(markdown.contains(part), "{part} in\n{markdown}");
+    }
+    let json = result.to_json();
+    assert_eq!(
+        (&json["entries"][0]["evaluation"], &json["entries"][1]["evaluation"]),
+        (&"greedy".into(), &"stochastic".into())
+    );
+    // Greedy scores are other rows.
+    let (greedy, runs, _) = run(&tiny(), &result.out, 1, None);
+    assert_eq!((greedy.reused, runs), (3, 2));
+    assert_ne!(greedy.rows[3].e, result.rows[3].e);
+    assert_eq!(greedy.rows[3].t, result.rows[3].t);
+}
+
+#[test]
+fn a_run_can_be_counted_in_iterations() {
+    let tmp = tempfile::tempdir().unwrap();
+    let three = TINY.replace("steps = 1000", "steps = 100_000\niterations = 3");
+    let study = Study::parse(&three, "tiny.toml", "tiny").unwrap();
+    let (result, ..) = run(&study, &tmp.path().join("out"), 1, Some(2));
+    // 4 x 64 steps each; the other entry does all its steps.
+    assert_eq!(result.rows.iter().map(|r| r.steps).collect::<Vec<_>>(), [768, 768, 900, 900]);
+    let markdown = result.to_markdown();
+    assert!(
+        markdown.contains("| pole | 3 iterations | 2 |") && markdown.contains("| 900 | 2 |"),
+        "{markdown}"
+    );
+    assert_eq!(result.to_json()["entries"][0]["iterations"], 3);
+    // Two iterations are another run.
+    let two = Study::parse(&three.replace("iterations = 3", "iterations = 2"), "tiny.toml", "tiny").unwrap();
+    let (result, runs, _) = run(&two, &result.out, 1, Some(1));
+    assert_eq!((runs, result.rows[0].steps), (1, 512));
+}
+
+#[test]
+fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
+    let digest = SOURCES.len() == 16 && SOURCES.bytes().all(|b| b.is_ascii_hexdigit());
+    assert!(digest, "the workspace's sources are at hand, but the stamp is `{SOURCES}`");
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let (first, ..) = run(&tiny(), &out, 1, Some(1));
+    assert!(first.rows.iter().all(|r| r.sources == SOURCES));
+    let stamp = format!("(sources {SOURCES}, revision {REVISION})");
+    assert!(read(&out, SUMMARY_MD).contains(&stamp), "{stamp}");
+    let json: serde_json::Value = serde_json::from_str(&read(&out, SUMMARY_JSON)).unwrap();
+    assert_eq!((&json["sources"], &json["revision"]), (&SOURCES.into(), &REVISION.into()));
+
+    // One row was made by another program.
+    let text = read(&out, RESULTS);
+    fs::write(out.join(RESULTS), text.replacen(&format!(",{SOURCES}\n"), ",0123456789abcdef\n", 1)).unwrap();
+    let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((runs, again.reused), (1, 1));
+    assert!(notices[0].contains("1 lines of other runs"), "{notices:?}");
+    assert!(notices[0].contains("1 of them made by other sources"), "{notices:?}");
+    assert_eq!(again.entries[0].e.values.len(), 1);
+    assert!(read(&out, RESULTS).contains(",0123456789abcdef\n"), "it stays");
+
+    // Lines of a time when they did not say what made them.
+    let old: String = text.lines().map(|l| format!("{}\n", l.rsplit_once(',').unwrap().0)).collect();
+    fs::write(out.join(RESULTS), old.trim_end_matches('\n').to_owned() + "\ntorn,").unwrap();
+    let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((runs, again.reused), (2, 0));
+    assert!(notices[0].contains("2 of them made by other sources"), "{notices:?}");
+    let now = read(&out, RESULTS);
+    assert_eq!(now.lines().next(), text.lines().next());
+    assert_eq!(now.matches(",unknown\n").count(), 2, "{now}");
 }
 
 #[test]
@@ -220,7 +298,7 @@ fn the_folder_has_tables_curves_and_pictures() {
 
     let csv = read(&out, RESULTS);
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings");
+    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings,sources");
     assert_eq!(lines.len(), 6);
     for (line, row) in lines[1..].iter().zip(&result.rows) {
         let RunRow { entry, env, steps, seed, e, .. } = row;
@@ -310,7 +388,7 @@ fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
         }
     };
     let again = run_study(&tiny(), StudyOptions::new(&out, &mut listen)).unwrap();
-    assert_eq!(seen, [9; 6]);
+    assert_eq!(seen, [10; 6]);
     assert_eq!(again.reused, 4);
     assert_eq!(timeless_all(&again), timeless_all(&whole));
 

@@ -1,7 +1,7 @@
 //! Reading a study's file.
 
 use super::measurement::{Bound, MeasuredStudy, Measurement};
-use super::{Anchor, Entry, EntryError, Measure, Study, StudyError};
+use super::{Anchor, Entry, EntryError, Evaluated, Measure, Study, StudyError};
 use crate::config::{RunConfig, RunConfigError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -63,9 +63,12 @@ pub(super) struct EntryFile {
     #[serde(default = "ppo")]
     algo: String,
     steps: Spanned<toml::Value>,
+    iterations: Option<u64>,
     seeds: Seeds,
     #[serde(default = "yes")]
     preset: bool,
+    #[serde(default)]
+    evaluation: Evaluated,
     #[serde(default)]
     settings: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
@@ -256,6 +259,8 @@ pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<E
     Ok(Entry {
         label: file.label.unwrap_or_else(|| format!("{} {} {}", file.algo, file.env, config.run.steps)),
         config,
+        iterations: file.iterations,
+        evaluated: file.evaluation,
         first_seed: file.seeds.first,
         seeds: file.seeds.count,
         anchors: file.anchor.into_iter().map(Anchor::from).collect(),

@@ -35,10 +35,10 @@
 use super::file::{self, Source};
 use super::kinds::KINDS;
 use super::rows::Folder;
-use super::work::{self, VERSION};
+use super::work;
 use super::{
-    EmbeddedStudy, RESULTS, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions,
-    StudyProgress, StudyResult,
+    EmbeddedStudy, RESULTS, REVISION, SOURCES, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study, StudyError,
+    StudyEvent, StudyOptions, StudyProgress, StudyResult, VERSION, maker,
 };
 use crate::clock::Clock;
 use crate::run_dir;
@@ -525,7 +525,7 @@ impl MeasuredResult {
         for a in &self.anchors {
             out += &format!("- {}, {}: {}\n", a.quantity, number(a.value), a.source);
         }
-        out += &format!("\nMade by `{}`, pgrad {}, in {:.1} s.\n", self.command, self.version, self.seconds);
+        out += &format!("\nMade by `{}`, {}, in {:.1} s.\n", self.command, maker(self.version), self.seconds);
         out
     }
     /// The same for programs.
@@ -554,7 +554,7 @@ impl MeasuredResult {
         let pictures: Vec<&str> = self.findings.pictures.iter().map(|(name, _)| name.as_str()).collect();
         json!({
             "study": self.name, "kind": self.kind, "title": self.title, "command": self.command,
-            "version": self.version, "seconds": self.seconds, "quantities": quantities,
+            "version": self.version, "sources": SOURCES, "revision": REVISION, "seconds": self.seconds, "quantities": quantities,
             "pictures": pictures,
         })
     }

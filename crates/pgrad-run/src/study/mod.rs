@@ -11,8 +11,10 @@
 //! env = "CartPole-v1"
 //! algo = "ppo"                    # when left out
 //! steps = 100_000
+//! iterations = 20                 # stop after so many, where a paper counts those; `steps` is then the most
 //! seeds = { first = 1, count = 20 }
 //! preset = true                   # when left out: start from the preset, not from the defaults
+//! evaluation = "greedy"           # when left out; "stochastic" draws the actions of E
 //! settings = { gamma = 0.98 }     # laid over it
 //! [[entry.anchor]]
 //! measure = "E"
@@ -23,7 +25,10 @@
 //! Two scores are taken of every run, and never mixed:
 //!
 //! - **E**: mean return of the final policy over `episodes` episodes, most probable actions, normaliser
-//!   frozen; the seed of the evaluation is [`eval_seed`] of the run's, which no training run of a study has;
+//!   frozen; the seed of the evaluation is [`eval_seed`] of the run's, which no training run of a study has.
+//!   With `evaluation = "stochastic"` actions are drawn instead, for policies that are right to be random, and
+//!   for comparison with scores that were taken so: tables then say `E (drawn)`, and all entries that are
+//!   compared with each other should have it alike;
 //! - **T**: mean return of the last 100 training episodes (of all, when there were fewer), actions drawn.
 //!
 //! A run gives the same bits as `pgrad train` with the same settings and seed, on one thread; runs go side by
@@ -46,7 +51,8 @@
 //! The folder of the results holds [`RESULTS`] (a line for every run), [`CURVES`] (learning curves),
 //! `summary.md`, `summary.json` and a picture for every environment. A study that was stopped is continued by
 //! running it again with the same folder: runs whose line is there, made with the same settings by the same
-//! version, are not run again. Lines of other runs are kept and not counted.
+//! sources ([`SOURCES`]), are not run again. Lines of other runs are kept and not counted: a mean is never taken
+//! over rows that different programs made.
 //!
 //! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads both.
 
@@ -87,6 +93,21 @@ pub const CURVES: &str = "curves.csv";
 pub const SUMMARY_MD: &str = "summary.md";
 /// The table for programs.
 pub const SUMMARY_JSON: &str = "summary.json";
+
+/// Version of pgrad, and part of the digest of a run.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Digest of the sources that this program was built from, as far as the bits of a run depend on them: the crates
+/// from the numbers up to this one, and the versions of those that they use. Every line of a study has it.
+/// `unknown` when the build could not tell.
+pub const SOURCES: &str = env!("PGRAD_SOURCES");
+/// The commit that this program was built from, with a `+` where sources had been changed after it; `unknown` when
+/// it was not built in pgrad's repository.
+pub const REVISION: &str = env!("PGRAD_REVISION");
+
+/// Who made it, for tables.
+fn maker(version: &str) -> String {
+    format!("pgrad {version} (sources {SOURCES}, revision {REVISION})")
+}
 
 /// Training seeds of a study are below this; those of its evaluations are not.
 pub const SEED_LIMIT: u64 = 1_000_000_000_000;
@@ -148,6 +169,26 @@ impl fmt::Display for Measure {
     }
 }
 
+/// How the actions of the final policy are chosen when it is scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Evaluated {
+    /// The most probable action.
+    #[default]
+    Greedy,
+    /// Actions are drawn from the policy.
+    Stochastic,
+}
+
+impl fmt::Display for Evaluated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greedy => "greedy",
+            Self::Stochastic => "stochastic",
+        })
+    }
+}
+
 /// A published score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Anchor {
@@ -168,6 +209,10 @@ pub struct Entry {
     pub label: String,
     /// What is run. The seed in it does not matter.
     pub config: RunConfig,
+    /// Iterations after which a run stops, though it has not done all its steps.
+    pub iterations: Option<u64>,
+    /// How the final policy acts when E is taken.
+    pub evaluated: Evaluated,
     /// First seed; the others follow it.
     pub first_seed: u64,
     /// Number of seeds.
@@ -414,6 +459,9 @@ pub enum EntryError {
     /// A label with characters that a table cannot hold.
     #[error("a label has 1 to 80 letters, digits, spaces and `._-+()/:`")]
     Characters,
+    /// Nothing to learn from.
+    #[error("`iterations` is at least 1; leave it out to train for all `steps`")]
+    Iterations,
     /// Seeds outside the range.
     #[error("seeds are below {SEED_LIMIT}, so that evaluations have seeds of their own")]
     Seeds,

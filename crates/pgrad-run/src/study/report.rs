@@ -1,6 +1,6 @@
 //! The tables of a study.
 
-use super::{Anchor, Entry, Measure, RunRow, StudyResult};
+use super::{Anchor, Entry, Evaluated, Measure, REVISION, RunRow, SOURCES, StudyResult, maker};
 use crate::stats::{self, Summary, Verdict};
 use serde_json::{Value, json};
 
@@ -40,7 +40,11 @@ pub struct EntryResult {
     pub algo: String,
     /// Environment steps that were asked for.
     pub steps: u64,
-    /// Final policy, most probable actions.
+    /// Iterations after which a run stopped, where that was asked for.
+    pub iterations: Option<u64>,
+    /// How the final policy acted when E was taken.
+    pub evaluated: Evaluated,
+    /// Final policy.
     pub e: Score,
     /// Last 100 training episodes.
     pub t: Score,
@@ -66,8 +70,17 @@ impl EntryResult {
             env: entry.config.env_id().to_owned(),
             algo: entry.config.algo().to_owned(),
             steps: entry.config.run.steps,
+            iterations: entry.iterations,
+            evaluated: entry.evaluated,
             e: score(Measure::E, rows.iter().map(|r| r.e).collect()),
             t: score(Measure::T, rows.iter().filter_map(|r| r.t).collect()),
+        }
+    }
+    /// The name of a measure in tables.
+    fn measure_name(&self, measure: Measure) -> String {
+        match (measure, self.evaluated) {
+            (Measure::E, Evaluated::Stochastic) => "E (drawn)".to_owned(),
+            _ => measure.to_string(),
         }
     }
     /// The scores.
@@ -89,8 +102,13 @@ impl StudyResult {
         if !self.note.is_empty() {
             line(format!("{}\n", self.note));
         }
+        let drawn = if self.entries.iter().any(|e| e.evaluated == Evaluated::Stochastic) {
+            " E (drawn): the same, but actions drawn."
+        } else {
+            ""
+        };
         line(format!(
-            "E: mean return of the final policy over {} episodes, most probable actions, normaliser frozen. \
+            "E: mean return of the final policy over {} episodes, most probable actions, normaliser frozen.{drawn} \
              T: mean return of the last 100 training episodes, actions drawn. Both per seed; the table is over \
              seeds.\n",
             self.episodes
@@ -101,9 +119,9 @@ impl StudyResult {
             line(format!(
                 "| {} | {} | {} | {} | {} | {} | {} |",
                 entry.label,
-                entry.steps,
+                entry.iterations.map_or_else(|| entry.steps.to_string(), |n| format!("{n} iterations")),
                 score.values.len(),
-                score.measure,
+                entry.measure_name(score.measure),
                 numbers(score),
                 cells(&score.anchors, |a| number(a.anchor.value)),
                 cells(&score.anchors, |a| {
@@ -131,14 +149,18 @@ impl StudyResult {
                 };
                 line(format!(
                     "- {}, {} {}: {} ({error})",
-                    entry.label, anchor.measure, anchor.value, anchor.source
+                    entry.label,
+                    entry.measure_name(anchor.measure),
+                    anchor.value,
+                    anchor.source
                 ));
             }
         }
         let (runs, seconds) = (self.rows.len(), self.rows.iter().map(|r| r.seconds).sum::<f64>());
         line(format!(
-            "\nMade by `{}`, pgrad {}: {runs} runs, {seconds:.0} s of training on one thread each.",
-            self.command, self.version
+            "\nMade by `{}`, {}: {runs} runs, {seconds:.0} s of training on one thread each.",
+            self.command,
+            maker(self.version)
         ));
         out
     }
@@ -152,6 +174,7 @@ impl StudyResult {
             .map(|e| {
                 json!({
                     "entry": e.label, "env": e.env, "algo": e.algo, "steps": e.steps,
+                    "iterations": e.iterations, "evaluation": e.evaluated.to_string(),
                     "E": score_json(&e.e), "T": score_json(&e.t),
                 })
             })
@@ -163,7 +186,7 @@ impl StudyResult {
             .collect();
         json!({
             "study": self.name, "title": self.title, "command": self.command, "version": self.version,
-            "episodes": self.episodes, "runs": self.rows.len(),
+            "sources": SOURCES, "revision": REVISION, "episodes": self.episodes, "runs": self.rows.len(),
             "seconds": self.rows.iter().map(|r| r.seconds).sum::<f64>(),
             "entries": entries, "failures": failures,
         })

@@ -5,7 +5,9 @@ use crate::storage::{Storage, StorageError, write_atomic};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings";
+const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings,sources";
+/// The header of lines that do not say what made them; they are read, and written anew with the sources unknown.
+const OLD_HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings";
 const CURVES_HEADER: &str = "entry,seed,settings,steps,return_mean_100";
 /// Largest file that is read.
 const MAX_LEN: u64 = 1 << 28;
@@ -29,20 +31,22 @@ pub struct RunRow {
     pub t: Option<f64>,
     /// Seconds of training on one thread, evaluation not counted, to the millisecond.
     pub seconds: f64,
-    /// Digest of everything that the scores depend on, the seed and the version included.
+    /// Digest of everything that the scores depend on: settings, seed, version and sources.
     pub settings: String,
+    /// Digest of the sources that made it, [`SOURCES`](super::SOURCES) then.
+    pub sources: String,
 }
 
 impl RunRow {
     fn to_line(&self) -> String {
-        let Self { entry, env, algo, steps, seed, e, t, seconds, settings } = self;
+        let Self { entry, env, algo, steps, seed, e, t, seconds, settings, sources } = self;
         let t = t.map_or_else(String::new, |t| t.to_string());
-        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings}\n")
+        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings},{sources}\n")
     }
     fn from_line(line: &str) -> Result<Self, String> {
         let cells: Vec<&str> = line.split(',').collect();
-        let [entry, env, algo, steps, seed, e, t, seconds, settings] = cells[..] else {
-            return Err(format!("a line has the 9 cells {HEADER}, but this one has {}", cells.len()));
+        let [entry, env, algo, steps, seed, e, t, seconds, settings, sources] = cells[..] else {
+            return Err(format!("a line has the 10 cells {HEADER}, but this one has {}", cells.len()));
         };
         let number = |name: &str, cell: &str| {
             let value = cell.parse::<f64>().ok().filter(|v| v.is_finite());
@@ -61,6 +65,7 @@ impl RunRow {
             t: if t.is_empty() { None } else { Some(number("T", t)?) },
             seconds: number("seconds", seconds)?,
             settings: settings.to_owned(),
+            sources: sources.to_owned(),
         })
     }
 }
@@ -98,10 +103,24 @@ impl Folder<'_> {
     }
     /// The lines of all runs that are there.
     pub(super) fn rows(&self) -> Result<Vec<RunRow>, StudyError> {
+        self.mark_old_lines()?;
         self.lines(RESULTS, HEADER)?
             .into_iter()
             .map(|(line, text)| RunRow::from_line(&text).map_err(|reason| self.wrong(RESULTS, line, reason)))
             .collect()
+    }
+    /// Gives lines that do not say what made them the mark `unknown`.
+    fn mark_old_lines(&self) -> Result<(), StudyError> {
+        let path = self.path(RESULTS);
+        if self.storage.kind(&path)?.is_none() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&self.storage.read(&path, MAX_LEN)?).into_owned();
+        let Some(lines) = text.strip_prefix(&format!("{OLD_HEADER}\n")) else { return Ok(()) };
+        // What a crash left of a last line goes.
+        let whole = lines.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n'));
+        let marked: String = whole.map(|line| format!("{line},unknown\n")).collect();
+        Ok(self.write(RESULTS, &format!("{HEADER}\n{marked}"))?)
     }
     /// The learning curves of the runs with these digests, in this order.
     pub(super) fn curves(&self, settings: &[&str]) -> Result<Vec<Vec<Point>>, StudyError> {

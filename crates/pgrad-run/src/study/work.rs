@@ -2,8 +2,8 @@
 
 use super::rows::{Folder, Point};
 use super::{
-    Entry, EntryError, EntryResult, RunFailure, RunRow, SEED_LIMIT, SUMMARY_JSON, SUMMARY_MD, Study,
-    StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult, eval_seed,
+    Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES, SUMMARY_JSON,
+    SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult, VERSION, eval_seed,
 };
 use crate::clock::Clock;
 use crate::config::{OnDivergence, RunConfig, RunConfigError};
@@ -21,8 +21,6 @@ use std::thread;
 use std::time::Duration;
 use thiserror::Error;
 
-/// Version of pgrad, and part of the digest: results of different versions are not mixed.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Points of a learning curve.
 const CURVE_POINTS: u64 = 100;
 /// How often progress is told.
@@ -42,6 +40,9 @@ impl Entry {
         }
         if self.seeds == 0 || self.first_seed.checked_add(self.seeds).is_none_or(|end| end > SEED_LIMIT) {
             return Err(EntryError::Seeds);
+        }
+        if self.iterations == Some(0) {
+            return Err(EntryError::Iterations);
         }
         let comparable = |v: f64, se: f64| v.is_finite() && se.is_finite() && se >= 0.0;
         if !self.anchors.iter().all(|a| comparable(a.value, a.standard_error)) {
@@ -65,12 +66,19 @@ impl<'s> Job<'s> {
     fn new(entry: &'s Entry, seed: u64, episodes: usize) -> Self {
         let mut config = entry.config.for_another_run();
         config.run.seed = seed;
-        let all = format!("pgrad {VERSION}\nepisodes = {episodes}\n{}", config.to_toml(false));
+        let (evaluated, iterations) = (entry.evaluated, entry.iterations);
+        let all = format!(
+            "pgrad {VERSION}, sources {SOURCES}\nepisodes = {episodes}, {evaluated}, iterations = {iterations:?}\n{}",
+            config.to_toml(false)
+        );
         let digest = blake3::hash(all.as_bytes()).to_hex();
         Self { entry, config, settings: digest[..2 * DIGEST_BYTES].to_owned() }
     }
     fn is_done_by(&self, row: &RunRow) -> bool {
-        row.entry == self.entry.label && row.seed == self.config.run.seed && row.settings == self.settings
+        row.entry == self.entry.label
+            && row.seed == self.config.run.seed
+            && row.settings == self.settings
+            && row.sources == SOURCES
     }
 }
 
@@ -109,12 +117,14 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
     let at = |steps| move |cause| RunStop::Agent { cause, steps };
     algo.start().map_err(at(0))?;
     let (mut recent, mut curve) = (Recent::default(), Vec::new());
-    while algo.steps() < total {
+    let mut iterations = 0;
+    while algo.steps() < total && job.entry.iterations.is_none_or(|most| iterations < most) {
         if shared.stop.load(Ordering::Relaxed) || shared.abort.load(Ordering::Relaxed) {
             return Err(RunStop::Stopped);
         }
         let before = algo.steps();
         algo.iterate(&team).map_err(at(before))?;
+        iterations += 1;
         let steps = algo.steps();
         shared.steps.fetch_add(steps - before, Ordering::Relaxed);
         for episode in algo.episodes() {
@@ -128,7 +138,12 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
     // To the millisecond, as it is written: a line that is read again is the same.
     let seconds = shared.clock.now().saturating_sub(began).as_millis() as f64 / 1000.0;
     let seed = job.config.run.seed;
-    let options = EvalOptions { episodes: shared.episodes, seed: eval_seed(seed), ..EvalOptions::default() };
+    let options = EvalOptions {
+        episodes: shared.episodes,
+        seed: eval_seed(seed),
+        stochastic: job.entry.evaluated == Evaluated::Stochastic,
+        ..EvalOptions::default()
+    };
     let found = evaluate_run(algo.policy(1), &job.config, &options)?;
     let row = RunRow {
         entry: job.entry.label.clone(),
@@ -140,6 +155,7 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
         t: recent.means().map(|m| m.0),
         seconds,
         settings: job.settings.clone(),
+        sources: SOURCES.to_owned(),
     };
     Ok((row, curve))
 }
@@ -191,11 +207,14 @@ pub(super) fn collect(
     let mut rows = folder.rows()?;
     let todo: Vec<&Job<'_>> = jobs.iter().filter(|j| !rows.iter().any(|r| j.is_done_by(r))).collect();
     let reused = jobs.len() - todo.len();
-    let others = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r))).count();
-    if others > 0 {
+    let others: Vec<&RunRow> = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r))).collect();
+    if !others.is_empty() {
+        let older = others.iter().filter(|r| r.sources != SOURCES).count();
         let text = format!(
-            "`{}` has {others} lines of other runs (other settings, seeds or versions); they stay and do not count",
-            folder.root.display()
+            "`{}` has {} lines of other runs (other settings, seeds or versions), {older} of them made by other sources \
+             than this program's {SOURCES}; they stay and do not count",
+            folder.root.display(),
+            others.len()
         );
         listen(StudyEvent::Notice(&text));
     }
