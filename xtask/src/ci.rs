@@ -1,7 +1,7 @@
 //! What must hold before a change is accepted, in one command.
 
 use crate::command::{cargo, run as run_command};
-use crate::{book, floors, reference, test};
+use crate::{book, floors, mujoco, reference, test};
 use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ const STEPS: &[Step] = &[
     ("format", || run_command(&mut cargo(&["fmt", "--all", "--check"]))),
     ("floors", floors::run),
     ("book", || book::run(false)),
+    ("mujoco", mujoco::run),
     ("lints", lints),
     ("facade", facade),
     ("documentation", documentation),

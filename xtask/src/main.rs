@@ -7,6 +7,7 @@ mod ci;
 mod command;
 mod floors;
 mod goldens;
+mod mujoco;
 mod pages;
 mod reference;
 mod siblings;
@@ -28,6 +29,7 @@ cargo xtask TASK
                        --fix moves line numbers to where the quoted lines are now
   siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
+  mujoco               gets the MuJoCo library and Gymnasium's models, for the feature `mujoco`
 ";
 
 fn main() -> ExitCode {
@@ -52,6 +54,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["book", "--fix"] => book::run(true),
         ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
+        ["mujoco"] => mujoco::run(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

@@ -1,6 +1,7 @@
 //! All there is to test, and what it needs, from nothing.
 
 use crate::command::{cargo, output, root, run as run_command};
+use crate::mujoco;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::process::Command;
 const VARIABLE: &str = "PGRAD_PYTHON";
 /// What the tests import: TensorBoard reads the event files back.
 const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator";
+/// All crates, with the features that have tests.
+const EVERYTHING: [&str; 3] = ["--workspace", "--features", "mujoco"];
 /// What pip installs for it.
 const PACKAGE: &str = "tensorboard>=2.14";
 
@@ -19,21 +22,24 @@ const PACKAGE: &str = "tensorboard>=2.14";
 /// When something that they need cannot be had, or a test fails.
 pub(crate) fn run(rest: &[&str]) -> Result<()> {
     let python = python()?;
+    if rest.is_empty() {
+        mujoco::run()?;
+    }
     cargo_test(rest, &python)
 }
 
-/// Compiles the tests.
+/// Compiles the tests of everything; what they link with is there already.
 ///
 /// # Errors
 /// When they do not compile.
 pub(crate) fn build() -> Result<()> {
-    run_command(&mut cargo(&["test", "--workspace", "--locked", "--no-run"]))
+    run_command(cargo(&["test", "--locked", "--no-run"]).args(EVERYTHING))
 }
 
 fn cargo_test(rest: &[&str], python: &Path) -> Result<()> {
     let mut command = cargo(&["test", "--locked"]);
     if rest.is_empty() {
-        command.arg("--workspace");
+        command.args(EVERYTHING);
     }
     run_command(command.args(rest).env(VARIABLE, python))
 }

@@ -203,6 +203,10 @@ impl From<EnvNameError> for Failure {
 
 impl From<UnknownEnv> for Failure {
     fn from(error: UnknownEnv) -> Self {
+        if let Some((feature, how)) = error.feature {
+            let message = format!("there is no environment `{}` without the feature `{feature}`", error.id);
+            return Self::usage(message).hint(how);
+        }
         if error.untiled.is_some() {
             return Self::usage(error.to_string()).hint("`pgrad list envs` says which can be tile-coded");
         }

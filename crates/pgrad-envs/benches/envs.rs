@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pgrad_env::{EnvError, RandomActions, VecEnv};
-use pgrad_envs::REGISTRY;
+use pgrad_envs::{EnvEntry, REGISTRY};
 use pgrad_num::Team;
 
 /// Steps of every environment in one iteration.
@@ -17,8 +17,8 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(make: fn(usize) -> Box<dyn pgrad_env::BatchEnv>, n: usize, first: usize) -> Self {
-        let mut envs = VecEnv::new(make(n), 1, first);
+    fn new(entry: &EnvEntry, n: usize, first: usize) -> Self {
+        let mut envs = VecEnv::new(entry.make(n).expect("what it needs is there"), 1, first);
         envs.reserve_episodes(n * STEPS);
         envs.start().expect("native environments start");
         let random = RandomActions::new(&envs.spec().action, n, 1, first as u32);
@@ -33,17 +33,17 @@ impl Shard {
     }
 }
 
-fn shards(make: fn(usize) -> Box<dyn pgrad_env::BatchEnv>, n: usize) -> Vec<Shard> {
-    (0..n).step_by(SHARD).map(|first| Shard::new(make, SHARD.min(n - first), first)).collect()
+fn shards(entry: &EnvEntry, n: usize) -> Vec<Shard> {
+    (0..n).step_by(SHARD).map(|first| Shard::new(entry, SHARD.min(n - first), first)).collect()
 }
 
 fn random_actions(c: &mut Criterion) {
     let two = Team::new(2).expect("a thread");
-    for e in REGISTRY {
+    for e in REGISTRY.iter().filter(|e| !e.is_elsewhere()) {
         let mut group = c.benchmark_group(e.id);
         for n in [64, 1024] {
             group.throughput(Throughput::Elements((n * STEPS) as u64));
-            let mut shards = shards(e.make, n);
+            let mut shards = shards(e, n);
             group.bench_function(BenchmarkId::new("1 thread", n), |bench| {
                 bench.iter(|| shards.iter_mut().try_for_each(Shard::run).expect("finite"));
             });

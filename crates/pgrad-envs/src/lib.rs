@@ -18,7 +18,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! **Must never know:** learning, policies, files, clocks.
+//! With the feature `mujoco` there are the MuJoCo tasks of Gymnasium as well, on the real library. They read their model
+//! files, and nothing else here touches a file.
+//!
+//! **Must never know:** learning, policies, clocks.
 
 mod acrobot;
 mod barto_cart_pole;
@@ -31,6 +34,8 @@ mod kakade_mdp;
 pub mod minatar;
 mod mountain_car;
 mod mountain_car_continuous;
+#[cfg(feature = "mujoco")]
+pub mod mujoco;
 mod no_velocity;
 mod pendulum;
 mod registry;
@@ -50,6 +55,6 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use no_velocity::NoVelocity;
 pub use pendulum::Pendulum;
-pub use registry::{EnvEntry, REGISTRY, UnknownEnv, find, make};
+pub use registry::{EnvEntry, EnvMaker, MakeByNameError, REGISTRY, UnknownEnv, find, make};
 pub use short_corridor::ShortCorridor;
 pub use t_maze::TMaze;

@@ -1,7 +1,11 @@
 //! Environments by name.
 
-use pgrad_env::{BatchEnv, TILES_PREFIX, TileCoded, TileCoding, TileError};
+use pgrad_env::{BatchEnv, MakeError, TILES_PREFIX, TileCoded, TileCoding, TileError};
+use std::sync::Arc;
 use thiserror::Error;
+
+/// Makes a batch of so many copies (at least one).
+pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
 
 /// An environment that can be made by its name.
 #[derive(Clone, Copy, Debug)]
@@ -10,11 +14,49 @@ pub struct EnvEntry {
     pub id: &'static str,
     /// What it is, in one line.
     pub title: &'static str,
-    /// Makes a batch of so many copies (at least one).
-    pub make: fn(usize) -> Box<dyn BatchEnv>,
+    source: Source,
     /// The same with tile-coded observations, `tiles:` before its name. [`find`] gives it only where the
-    /// observations can be tile-coded: its `make` panics elsewhere. None where they are bits.
+    /// observations can be tile-coded: making it panics elsewhere. None where they are bits, or without bounds.
     pub tiled: Option<&'static EnvEntry>,
+}
+
+/// Where an environment comes from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// From its own code.
+    Code(fn(usize) -> Box<dyn BatchEnv>),
+    /// From a model file, which is read first.
+    #[cfg(feature = "mujoco")]
+    Mujoco,
+}
+
+impl EnvEntry {
+    /// Whether it needs something beside its code.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        !matches!(self.source, Source::Code(_))
+    }
+    /// Reads what the environment needs beside its code, if anything; what is returned makes batches of it.
+    ///
+    /// # Errors
+    /// When something that it needs is missing, or cannot be used.
+    pub fn open(&self) -> Result<EnvMaker, MakeError> {
+        match self.source {
+            Source::Code(make) => Ok(Arc::new(make)),
+            #[cfg(feature = "mujoco")]
+            Source::Mujoco => crate::mujoco::open(self.id),
+        }
+    }
+    /// A batch of `n` copies.
+    ///
+    /// # Errors
+    /// As [`EnvEntry::open`], which is the better choice for more than one batch.
+    ///
+    /// # Panics
+    /// When `n` is 0.
+    pub fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+        Ok(self.open()?(n))
+    }
 }
 
 macro_rules! entry {
@@ -22,11 +64,11 @@ macro_rules! entry {
         EnvEntry {
             id: $id,
             title: $title,
-            make: |n| Box::new(<$batch>::new(n)),
+            source: Source::Code(|n| Box::new(<$batch>::new(n))),
             tiled: Some(&EnvEntry {
                 id: concat!("tiles:", $id),
                 title: concat!($title, "; tile-coded"),
-                make: |n| tile_coded(Box::new(<$batch>::new(n))),
+                source: Source::Code(|n| tile_coded(Box::new(<$batch>::new(n)))),
                 tiled: None,
             }),
         }
@@ -45,10 +87,10 @@ macro_rules! minatar {
         EnvEntry {
             id: $id,
             title: $title,
-            make: |n| {
+            source: Source::Code(|n| {
                 use crate::minatar::{MinAtar, Rules, $game};
                 Box::new(MinAtar::<$game>::new(n, Rules { minimal_actions: $minimal, ..Rules::default() }))
-            },
+            }),
             // Bits have no range to be tiled.
             tiled: None,
         }
@@ -60,16 +102,43 @@ macro_rules! t_maze {
         EnvEntry {
             id: $id,
             title: $title,
-            make: |n| Box::new(crate::TMaze::new(n, $length)),
+            source: Source::Code(|n| Box::new(crate::TMaze::new(n, $length))),
             tiled: Some(&EnvEntry {
                 id: concat!("tiles:", $id),
                 title: concat!($title, "; tile-coded"),
-                make: |n| tile_coded(Box::new(crate::TMaze::new(n, $length))),
+                source: Source::Code(|n| tile_coded(Box::new(crate::TMaze::new(n, $length)))),
                 tiled: None,
             }),
         }
     };
 }
+
+#[cfg(feature = "mujoco")]
+macro_rules! mujoco {
+    ($id:literal, $title:literal) => {
+        // Observations without bounds have no range to be tiled.
+        EnvEntry { id: $id, title: $title, source: Source::Mujoco, tiled: None }
+    };
+}
+
+/// The tasks of the feature `mujoco`, each as v5 and v4.
+const MUJOCO_TASKS: [&str; 11] = [
+    "HalfCheetah",
+    "Hopper",
+    "Walker2d",
+    "Ant",
+    "Humanoid",
+    "HumanoidStandup",
+    "Swimmer",
+    "Reacher",
+    "Pusher",
+    "InvertedPendulum",
+    "InvertedDoublePendulum",
+];
+
+/// What to do about a task that this program was built without.
+const WITH_MUJOCO: &str =
+    "`cargo xtask mujoco` gets MuJoCo; then `cargo run --release --features mujoco -- ...`";
 
 /// All environments, in the order in which they are listed.
 pub static REGISTRY: &[EnvEntry] = &[
@@ -143,11 +212,55 @@ pub static REGISTRY: &[EnvEntry] = &[
     ),
     minatar!("MinAtar/Seaquest-v1", Seaquest, true, "rescue divers and come up for air, minimal action set"),
     minatar!("MinAtar/Seaquest-v0", Seaquest, false, "rescue divers and come up for air, all six actions"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("HalfCheetah-v5", "run as fast as a flat cheetah can"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("HalfCheetah-v4", "run as fast as a flat cheetah can, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Hopper-v5", "hop forward on one leg without falling"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Hopper-v4", "hop forward on one leg without falling, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Walker2d-v5", "walk forward on two flat legs without falling"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Walker2d-v4", "walk forward on two flat legs without falling, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Ant-v5", "walk forward on four legs"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Ant-v4", "walk forward on four legs, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Humanoid-v5", "walk forward as a human figure without falling"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Humanoid-v4", "walk forward as a human figure without falling, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("HumanoidStandup-v5", "get up from the floor as a human figure"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("HumanoidStandup-v4", "get up from the floor as a human figure, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Swimmer-v5", "swim with three links in a viscous plane"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Swimmer-v4", "swim with three links in a viscous plane, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Reacher-v5", "reach for a target with an arm of two joints"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Reacher-v4", "reach for a target with an arm of two joints, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Pusher-v5", "push a cylinder to a goal with an arm of seven joints"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("Pusher-v4", "push a cylinder to a goal with an arm of seven joints, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("InvertedPendulum-v5", "keep a pole on a cart upright with a force of any size"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("InvertedPendulum-v4", "keep a pole on a cart upright with a force of any size, version 4"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("InvertedDoublePendulum-v5", "keep two poles, one on the other, upright on a cart"),
+    #[cfg(feature = "mujoco")]
+    mujoco!("InvertedDoublePendulum-v4", "keep two poles, one on the other, upright on a cart, version 4"),
 ];
 
 /// A name that no environment has.
 #[derive(Clone, Debug, PartialEq, Error)]
-#[error("there is no environment `{id}`{}", why(untiled.as_ref(), *suggestion))]
+#[error("there is no environment `{id}`{}", why(untiled.as_ref(), *suggestion, *feature))]
 pub struct UnknownEnv {
     /// The name asked for.
     pub id: String,
@@ -155,12 +268,19 @@ pub struct UnknownEnv {
     pub suggestion: Option<&'static str>,
     /// Why a task that exists has no tile-coded form, when that was asked for.
     pub untiled: Option<TileError>,
+    /// The feature that this program was built without and that has it, and how to get it.
+    pub feature: Option<(&'static str, &'static str)>,
 }
 
-fn why(untiled: Option<&TileError>, suggestion: Option<&str>) -> String {
-    match untiled {
-        Some(reason) => format!(": {reason}"),
-        None => format!("{}; there are {}", did_you_mean(suggestion), ids()),
+fn why(
+    untiled: Option<&TileError>,
+    suggestion: Option<&str>,
+    feature: Option<(&'static str, &'static str)>,
+) -> String {
+    match (untiled, feature) {
+        (Some(reason), _) => format!(": {reason}"),
+        (None, Some((name, how))) => format!(": it needs the feature `{name}`; {how}"),
+        (None, None) => format!("{}; there are {}", did_you_mean(suggestion), ids()),
     }
 }
 
@@ -176,7 +296,13 @@ impl UnknownEnv {
     fn new(id: &str) -> Self {
         if let Some(name) = id.strip_prefix(TILES_PREFIX) {
             let near = Self::new(name).suggestion.and_then(|near| find(near).ok()?.tiled);
-            return Self { id: id.to_owned(), suggestion: near.map(|e| e.id), untiled: None };
+            return Self { id: id.to_owned(), suggestion: near.map(|e| e.id), untiled: None, feature: None };
+        }
+        let name = id.strip_suffix("-v5").or_else(|| id.strip_suffix("-v4"));
+        let of_mujoco = name.is_some_and(|name| MUJOCO_TASKS.contains(&name));
+        if of_mujoco && !cfg!(feature = "mujoco") {
+            let feature = Some(("mujoco", WITH_MUJOCO));
+            return Self { id: id.to_owned(), suggestion: None, untiled: None, feature };
         }
         // A name without its version counts as the name, and case does not count.
         let plain =
@@ -194,7 +320,7 @@ impl UnknownEnv {
             .filter(|(distance, _)| *distance <= limit)
             .min_by_key(|(distance, _)| *distance)
             .map(|(_, id)| id);
-        Self { id: id.to_owned(), suggestion, untiled: None }
+        Self { id: id.to_owned(), suggestion, untiled: None, feature: None }
     }
 }
 
@@ -207,20 +333,32 @@ pub fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
     let named = |name: &str| REGISTRY.iter().find(|e| e.id == name).ok_or_else(unknown);
     let Some(name) = id.strip_prefix(TILES_PREFIX) else { return named(id) };
     let entry = named(name)?;
-    TileCoded::coder_for((entry.make)(1).spec(), TileCoding::default())
+    let Source::Code(make) = entry.source else { return Err(unknown()) };
+    TileCoded::coder_for(make(1).spec(), TileCoding::default())
         .map_err(|e| UnknownEnv { untiled: Some(e), ..unknown() })?;
     entry.tiled.ok_or_else(unknown)
+}
+
+/// Why an environment could not be made by its name.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum MakeByNameError {
+    /// No environment has that name.
+    #[error(transparent)]
+    Unknown(#[from] UnknownEnv),
+    /// It cannot be made here.
+    #[error(transparent)]
+    Make(#[from] MakeError),
 }
 
 /// A batch of `n` copies of the environment called `id`.
 ///
 /// # Errors
-/// When no environment has that name.
+/// When no environment has that name, or it cannot be made here.
 ///
 /// # Panics
 /// When `n` is 0.
-pub fn make(id: &str, n: usize) -> Result<Box<dyn BatchEnv>, UnknownEnv> {
-    Ok((find(id)?.make)(n))
+pub fn make(id: &str, n: usize) -> Result<Box<dyn BatchEnv>, MakeByNameError> {
+    Ok(find(id)?.make(n)?)
 }
 
 #[cfg(test)]
@@ -260,7 +398,13 @@ mod tests {
             assert!(m.contains(&format!("`{wrong}` (did you mean `{meant}`?)")), "{m}");
             assert!(REGISTRY.iter().all(|e| m.contains(e.id)), "{m}");
         }
-        assert!(!message("Humanoid-v5").contains("did you mean"));
+        assert!(!message("Blackjack-v1").contains("did you mean"));
+        if !cfg!(feature = "mujoco") {
+            for id in MUJOCO_TASKS.iter().flat_map(|task| [format!("{task}-v4"), format!("{task}-v5")]) {
+                let expected = format!("there is no environment `{id}`: it needs the feature `mujoco`; ");
+                assert_eq!(message(&id).strip_prefix(&expected), Some(WITH_MUJOCO));
+            }
+        }
         assert!(message("tiles:MountainCar").contains("(did you mean `tiles:MountainCar-v0`?)"));
         let m = message("tiles:CartPole-v1");
         assert!(m.ends_with("number 1 of the observation lies in [-inf, inf]"), "{m}");
@@ -271,12 +415,13 @@ mod tests {
         for e in REGISTRY {
             let Some(tiled) = e.tiled else {
                 let error = find(&format!("tiles:{}", e.id)).unwrap_err();
-                assert!(matches!(error.untiled, Some(TileError::NotBox { .. })), "{error}");
+                let bits = matches!(error.untiled, Some(TileError::NotBox { .. }));
+                assert!(bits || MUJOCO_TASKS.iter().any(|task| e.id.starts_with(task)), "{error}");
                 continue;
             };
             assert_eq!(tiled.id, format!("tiles:{}", e.id));
             let Ok(found) = find(tiled.id) else { continue };
-            let (env, plain) = ((found.make)(2), (e.make)(2));
+            let (env, plain) = (found.make(2).unwrap(), e.make(2).unwrap());
             assert_eq!((env.spec().id.as_str(), env.len()), (tiled.id, 2));
             assert_eq!(env.spec().action, plain.spec().action);
             assert_eq!(env.spec().max_episode_steps, plain.spec().max_episode_steps);

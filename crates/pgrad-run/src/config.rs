@@ -149,7 +149,7 @@ impl RunConfig {
     /// The preset of `algo` for `env` where there is one, else defaults.
     ///
     /// # Errors
-    /// When there is no such algorithm or environment.
+    /// When there is no such algorithm or environment, or the environment cannot be made here.
     pub fn new(algo: &str, env: &str) -> Result<Self, RunConfigError> {
         let mut config = Self::without_preset(algo, env)?;
         if let Some(preset) = presets::find(algo, env) {

@@ -13,8 +13,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// Makes a batch of `n` environments.
-pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
+pub use pgrad_envs::EnvMaker;
 
 /// What a name stands for, with settings of its own where it has any.
 pub trait EnvSource: fmt::Debug + Send + Sync {
@@ -232,13 +231,13 @@ struct Native(&'static EnvEntry);
 
 impl EnvSource for Native {
     fn is_elsewhere(&self) -> bool {
-        false
+        self.0.is_elsewhere()
     }
     fn boxed_clone(&self) -> Box<dyn EnvSource> {
         Box::new(*self)
     }
     fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
-        Made::open(Arc::new(self.0.make))
+        Made::open(self.0.open()?)
     }
 }
 

@@ -76,10 +76,11 @@ fn an_evaluation_is_reproducible_and_changes_nothing() {
         let run = dir.path().join("run");
         train(&METHODS[0], &run, env, pairs, 1);
         let before = snapshot(&run);
-        let make = pgrad_envs::find(env).unwrap().make;
+        let make = pgrad_envs::find(env).unwrap().open().unwrap();
         let bytes = std::fs::read(run.join("policy.safetensors")).unwrap();
-        let eval =
-            |options: EvalOptions| evaluate(Policy::from_bytes(&bytes).unwrap(), make, &options).unwrap();
+        let eval = |options: EvalOptions| {
+            evaluate(Policy::from_bytes(&bytes).unwrap(), |n| make(n), &options).unwrap()
+        };
         for stochastic in [false, true] {
             let options = EvalOptions { episodes: 30, seed: 7, stochastic, ..EvalOptions::default() };
             let found = eval(options);
@@ -103,12 +104,12 @@ fn a_policy_is_not_evaluated_on_another_task() {
     train(&METHODS[0], &dir.path().join("run"), "CartPole-v1", DISCRETE, 1);
     let policy =
         || Policy::from_bytes(&std::fs::read(dir.path().join("run/policy.safetensors")).unwrap()).unwrap();
-    let make = pgrad_envs::find("Pendulum-v1").unwrap().make;
-    let error = evaluate(policy(), make, &EvalOptions::default()).unwrap_err();
+    let make = pgrad_envs::find("Pendulum-v1").unwrap().open().unwrap();
+    let error = evaluate(policy(), |n| make(n), &EvalOptions::default()).unwrap_err();
     assert!(matches!(error, EvalError::Mismatch { policy_obs: 4, env_obs: 3, .. }), "{error}");
-    let make = pgrad_envs::find("CartPole-v1").unwrap().make;
+    let make = pgrad_envs::find("CartPole-v1").unwrap().open().unwrap();
     let none = EvalOptions { episodes: 0, ..EvalOptions::default() };
-    assert!(matches!(evaluate(policy(), make, &none), Err(EvalError::NoEpisodes)));
+    assert!(matches!(evaluate(policy(), |n| make(n), &none), Err(EvalError::NoEpisodes)));
     let short = EvalOptions { max_steps: 3, ..EvalOptions::default() };
-    assert!(matches!(evaluate(policy(), make, &short), Err(EvalError::Endless { steps: 3, .. })));
+    assert!(matches!(evaluate(policy(), |n| make(n), &short), Err(EvalError::Endless { steps: 3, .. })));
 }

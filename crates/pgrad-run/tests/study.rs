@@ -494,7 +494,7 @@ fn a_run_that_fails_is_named_and_its_entry_not_judged() {
     let tmp = tempfile::tempdir().unwrap();
     let mut study = tiny();
     study.entries.truncate(1);
-    let make = pgrad_envs::find("CartPole-v1").unwrap().make;
+    let make = pgrad_envs::find("CartPole-v1").unwrap().open().unwrap();
     let mut env = VecEnv::new(make(1), 4, 0);
     env.start().unwrap();
     let start = env.obs().row(0)[0];

@@ -15,13 +15,17 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
             .collect(),
         ListWhat::Envs => pgrad_envs::REGISTRY
             .iter()
-            .map(|e| {
-                let spec = (e.make)(1).spec().clone();
+            .map(|entry| {
+                // What is missing is said where the task stands: the others can be listed.
+                let spec = match entry.make(1) {
+                    Ok(env) => env.spec().clone(),
+                    Err(e) => return [entry.id.to_owned(), entry.title.to_owned(), e.message],
+                };
                 let solved = spec.reward_threshold.map(|t| format!("solved at a return of {t}"));
-                let tiled = e.tiled.and_then(|tiled| pgrad_envs::find(tiled.id).ok());
+                let tiled = entry.tiled.and_then(|tiled| pgrad_envs::find(tiled.id).ok());
                 let tiled = tiled.map(|tiled| format!("also as {}", tiled.id));
                 let more: Vec<String> = solved.into_iter().chain(tiled).collect();
-                [e.id.to_owned(), e.title.to_owned(), more.join("; ")]
+                [entry.id.to_owned(), entry.title.to_owned(), more.join("; ")]
             })
             .collect(),
         ListWhat::Presets => PRESETS
