@@ -203,9 +203,9 @@ impl From<EnvNameError> for Failure {
 
 impl From<UnknownEnv> for Failure {
     fn from(error: UnknownEnv) -> Self {
-        if let Some((feature, how)) = error.feature {
-            let message = format!("there is no environment `{}` without the feature `{feature}`", error.id);
-            return Self::usage(message).hint(how);
+        if let Some(feature) = error.feature {
+            let message = format!("`{}` needs a pgrad that was built with `{}`", error.id, feature.name);
+            return Self::usage(message).hint(feature.how);
         }
         if error.untiled.is_some() {
             return Self::usage(error.to_string()).hint("`pgrad list envs` says which can be tile-coded");

@@ -34,7 +34,15 @@ impl EnvEntry {
     /// Whether it needs something beside its code.
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
-        !matches!(self.source, Source::Code(_))
+        self.code().is_none()
+    }
+    /// What makes it, where its code is enough.
+    fn code(&self) -> Option<fn(usize) -> Box<dyn BatchEnv>> {
+        match self.source {
+            Source::Code(make) => Some(make),
+            #[cfg(feature = "mujoco")]
+            Source::Mujoco => None,
+        }
     }
     /// Reads what the environment needs beside its code, if anything; what is returned makes batches of it.
     ///
@@ -136,9 +144,20 @@ const MUJOCO_TASKS: [&str; 11] = [
     "InvertedDoublePendulum",
 ];
 
-/// What to do about a task that this program was built without.
-const WITH_MUJOCO: &str =
-    "`cargo xtask mujoco` gets MuJoCo; then `cargo run --release --features mujoco -- ...`";
+/// A feature that a program can be built with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MissingFeature {
+    /// Its name.
+    pub name: &'static str,
+    /// How to get it.
+    pub how: &'static str,
+}
+
+/// What has those tasks.
+static MUJOCO: MissingFeature = MissingFeature {
+    name: "mujoco",
+    how: "`cargo xtask mujoco` gets MuJoCo; then `cargo run --release --features mujoco -- ...`",
+};
 
 /// All environments, in the order in which they are listed.
 pub static REGISTRY: &[EnvEntry] = &[
@@ -268,18 +287,18 @@ pub struct UnknownEnv {
     pub suggestion: Option<&'static str>,
     /// Why a task that exists has no tile-coded form, when that was asked for.
     pub untiled: Option<TileError>,
-    /// The feature that this program was built without and that has it, and how to get it.
-    pub feature: Option<(&'static str, &'static str)>,
+    /// The feature that has it, and that this program was built without.
+    pub feature: Option<&'static MissingFeature>,
 }
 
 fn why(
     untiled: Option<&TileError>,
     suggestion: Option<&str>,
-    feature: Option<(&'static str, &'static str)>,
+    feature: Option<&'static MissingFeature>,
 ) -> String {
     match (untiled, feature) {
         (Some(reason), _) => format!(": {reason}"),
-        (None, Some((name, how))) => format!(": it needs the feature `{name}`; {how}"),
+        (None, Some(MissingFeature { name, how })) => format!(": it needs the feature `{name}`; {how}"),
         (None, None) => format!("{}; there are {}", did_you_mean(suggestion), ids()),
     }
 }
@@ -301,8 +320,7 @@ impl UnknownEnv {
         let name = id.strip_suffix("-v5").or_else(|| id.strip_suffix("-v4"));
         let of_mujoco = name.is_some_and(|name| MUJOCO_TASKS.contains(&name));
         if of_mujoco && !cfg!(feature = "mujoco") {
-            let feature = Some(("mujoco", WITH_MUJOCO));
-            return Self { id: id.to_owned(), suggestion: None, untiled: None, feature };
+            return Self { id: id.to_owned(), suggestion: None, untiled: None, feature: Some(&MUJOCO) };
         }
         // A name without its version counts as the name, and case does not count.
         let plain =
@@ -333,8 +351,8 @@ pub fn find(id: &str) -> Result<&'static EnvEntry, UnknownEnv> {
     let named = |name: &str| REGISTRY.iter().find(|e| e.id == name).ok_or_else(unknown);
     let Some(name) = id.strip_prefix(TILES_PREFIX) else { return named(id) };
     let entry = named(name)?;
-    let Source::Code(make) = entry.source else { return Err(unknown()) };
-    TileCoded::coder_for(make(1).spec(), TileCoding::default())
+    let plain = entry.code().ok_or_else(unknown)?;
+    TileCoded::coder_for(plain(1).spec(), TileCoding::default())
         .map_err(|e| UnknownEnv { untiled: Some(e), ..unknown() })?;
     entry.tiled.ok_or_else(unknown)
 }
@@ -402,7 +420,7 @@ mod tests {
         if !cfg!(feature = "mujoco") {
             for id in MUJOCO_TASKS.iter().flat_map(|task| [format!("{task}-v4"), format!("{task}-v5")]) {
                 let expected = format!("there is no environment `{id}`: it needs the feature `mujoco`; ");
-                assert_eq!(message(&id).strip_prefix(&expected), Some(WITH_MUJOCO));
+                assert_eq!(message(&id).strip_prefix(&expected), Some(MUJOCO.how));
             }
         }
         assert!(message("tiles:MountainCar").contains("(did you mean `tiles:MountainCar-v0`?)"));
