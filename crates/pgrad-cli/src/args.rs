@@ -184,6 +184,12 @@ pub(crate) struct EvalArgs {
     /// Draw actions from the policy instead of taking the most likely one.
     #[arg(long)]
     pub(crate) stochastic: bool,
+    /// Make a film of the first episodes; the name ends in `.gif`, or in `.mp4` where `ffmpeg` is installed.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) video: Option<PathBuf>,
+    /// Episodes in the film. Default: 1.
+    #[arg(long, value_name = "N", requires = "video", allow_negative_numbers = true)]
+    pub(crate) video_episodes: Option<String>,
     #[command(flatten)]
     pub(crate) verbosity: Verbosity,
 }

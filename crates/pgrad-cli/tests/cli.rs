@@ -277,6 +277,16 @@ fn a_run_from_training_to_evaluation() {
     assert_ne!(eval(&["--episodes", "10", "--seed", "3"]), greedy);
     assert_ne!(eval(&["--episodes", "10", "--stochastic"]), greedy);
 
+    // The film shows the evaluation's first episode.
+    let first = eval(&["--episodes", "1", "--video", "film.gif"]);
+    assert_eq!(first["video"], "film.gif");
+    assert_eq!(first["video_frames"].as_f64(), first["length_mean"].as_f64(), "{first}");
+    assert!(std::fs::read(dir.path().join("film.gif")).unwrap().starts_with(b"GIF89a"));
+    pgrad_in(dir.path(), &["eval", "run", "--video", "film.avi"])
+        .refused(64, &["`film.avi` does not end in `.gif` or `.mp4`"]);
+    let words = pgrad_in(dir.path(), &["eval", "run", "--episodes", "1"]).done();
+    assert!(words.contains("in one greedy episode") && !words.contains("NaN"), "{words}");
+
     let words = pgrad_in(dir.path(), &["eval", "run", "--episodes", "3"]).done();
     assert!(
         words.starts_with("return ") && words.contains("over 3 greedy episodes of CartPole-v1"),

@@ -1,6 +1,6 @@
 //! Many copies of one environment in step.
 
-use crate::{Action, Actions, End, Env, EnvSpec, Obs, Space};
+use crate::{Action, Actions, End, Env, EnvSpec, Obs, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 
 /// Many copies of one environment, stepped together; the state is laid out batch-innermost.
@@ -39,6 +39,13 @@ pub trait BatchEnv: Send {
     fn save(&self, b: usize) -> Option<Vec<f64>>;
     /// Restores what [`BatchEnv::save`] returned; `false` when `state` cannot be a state.
     fn load(&mut self, b: usize, state: &[f64]) -> bool;
+    /// What copy `b` looks like.
+    ///
+    /// # Errors
+    /// When there is no picture of it.
+    fn picture(&mut self, _b: usize) -> Result<Picture, PictureError> {
+        Err(PictureError::none(&self.spec().id))
+    }
 }
 
 impl<B: BatchEnv + ?Sized> BatchEnv for Box<B> {
@@ -74,6 +81,9 @@ impl<B: BatchEnv + ?Sized> BatchEnv for Box<B> {
     }
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         (**self).load(b, state)
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        (**self).picture(b)
     }
 }
 
@@ -188,5 +198,8 @@ impl<E: Env> BatchEnv for Each<E> {
             *to = *from as f32;
         }
         true
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        self.envs[b].picture()
     }
 }

@@ -1,6 +1,6 @@
 //! One environment.
 
-use crate::Space;
+use crate::{Picture, PictureError, Space};
 use pgrad_num::{Cols, Stream};
 
 /// What an environment is, apart from its state.
@@ -221,5 +221,12 @@ pub trait Env: Send {
     /// Restores what [`Env::save`] returned. `false` when `state` cannot be a state.
     fn load(&mut self, _state: &[f64]) -> bool {
         false
+    }
+    /// What the environment looks like in its present state: `pgrad eval --video` makes a film of it.
+    ///
+    /// # Errors
+    /// When there is no picture of it.
+    fn picture(&mut self) -> Result<Picture, PictureError> {
+        Err(PictureError::none(&self.spec().id))
     }
 }

@@ -9,6 +9,7 @@
 //!   episode statistics, all of which can be saved and restored;
 //! - [`RandomActions`]: random actions of any space;
 //! - [`TileCoded`]: a task whose observations are binary features, one tile of each of several tilings;
+//! - [`Picture`]: what an environment looks like to a person;
 //! - [`check_env`]: finds what is wrong with an environment;
 //! - [`probe`]: tiny tasks with known answers.
 //!
@@ -18,6 +19,7 @@ mod batch;
 mod check;
 mod env;
 mod error;
+mod picture;
 pub mod probe;
 mod random;
 mod space;
@@ -28,6 +30,7 @@ pub use batch::{BatchEnv, Each};
 pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::{EnvError, MakeError, MakeErrorKind};
+pub use picture::{Colour, Content, Drawing, Form, Picture, PictureError, Shape};
 pub use random::RandomActions;
 pub use space::{BoxSpace, Space};
 pub use tiles::{TILES_PREFIX, TileCoded, TileCoder, TileCoding, TileError};

@@ -15,7 +15,7 @@
 //! width of the tiles is that of the experiments of Degris, White, Sutton 2012 (`BoundedSmallPartitionFactory` of
 //! their library RLPark, without its random jitter).
 
-use crate::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use crate::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 use thiserror::Error;
 
@@ -307,5 +307,8 @@ impl BatchEnv for TileCoded {
             self.code(b);
         }
         loaded
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        self.inner.picture(b)
     }
 }

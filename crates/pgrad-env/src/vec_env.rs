@@ -1,6 +1,6 @@
 //! A shard of environments: time limits, automatic reset, episode statistics, saved state.
 
-use crate::{Actions, BatchEnv, End, EnvError, EnvSpec};
+use crate::{Actions, BatchEnv, End, EnvError, EnvSpec, Picture, PictureError};
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
 
 /// Purpose number of the environments' random streams.
@@ -340,6 +340,13 @@ impl VecEnv {
             step: self.elapsed[b],
             value: self.rewards[b],
         }
+    }
+    /// What environment `b` looks like now: after the last step of an episode, the first state of the next one.
+    ///
+    /// # Errors
+    /// When there is no picture of it.
+    pub fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        self.env.picture(b)
     }
     /// The state of environment `b`, for [`VecEnv::branch`]; `None` when the task cannot save it.
     #[must_use]

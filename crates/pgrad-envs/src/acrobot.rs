@@ -28,8 +28,9 @@
 //! coding", NIPS 8 (1996); R. S. Sutton, A. G. Barto, *Reinforcement Learning: An Introduction*, 1st edition,
 //! section 11.3; Gymnasium's `Acrobot-v1`.
 
+use crate::scenery::{BLUE, GREY, YELLOW};
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, Drawing, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 use std::f64::consts::{PI, TAU};
@@ -178,5 +179,18 @@ impl BatchEnv for Acrobot {
         let possible = |s: &[f64; 4]| s[0].abs().max(s[1].abs()) <= SINCOS_MAX / 2.0;
         let state = parse::<4>(state).filter(possible);
         state.map(|state| self.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [theta1, theta2, ..] = self.state.get(b);
+        let elbow = [LENGTH * theta1.sin(), -LENGTH * theta1.cos()];
+        let both = theta1 + theta2;
+        let tip = [elbow[0] + LENGTH * both.sin(), elbow[1] - LENGTH * both.cos()];
+        Ok(Drawing::new([-2.2, 2.2], [-2.2, 2.2])
+            .line(GREY, 0.02, [[-2.2, 1.0], [2.2, 1.0]])
+            .bar(BLUE, 0.2, [0.0, 0.0], elbow)
+            .bar(BLUE, 0.2, elbow, tip)
+            .disc(YELLOW, [0.0, 0.0], 0.1)
+            .disc(YELLOW, elbow, 0.1)
+            .at(15.0))
     }
 }

@@ -32,8 +32,9 @@
 //! learning control problems", IEEE SMC-13 (1983), appendix; Schulman et al. 2015, arXiv:1502.05477, section 8.1
 //! and arXiv:1506.02438, section 6.1; Duan et al. 2016, arXiv:1604.06778.
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 
@@ -153,5 +154,9 @@ impl BatchEnv for BartoCartPole {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<4>(state).filter(|state| state[2].abs() <= SINCOS_MAX);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [x, _, theta, _] = self.state.get(b);
+        Ok(scenery::cart_and_pole(x, theta, 2.0 * HALF_LENGTH, X_LIMIT).at(1.0 / TAU))
     }
 }

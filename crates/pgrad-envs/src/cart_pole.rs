@@ -22,8 +22,9 @@
 //! Source: A. G. Barto, R. S. Sutton, C. W. Anderson, "Neuronlike adaptive elements that can solve difficult
 //! learning control problems", IEEE SMC-13 (1983), without its friction; Gymnasium's `CartPole-v1`.
 
+use crate::scenery;
 use crate::state::{State, parse};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::simd;
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream};
@@ -132,5 +133,9 @@ impl BatchEnv for CartPole {
             }
             _ => false,
         }
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [x, _, theta, _] = self.state.get(b);
+        Ok(scenery::cart_and_pole(x, theta, 2.0 * HALF_LENGTH, X_LIMIT).at(1.0 / TAU))
     }
 }

@@ -23,8 +23,9 @@
 //! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
 //! first author's library RLPark (`OffPACPuddleWorld.java`, `PuddleWorld.java`).
 
+use crate::scenery::{GREEN, INK, PALE_BLUE};
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, Drawing, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 use std::f64::consts::TAU;
 
@@ -112,5 +113,15 @@ impl BatchEnv for ContinuousGridWorld {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<2>(state).filter(|s| s.iter().all(|x| (0.0..=1.0).contains(x)));
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [x, y] = self.state.get(b);
+        let near = 1.0 - GOAL_DISTANCE;
+        let mut drawing = Drawing::new([0.0, 1.0], [0.0, 1.0]);
+        for [mx, sx, my, sy] in PUDDLES {
+            drawing =
+                drawing.rectangle(PALE_BLUE, [mx - 2.0 * sx, my - 2.0 * sy], [mx + 2.0 * sx, my + 2.0 * sy]);
+        }
+        Ok(drawing.polygon(GREEN, [[near, 1.0], [1.0, near], [1.0, 1.0]]).disc(INK, [x, y], 0.015).at(20.0))
     }
 }

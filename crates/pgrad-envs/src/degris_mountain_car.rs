@@ -20,8 +20,9 @@
 //! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
 //! first author's library RLPark (`MountainCar.java`, `MountainCarOffPolicyLearning.java`).
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 
@@ -109,5 +110,9 @@ impl BatchEnv for DegrisMountainCar {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<2>(state).filter(|[p, _]| p.abs() <= SINCOS_MAX / 3.0);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [position, _] = self.state.get(b);
+        Ok(scenery::valley(position, [MIN_POSITION, GOAL], GOAL).at(30.0))
     }
 }

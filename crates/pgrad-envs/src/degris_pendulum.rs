@@ -20,8 +20,9 @@
 //! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
 //! first author's library RLPark (`SwingPendulum.java`).
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::sincos1;
 use pgrad_num::{ColsMut, Stream, simd};
 use std::f64::consts::{FRAC_PI_4, PI, TAU};
@@ -108,5 +109,9 @@ impl BatchEnv for DegrisPendulum {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<2>(state).filter(|[theta, v]| theta.abs() <= PI && v.abs() <= MAX_SPEED);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [theta, _] = self.state.get(b);
+        Ok(scenery::pendulum(theta).at(30.0))
     }
 }

@@ -39,6 +39,7 @@ pub mod mujoco;
 mod no_velocity;
 mod pendulum;
 mod registry;
+mod scenery;
 mod short_corridor;
 mod state;
 mod t_maze;

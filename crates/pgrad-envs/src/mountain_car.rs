@@ -19,8 +19,9 @@
 //! R. S. Sutton, A. G. Barto, *Reinforcement Learning: An Introduction*, example 10.1; Gymnasium's
 //! `MountainCar-v0`.
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 
@@ -110,5 +111,9 @@ impl BatchEnv for MountainCar {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<2>(state).filter(|[p, _]| p.abs() <= SINCOS_MAX / 3.0);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [position, _] = self.state.get(b);
+        Ok(scenery::valley(position, [MIN_POSITION, MAX_POSITION], GOAL).at(30.0))
     }
 }

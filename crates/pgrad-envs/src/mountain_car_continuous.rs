@@ -27,8 +27,9 @@
 //! Source: MountainCar (see there) with the continuous action of A. de Broissia; Gymnasium's
 //! `MountainCarContinuous-v0`.
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 
@@ -147,5 +148,9 @@ impl BatchEnv for MountainCarContinuous {
         let possible = |s: &[f64; 3]| s[0].abs() <= SINCOS_MAX / 3.0 && (s[2] == 0.0 || s[2] == 1.0);
         let state = parse::<3>(state).filter(possible);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [position, ..] = self.state.get(b);
+        Ok(scenery::valley(position, [MIN_POSITION, MAX_POSITION], GOAL).at(30.0))
     }
 }

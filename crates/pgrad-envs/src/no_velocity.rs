@@ -12,7 +12,7 @@
 //! Source: RL Baselines3 Zoo, `MaskVelocityWrapper`.
 
 use crate::{CartPole, MountainCarContinuous, Pendulum};
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec};
+use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Picture, PictureError};
 use pgrad_num::{ColsMut, Stream};
 
 /// A batch of tasks that show 0 instead of some numbers of their observations.
@@ -92,5 +92,8 @@ impl<B: BatchEnv> BatchEnv for NoVelocity<B> {
     }
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         self.task.load(b, state)
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        self.task.picture(b)
     }
 }

@@ -21,8 +21,9 @@
 //!
 //! Source: Gymnasium's `Pendulum-v1`.
 
+use crate::scenery;
 use crate::state::{State, parse, round};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::trig::{SINCOS_MAX, sincos1};
 use pgrad_num::{ColsMut, Stream, simd};
 use std::f64::consts::{PI, TAU};
@@ -139,5 +140,9 @@ impl BatchEnv for Pendulum {
     fn load(&mut self, b: usize, state: &[f64]) -> bool {
         let state = parse::<2>(state).filter(|[theta, _]| theta.abs() <= SINCOS_MAX);
         state.map(|[theta, speed]| self.set(b, theta, speed)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [theta, ..] = self.state.get(b);
+        Ok(scenery::pendulum(theta).at(1.0 / DT))
     }
 }

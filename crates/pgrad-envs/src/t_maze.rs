@@ -17,8 +17,9 @@
 //! Source: B. Bakker, "Reinforcement Learning with Long Short-Term Memory", NIPS 14 (2002), section 4. The limit of
 //! `20 N` steps is ours; so is that going east at the junction, or west at place 0, is a step against a wall.
 
+use crate::scenery::{GREEN, INK, PALE_BLUE};
 use crate::state::{State, parse};
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, Drawing, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 
 const NORTH: u32 = 0;
@@ -124,5 +125,17 @@ impl BatchEnv for TMaze {
         };
         let state = parse::<2>(state).filter(fits);
         state.map(|state| self.state.set(b, state)).is_some()
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let [place, north] = self.state.get(b);
+        let (end, sign) = (self.length, if north == 1.0 { 1.0 } else { -1.0 });
+        let half = 0.05 * end.max(10.0);
+        Ok(Drawing::new([-1.0, end + 1.0], [-4.0 * half, 4.0 * half])
+            .rectangle(PALE_BLUE, [-0.5, -0.5], [end + 0.5, 0.5])
+            .rectangle(PALE_BLUE, [end - 0.5, -1.5], [end + 0.5, 1.5])
+            .rectangle(GREEN, [end - 0.5, sign - 0.5], [end + 0.5, sign + 0.5])
+            .rectangle(GREEN, [-0.5, sign * 0.25 - 0.15], [0.5, sign * 0.25 + 0.15])
+            .disc(INK, [place, 0.0], 0.3)
+            .at(10.0))
     }
 }

@@ -24,6 +24,31 @@ fn every_environment_passes_the_check() {
     }
 }
 
+/// Tasks that nobody would recognise in a picture.
+const WITHOUT_A_PICTURE: [&str; 3] = ["ShortCorridor-v0", "KakadeMdp-v0", "KakadeLqg-v0"];
+
+#[test]
+fn what_an_environment_looks_like_follows_its_state() {
+    for e in REGISTRY {
+        let mut envs = VecEnv::new(e.make(2).unwrap(), 7, 0);
+        envs.start().unwrap();
+        if WITHOUT_A_PICTURE.contains(&e.id) || e.is_elsewhere() {
+            assert_eq!(envs.picture(0).unwrap_err().id, e.id);
+            continue;
+        }
+        let first = envs.picture(1).unwrap();
+        assert!(first.frames_per_second >= 1.0, "{}", e.id);
+        assert_eq!(envs.picture(1).unwrap(), first, "{}: looking changes nothing", e.id);
+        let mut random: Vec<RandomActions> =
+            (0..2).map(|b| RandomActions::new(&envs.spec().action, 1, 7, b)).collect();
+        let moved = (0..20).any(|_| {
+            step(&mut envs, &mut random);
+            envs.picture(1).unwrap() != first
+        });
+        assert!(moved, "{}", e.id);
+    }
+}
+
 /// Bits of all that a shard shows over `steps` steps, one entry an environment.
 fn trace(e: &EnvEntry, first: usize, n: usize, steps: usize) -> Vec<Vec<u64>> {
     let mut envs = VecEnv::new(e.make(n).unwrap(), 7, first);

@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::stats;
 use pgrad_agent::Policy;
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, MakeError, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, MakeError, PictureError, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionsMut;
 use thiserror::Error;
@@ -102,6 +102,9 @@ pub enum EvalError {
     /// The environments cannot be made.
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// The environment has no pictures, and one was asked for.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
     /// Nothing to do.
     #[error("an evaluation needs at least one episode")]
     NoEpisodes,
@@ -114,7 +117,7 @@ impl EvalError {
         match self {
             Self::NoEpisodes => 64,
             Self::Make(e) => e.exit_code(),
-            Self::Env(_) | Self::Mismatch { .. } | Self::Endless { .. } => 65,
+            Self::Env(_) | Self::Mismatch { .. } | Self::Endless { .. } | Self::Picture(_) => 65,
         }
     }
 }
@@ -160,7 +163,29 @@ fn evaluate_made(
     for first in (0..options.episodes).step_by(BATCH) {
         let n = BATCH.min(options.episodes - first);
         let env = VecEnv::new(make_env(n)?, options.seed, first);
-        evaluate_batch(&mut policy, env, first, options, &mut found)?;
+        evaluate_batch(&mut policy, env, first, options, &mut found, &mut |_| Ok(()))?;
+    }
+    Ok(found)
+}
+
+/// [`evaluate`], one episode after the other, with `watch` called before every step.
+///
+/// # Errors
+/// As [`evaluate`], and what `watch` returns.
+pub fn evaluate_watched(
+    policy: Policy,
+    make_env: impl Fn(usize) -> Result<Box<dyn BatchEnv>, MakeError>,
+    options: &EvalOptions,
+    watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
+) -> Result<Evaluation, EvalError> {
+    if options.episodes == 0 {
+        return Err(EvalError::NoEpisodes);
+    }
+    let mut policy = policy.with_batch(1);
+    let mut found = Evaluation { returns: Vec::new(), lengths: Vec::new() };
+    for episode in 0..options.episodes {
+        let env = VecEnv::new(make_env(1)?, options.seed, episode);
+        evaluate_batch(&mut policy, env, episode, options, &mut found, watch)?;
     }
     Ok(found)
 }
@@ -171,6 +196,7 @@ fn evaluate_batch(
     first: usize,
     options: &EvalOptions,
     found: &mut Evaluation,
+    watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
     let (spec, n) = (env.spec().clone(), env.len());
     if policy.obs_dim() != spec.observation.obs_dim() || *policy.action_space() != spec.action {
@@ -192,6 +218,7 @@ fn evaluate_batch(
     env.start()?;
     policy.reset();
     for _ in 0..options.max_steps {
+        watch(&mut env)?;
         if mask_rows > 0 {
             env.action_masks(ColsMut::new(&mut masks, mask_rows, n), &mut mask_scratch)?;
         }

@@ -6,7 +6,7 @@
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
 //! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
-//! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is;
+//! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is; [`video`]: what it does;
 //! - [`mod@bench`]: how fast it is;
 //! - [`clock`]: the passing of time.
 //!
@@ -27,3 +27,4 @@ pub mod stats;
 pub mod storage;
 pub mod study;
 pub mod tensors;
+pub mod video;

@@ -333,7 +333,7 @@ pub fn render_png(curves: &[Curve], options: &PlotOptions) -> Result<Vec<u8>, Pl
 }
 
 /// Averages blocks of `factor x factor` RGB pixels.
-fn shrink(fine: &[u8], width: usize, height: usize, factor: usize) -> Vec<u8> {
+pub(crate) fn shrink(fine: &[u8], width: usize, height: usize, factor: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(width * height * 3);
     let stride = width * factor * 3;
     let count = factor * factor;

@@ -8,6 +8,7 @@ use pgrad_run::driver::read_config;
 use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate_run};
 use pgrad_run::run_dir::POLICY;
 use pgrad_run::storage::FsStorage;
+use pgrad_run::video::{Film, VideoError, film};
 use pgrad_settings::{apply_text, settings};
 use serde_json::json;
 use std::io;
@@ -21,14 +22,18 @@ settings! {
         episodes: usize = 100, range: 1..=10_000_000, unit: "episodes";
         /// Seed of the environments and of a stochastic policy; far from those of training.
         seed: u64 = 1_000_000, range: 0..=9_007_199_254_740_991;
+        /// Whole episodes in the film.
+        video_episodes: usize = 1, range: 1..=10_000, unit: "episodes";
     }
 }
 
 pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let mut episodes = Episodes::default();
-    for (key, text) in [("episodes", &args.episodes), ("seed", &args.seed)] {
+    let given =
+        [("episodes", &args.episodes), ("seed", &args.seed), ("video_episodes", &args.video_episodes)];
+    for (key, text) in given {
         if let Some(text) = text {
-            apply_text(key, text, &format!("--{key}"), &mut [&mut episodes])?;
+            apply_text(key, text, &format!("--{}", key.replace('_', "-")), &mut [&mut episodes])?;
         }
     }
     let config = read_config(&FsStorage, &args.run, None)?;
@@ -39,16 +44,30 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         stochastic: args.stochastic,
         ..EvalOptions::default()
     };
+    let film = match &args.video {
+        Some(path) => {
+            let first = EvalOptions { episodes: episodes.video_episodes, ..options };
+            let made = film(path, read_policy(&args.run)?, &config, &first);
+            Some(made.map_err(|e| match e {
+                VideoError::Eval(EvalError::Make(e)) => e.into(),
+                e => Failure::of(Code::of(e.exit_code()), &e),
+            })?)
+        }
+        None => None,
+    };
     let found = evaluate_run(policy, &config, &options).map_err(|e| match e {
         EvalError::Make(e) => e.into(),
         e => Failure::of(Code::of(e.exit_code()), &e),
     })?;
     if args.verbosity.json {
-        terminal::out(&format!("{}\n", to_json(&found)))?;
+        terminal::out(&format!("{}\n", to_json(&found, film.as_ref())))?;
     } else if !args.verbosity.quiet {
         let how = if args.stochastic { "stochastic" } else { "greedy" };
         let threshold = config.env_spec()?.reward_threshold;
         terminal::out(&report(&found, config.env_id(), how, threshold, Style::stdout()))?;
+        if let Some(film) = &film {
+            terminal::out(&film_report(film))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -69,28 +88,50 @@ fn read_policy(run: &Path) -> Result<Policy> {
     })
 }
 
-fn to_json(found: &Evaluation) -> serde_json::Value {
-    json!({
+fn film_report(film: &Film) -> String {
+    format!(
+        "  film {}: {} of {} steps, {} frames, {:.1} s\n",
+        quoted(&film.path),
+        match film.shown.returns.len() {
+            1 => "one episode".to_owned(),
+            n => format!("{n} episodes"),
+        },
+        film.shown.lengths.iter().map(|l| u64::from(*l)).sum::<u64>(),
+        film.frames,
+        film.duration_secs,
+    )
+}
+
+fn to_json(found: &Evaluation, film: Option<&Film>) -> serde_json::Value {
+    let mut object = json!({
         "episodes": found.returns.len(),
         "return_mean": found.return_mean(),
         "return_std": found.return_std(),
         "return_min": found.return_min(),
         "return_max": found.return_max(),
         "length_mean": found.length_mean(),
-    })
+    });
+    if let Some(film) = film {
+        object["video"] = json!(film.path.display().to_string());
+        object["video_frames"] = json!(film.frames);
+    }
+    object
 }
 
 fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, style: Style) -> String {
     let mean = found.return_mean();
-    let mut out = format!(
-        "{} over {} {how} episodes of {env}\n  std {:.2}, min {:.2}, max {:.2}, mean length {:.1}\n",
-        style.paint(BOLD, &format!("return {mean:.2}")),
-        found.returns.len(),
-        found.return_std(),
-        found.return_min(),
-        found.return_max(),
-        found.length_mean(),
-    );
+    let shown = style.paint(BOLD, &format!("return {mean:.2}"));
+    let mut out = match found.returns.len() {
+        // One episode says nothing about how returns spread.
+        1 => format!("{shown} in one {how} episode of {env}\n  length {:.0}\n", found.length_mean()),
+        n => format!(
+            "{shown} over {n} {how} episodes of {env}\n  std {:.2}, min {:.2}, max {:.2}, mean length {:.1}\n",
+            found.return_std(),
+            found.return_min(),
+            found.return_max(),
+            found.length_mean(),
+        ),
+    };
     if let Some(threshold) = threshold {
         let (colour, word) = if mean >= threshold { (GREEN, "reached") } else { (YELLOW, "not reached") };
         out.push_str(&format!("  threshold {threshold} {}\n", style.paint(colour, word)));

@@ -34,7 +34,8 @@ pub use freeway::Freeway;
 pub use seaquest::Seaquest;
 pub use space_invaders::SpaceInvaders;
 
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Space};
+use crate::scenery;
+use pgrad_env::{Actions, BatchEnv, Colour, Drawing, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream, simd};
 
 /// Cells of a side of the board.
@@ -47,6 +48,20 @@ const MAX_CHANNELS: usize = 10;
 const WORDS: usize = CELLS.div_ceil(32);
 /// Copies that are written together.
 const BLOCK: usize = 64;
+
+/// Colour of each channel in pictures.
+const COLOURS: [Colour; MAX_CHANNELS] = [
+    scenery::GREEN,
+    scenery::YELLOW,
+    scenery::BLUE,
+    scenery::ORANGE,
+    scenery::PURPLE,
+    scenery::PALE_BLUE,
+    scenery::GREY,
+    [240, 228, 66],
+    [153, 153, 51],
+    [255, 255, 255],
+];
 
 /// One bit for each cell of the board: bit `10 y + x`.
 pub type Plane = u128;
@@ -350,5 +365,18 @@ impl<G: Game> BatchEnv for MinAtar<G> {
         self.last[b] = Move::ALL[last as usize];
         self.games[b] = game;
         true
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let mut planes = [0; MAX_CHANNELS];
+        self.games[b].paint(&mut planes[..G::CHANNELS]);
+        let side = f64::from(SIDE);
+        let mut drawing = Drawing::new([0.0, side], [0.0, side]).rectangle(scenery::INK, [0.0; 2], [side; 2]);
+        for (plane, colour) in planes.iter().zip(COLOURS) {
+            for at in (0..SIDE * SIDE).filter(|at| plane >> at & 1 == 1) {
+                let (x, y) = (f64::from(at % SIDE), side - f64::from(at / SIDE));
+                drawing = drawing.rectangle(colour, [x, y - 1.0], [x + 1.0, y]);
+            }
+        }
+        Ok(drawing.at(15.0))
     }
 }
