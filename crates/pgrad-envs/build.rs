@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let variable = "MUJOCO_DYNAMIC_LINK_DIR";
     println!("cargo::rerun-if-env-changed={variable}");
     println!("cargo::rerun-if-changed=build.rs");

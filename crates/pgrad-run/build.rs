@@ -9,7 +9,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// The crates that the numbers of a run come from.
 const CRATES: [&str; 10] = [
@@ -26,7 +26,11 @@ const CRATES: [&str; 10] = [
 ];
 const UNKNOWN: &str = "unknown";
 
-fn main() {
+/// Programs of this crate link with MuJoCo like those of `pgrad-envs`.
+#[path = "../pgrad-envs/build.rs"]
+mod mujoco;
+
+fn main() -> ExitCode {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../..");
     let paths: Vec<PathBuf> = CRATES
         .iter()
@@ -43,6 +47,8 @@ fn main() {
         "cargo::rustc-env=PGRAD_REVISION={}",
         revision(&root, &paths).unwrap_or_else(|| UNKNOWN.to_owned())
     );
+    println!("cargo::rerun-if-changed=../pgrad-envs/build.rs");
+    mujoco::main()
 }
 
 /// The digest of all files below the paths. The hasher of the standard library may be another one in another release of

@@ -75,6 +75,9 @@ pub(crate) struct SettingArgs {
     /// Copies of the environment.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) n_envs: Option<String>,
+    /// Which preset: `tuned` (the default, where there is one), another of `pgrad list presets`, or `none`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
     /// TOML file of settings, laid over the preset.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,

@@ -87,7 +87,10 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
         (None, None) => env(DEFAULT_ENV)?,
     };
     let all = format!("`pgrad show {} {}` prints all settings", algo.name, env.id());
-    let mut config = RunConfig::new(algo.name, env.id())?;
+    let mut config = match &args.preset {
+        Some(name) => RunConfig::with_preset(algo.name, env.id(), name)?,
+        None => RunConfig::new(algo.name, env.id())?,
+    };
     if let Some((text, origin)) = &file {
         config.apply_toml(text, origin).map_err(|e| Failure::from(e).hint_where_none(&all))?;
     }

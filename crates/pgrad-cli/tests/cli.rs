@@ -228,8 +228,9 @@ fn a_setting_that_does_not_apply_is_refused() {
 #[test]
 fn what_show_prints_is_a_configuration() {
     let dir = TempDir::new().unwrap();
-    for preset in pgrad_run::presets::PRESETS {
-        let args = ["show", preset.algo, preset.env, "--seed", "9", "--set", "gamma=0.875"];
+    for preset in pgrad_run::presets::all() {
+        let more = ["--preset", preset.name, "--seed", "9", "--set", "gamma=0.875"];
+        let args = [&["show", preset.algo, preset.env][..], &more].concat();
         let shown = pgrad_in(dir.path(), &args).done();
         std::fs::write(dir.path().join("my.toml"), &shown).unwrap();
         // The file alone says everything, algorithm and environment included.
@@ -404,10 +405,7 @@ fn a_study_from_its_file_to_its_table() {
     let list = pgrad(&["list", "studies"]).done();
     assert!(pgrad_run::study::STUDIES.iter().all(|s| list.contains(s.name)), "{list}");
     let list = pgrad(&["list", "presets"]).done();
-    assert!(
-        pgrad_run::presets::PRESETS.iter().all(|p| list.contains(p.env) && list.contains(p.algo)),
-        "{list}"
-    );
+    assert!(pgrad_run::presets::all().all(|p| list.contains(p.env) && list.contains(p.algo)), "{list}");
 }
 
 #[test]

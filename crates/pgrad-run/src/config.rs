@@ -1,7 +1,7 @@
 //! The configuration of a run: what to train, on what, with which settings.
 
 use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
-use crate::presets;
+use crate::presets::{self, Preset};
 use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
 use pgrad_env::{BatchEnv, Each, Env, EnvSpec, MakeError};
@@ -13,6 +13,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
+
+/// The name by which no preset is asked for.
+pub const NO_PRESET: &str = "none";
 
 /// Largest file that a setting may name.
 const MAX_FILE_LEN: u64 = 1 << 30;
@@ -73,6 +76,20 @@ pub enum RunConfigError {
     /// Settings that do not fit together.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// No preset of that name.
+    #[error(
+        "there is no preset `{name}` of {algo} for {env}; there are {known}\n  hint: `pgrad list presets`"
+    )]
+    Preset {
+        /// The algorithm.
+        algo: String,
+        /// The environment.
+        env: String,
+        /// The name asked for.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// A file that a setting names cannot be read.
     #[error("`{key}`: {cause}")]
     File {
@@ -152,13 +169,36 @@ impl RunConfig {
     /// When there is no such algorithm or environment, or the environment cannot be made here.
     pub fn new(algo: &str, env: &str) -> Result<Self, RunConfigError> {
         let mut config = Self::without_preset(algo, env)?;
-        if let Some(preset) = presets::find(algo, env) {
-            config.apply_toml(preset.toml, &format!("presets/{env}/{algo}.toml"))?;
-            config.check_given()?;
-            // Who asks for another mode than the preset's did not ask for what the preset gives to its own.
-            config.given.clear();
+        if let Some(preset) = presets::find(algo, env, presets::TUNED) {
+            config.take(preset)?;
         }
         Ok(config)
+    }
+    /// The preset called `name` of `algo` for `env`; `none` is the defaults.
+    ///
+    /// # Errors
+    /// When there is no such algorithm, environment or preset.
+    pub fn with_preset(algo: &str, env: &str, name: &str) -> Result<Self, RunConfigError> {
+        let mut config = Self::without_preset(algo, env)?;
+        if name == NO_PRESET {
+            return Ok(config);
+        }
+        let preset = presets::find(algo, env, name).ok_or_else(|| {
+            let of_both = presets::all().filter(|p| p.algo == algo && p.env == env).map(|p| p.name);
+            let known: Vec<&str> = of_both.chain([NO_PRESET]).collect();
+            let (algo, env, name) = (algo.to_owned(), env.to_owned(), name.to_owned());
+            RunConfigError::Preset { algo, env, name, known: known.join(", ") }
+        })?;
+        config.take(preset)?;
+        Ok(config)
+    }
+    /// Lays a preset over these settings.
+    fn take(&mut self, preset: &Preset) -> Result<(), RunConfigError> {
+        self.apply_toml(preset.toml, preset.path)?;
+        self.check_given()?;
+        // Who asks for another mode than the preset's did not ask for what the preset gives to its own.
+        self.given.clear();
+        Ok(())
     }
     /// Defaults of `algo` for `env`, whatever its preset says.
     ///
@@ -400,7 +440,6 @@ fn named(text: &str, origin: &str, key: &str) -> Result<Option<String>, RunConfi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presets::PRESETS;
     use pgrad_settings::check_declarations;
 
     #[test]
@@ -425,9 +464,22 @@ mod tests {
 
     #[test]
     fn every_preset_is_accepted_and_fits_its_environment() {
-        for preset in PRESETS {
-            RunConfig::new(preset.algo, preset.env).unwrap().check_at_home().unwrap();
+        for preset in presets::all() {
+            RunConfig::with_preset(preset.algo, preset.env, preset.name).unwrap().check().unwrap();
         }
+        let plain = |c: RunConfig| c.to_toml(false);
+        let tuned = RunConfig::new("ppo", "CartPole-v1").unwrap();
+        assert_eq!(
+            plain(RunConfig::with_preset("ppo", "CartPole-v1", presets::TUNED).unwrap()),
+            plain(tuned)
+        );
+        let defaults = RunConfig::without_preset("ppo", "CartPole-v1").unwrap();
+        assert_eq!(plain(RunConfig::with_preset("ppo", "CartPole-v1", NO_PRESET).unwrap()), plain(defaults));
+        let refused = RunConfig::with_preset("ppo", "CartPole-v1", "papr").unwrap_err().to_string();
+        assert!(
+            refused.contains("no preset `papr` of ppo for CartPole-v1; there are tuned, none"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -1,4 +1,9 @@
 //! Settings that are known to work, by environment and algorithm: data, compiled in.
+//!
+//! A pair has one preset that is taken unless another is asked for, [`TUNED`]: what we found to learn best within the
+//! steps that it gives. Beside it there may be others with a name of their own, which `--preset NAME` chooses: `paper`
+//! is what the method's authors published. Their files are `presets/ENV/ALGO.toml` and `presets/ENV/ALGO.NAME.toml`;
+//! a family of tasks that share settings shares the file.
 
 /// A preset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,22 +12,71 @@ pub struct Preset {
     pub env: &'static str,
     /// Algorithm.
     pub algo: &'static str,
+    /// Its own name: [`TUNED`] unless the file has another.
+    pub name: &'static str,
+    /// The file, for messages.
+    pub path: &'static str,
     /// The settings, as TOML.
     pub toml: &'static str,
 }
 
+/// The preset that is taken unless another is asked for.
+pub const TUNED: &str = "tuned";
+
 macro_rules! preset {
     ($env:literal, $algo:literal) => {
+        preset!($env, $algo, "tuned", concat!("presets/", $env, "/", $algo, ".toml"))
+    };
+    ($env:expr, $algo:literal, $name:literal, $path:expr) => {
         Preset {
             env: $env,
             algo: $algo,
-            toml: include_str!(concat!("../../../presets/", $env, "/", $algo, ".toml")),
+            name: $name,
+            path: $path,
+            toml: include_str!(concat!("../../../", $path)),
         }
     };
 }
 
-/// All presets.
-pub static PRESETS: &[Preset] = &[
+/// The presets of a MuJoCo task, of both versions: those with files of their own, and those of all tasks.
+#[cfg(feature = "mujoco")]
+macro_rules! mujoco {
+    ($task:literal, own: [$($own:literal),*], shared: [$($shared:literal),*]) => {
+        &[
+            $(
+                preset!(concat!($task, "-v5"), $own, "tuned", concat!("presets/MuJoCo/", $task, "/", $own, ".toml")),
+                preset!(concat!($task, "-v4"), $own, "tuned", concat!("presets/MuJoCo/", $task, "/", $own, ".toml")),
+            )*
+            $(
+                preset!(concat!($task, "-v5"), $shared, "tuned", concat!("presets/MuJoCo/", $shared, ".toml")),
+                preset!(concat!($task, "-v4"), $shared, "tuned", concat!("presets/MuJoCo/", $shared, ".toml")),
+            )*
+            preset!(concat!($task, "-v5"), "ppo", "paper", "presets/MuJoCo/ppo.paper.toml"),
+            preset!(concat!($task, "-v4"), "ppo", "paper", "presets/MuJoCo/ppo.paper.toml"),
+        ]
+    };
+}
+
+/// The presets of the feature `mujoco`, task by task.
+#[cfg(feature = "mujoco")]
+static MUJOCO: &[&[Preset]] = &[
+    mujoco!("HalfCheetah", own: ["trpo"], shared: ["ppo", "npg", "a2c"]),
+    mujoco!("Hopper", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Walker2d", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Ant", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Humanoid", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("HumanoidStandup", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Swimmer", own: ["ppo", "trpo", "npg", "a2c"], shared: []),
+    mujoco!("Reacher", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Pusher", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("InvertedPendulum", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("InvertedDoublePendulum", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+];
+#[cfg(not(feature = "mujoco"))]
+static MUJOCO: &[&[Preset]] = &[];
+
+/// The presets of this program's own tasks.
+static OWN: &[Preset] = &[
     preset!("CartPole-v1", "acktr"),
     preset!("CartPole-v1", "a2c"),
     preset!("CartPole-v1", "a3c"),
@@ -62,8 +116,26 @@ pub static PRESETS: &[Preset] = &[
     preset!("MinAtar/Seaquest-v1", "ppo"),
 ];
 
-/// The preset of `algo` for `env`.
+/// All presets.
+pub fn all() -> impl Iterator<Item = &'static Preset> {
+    OWN.iter().chain(MUJOCO.iter().copied().flatten())
+}
+
+/// The preset called `name` of `algo` for `env`.
 #[must_use]
-pub fn find(algo: &str, env: &str) -> Option<&'static Preset> {
-    PRESETS.iter().find(|p| p.algo == algo && p.env == env)
+pub fn find(algo: &str, env: &str, name: &str) -> Option<&'static Preset> {
+    all().find(|p| p.algo == algo && p.env == env && p.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_hides_another() {
+        for p in all() {
+            assert_eq!(find(p.algo, p.env, p.name), Some(p));
+            assert!(find(p.algo, p.env, TUNED).is_some(), "{} has no preset to take by default", p.path);
+        }
+    }
 }

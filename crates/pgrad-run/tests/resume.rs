@@ -87,13 +87,16 @@ fn checkpoints_on_the_way_do_not_change_the_run() {
 const DIR_VARIABLE: &str = "PGRAD_TEST_RUN_DIR";
 const KILLED: &[&str] = &["steps=20000", "checkpoint_steps=200"];
 
-fn killed_config() -> RunConfig {
-    config("Pendulum-v1", &[CONTINUOUS, KILLED].concat())
+/// Names the task.
+const ENV_VARIABLE: &str = "PGRAD_TEST_ENV";
+
+fn killed_config(env: &str) -> RunConfig {
+    config(env, &[CONTINUOUS, KILLED].concat())
 }
 
 /// Trains or resumes as a command would: the process that the next test kills.
 #[test]
-#[ignore = "started by `killed_at_any_moment_and_resumed` as a process of its own"]
+#[ignore = "started by `kill_and_resume` as a process of its own"]
 fn process_to_kill() {
     let dir = PathBuf::from(std::env::var(DIR_VARIABLE).unwrap());
     let mut runner = Runner { threads: 2, ..Runner::default() };
@@ -104,7 +107,7 @@ fn process_to_kill() {
             if dir.exists() {
                 std::fs::remove_dir_all(&dir).unwrap();
             }
-            runner.train(&dir, killed_config()).unwrap();
+            runner.train(&dir, killed_config(&std::env::var(ENV_VARIABLE).unwrap())).unwrap();
         }
         Err(e) => panic!("{e}"),
     }
@@ -112,16 +115,28 @@ fn process_to_kill() {
 
 #[test]
 fn killed_at_any_moment_and_resumed() {
+    kill_and_resume("Pendulum-v1", 20);
+}
+
+/// The reward of Reacher-v4 looks back on what MuJoCo derived in the step before.
+#[cfg(feature = "mujoco")]
+#[test]
+fn killed_in_mujoco_and_resumed() {
+    kill_and_resume("Reacher-v4", 10);
+}
+
+fn kill_and_resume(env: &str, enough: usize) {
     let dir = tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
-    Runner::default().train(&whole, killed_config()).unwrap();
+    Runner::default().train(&whole, killed_config(env)).unwrap();
     let expected = result(&whole);
     let mut rng = Stream::new(std::process::id().into(), 0, 0);
     let (mut kills, mut tries, mut runs) = (0, 0, 0);
-    while kills < 20 {
+    while kills < enough {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "process_to_kill", "--quiet"])
             .env(DIR_VARIABLE, &killed)
+            .env(ENV_VARIABLE, env)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -144,7 +159,7 @@ fn killed_at_any_moment_and_resumed() {
             }
         }
         // The last one is not killed any more.
-        if kills == 20 {
+        if kills == enough {
             Runner::default().resume(&killed).unwrap();
             assert!(result(&killed) == expected, "after {kills} kills and {runs} runs to the end");
         }

@@ -43,7 +43,7 @@ fn main() {
         ));
     }
     page.push_str("\n## Presets\n\n| environment | algorithm | what it sets |\n|---|---|---|\n");
-    for p in pgrad_run::presets::PRESETS {
+    for p in pgrad_run::presets::all() {
         let lines: Vec<&str> = p.toml.lines().filter(|l| !l.starts_with('#')).collect();
         page.push_str(&format!("| `{}` | `{}` | `{}` |\n", p.env, p.algo, lines.join("`, `")));
     }

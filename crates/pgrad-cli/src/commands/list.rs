@@ -3,7 +3,7 @@
 use crate::args::{ListArgs, ListWhat};
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, Style};
-use pgrad_run::presets::PRESETS;
+use pgrad_run::presets::{self, TUNED};
 use pgrad_run::study::{AnyStudy, STUDIES};
 use std::process::ExitCode;
 
@@ -28,9 +28,12 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
                 [entry.id.to_owned(), entry.title.to_owned(), more.join("; ")]
             })
             .collect(),
-        ListWhat::Presets => PRESETS
-            .iter()
-            .map(|p| [p.env.to_owned(), p.algo.to_owned(), format!("pgrad train {} {}", p.algo, p.env)])
+        ListWhat::Presets => presets::all()
+            .map(|p| {
+                let train = format!("pgrad train {} {}", p.algo, p.env);
+                let chosen = if p.name == TUNED { String::new() } else { format!(" --preset {}", p.name) };
+                [p.env.to_owned(), p.algo.to_owned(), train + &chosen]
+            })
             .collect(),
         ListWhat::Studies => STUDIES
             .iter()

@@ -65,14 +65,30 @@ pub(super) struct EntryFile {
     steps: Spanned<toml::Value>,
     iterations: Option<u64>,
     seeds: Seeds,
-    #[serde(default = "yes")]
-    preset: bool,
+    #[serde(default)]
+    preset: PresetFile,
     #[serde(default)]
     evaluation: Evaluated,
     #[serde(default)]
     settings: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
     anchor: Vec<AnchorFile>,
+}
+
+/// Which preset to start from.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum PresetFile {
+    /// The tuned one if there is one, or none.
+    Any(bool),
+    /// The one of that name.
+    Named(String),
+}
+
+impl Default for PresetFile {
+    fn default() -> Self {
+        Self::Any(true)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -97,9 +113,6 @@ fn hundred() -> Spanned<usize> {
 }
 fn ppo() -> String {
     "ppo".to_owned()
-}
-fn yes() -> bool {
-    true
 }
 
 /// A text with its name: where something stands in it.
@@ -239,10 +252,10 @@ pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, Study
 
 /// The entry that begins at a byte of the text.
 pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
-    let config = if file.preset {
-        RunConfig::new(&file.algo, &file.env)
-    } else {
-        RunConfig::without_preset(&file.algo, &file.env)
+    let config = match &file.preset {
+        PresetFile::Any(true) => RunConfig::new(&file.algo, &file.env),
+        PresetFile::Any(false) => RunConfig::without_preset(&file.algo, &file.env),
+        PresetFile::Named(name) => RunConfig::with_preset(&file.algo, &file.env, name),
     };
     let mut config = config.map_err(|e| source.error(at, e.to_string()))?;
     source.set(&mut config, file.steps.span().start, "steps", file.steps.get_ref())?;

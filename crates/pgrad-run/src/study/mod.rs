@@ -13,7 +13,7 @@
 //! steps = 100_000
 //! iterations = 20                 # stop after so many, where a paper counts those; `steps` is then the most
 //! seeds = { first = 1, count = 20 }
-//! preset = true                   # when left out: start from the preset, not from the defaults
+//! preset = true                   # when left out: start from the preset, not from the defaults; or a preset's name
 //! evaluation = "greedy"           # when left out; "stochastic" draws the actions of E
 //! settings = { gamma = 0.98 }     # laid over it
 //! [[entry.anchor]]
@@ -149,6 +149,12 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../../studies/a3c-vs-a2c.toml") },
     EmbeddedStudy { name: "recurrent", toml: include_str!("../../../../studies/recurrent.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
+    #[cfg(feature = "mujoco")]
+    EmbeddedStudy { name: "mujoco-v4", toml: include_str!("../../../../studies/mujoco-v4.toml") },
+    #[cfg(feature = "mujoco")]
+    EmbeddedStudy { name: "mujoco-v5", toml: include_str!("../../../../studies/mujoco-v5.toml") },
+    #[cfg(feature = "mujoco")]
+    EmbeddedStudy { name: "mujoco-npg-a2c", toml: include_str!("../../../../studies/mujoco-npg-a2c.toml") },
 ];
 
 /// Which score of a run.

@@ -81,6 +81,8 @@ pub static METHODS: &[Method] = &[
                 ],
             ),
             ("Pendulum-v1", &["trunk=shared", "advantage=vtrace", "recompute_advantage=true"]),
+            #[cfg(feature = "mujoco")]
+            ("Hopper-v5", &["normalize_obs=true", "normalize_reward=true"]),
             (
                 "CartPoleNoVel-v1",
                 &["recurrent=lstm", "recurrent_size=8", "sequence_length=2", "initial_state=recomputed"],
