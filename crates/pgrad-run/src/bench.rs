@@ -175,13 +175,15 @@ pub fn bench_env(
         result: Result<(), EnvError>,
     }
     const STEPS: usize = 256;
-    /// Environments of a shard: few enough that their state stays in the cache.
+    /// Environments of a shard at most: few enough that their state stays in the cache.
     const SHARD: usize = 128;
     let team = Team::new(threads)?;
+    // A few environments, each of which is much work, are still work for every thread, and some of them for who is early.
+    let shard = SHARD.min(n_envs.div_ceil(4 * threads)).max(1);
     let space = config.env_spec()?.action.clone();
     let mut shards = Vec::new();
-    for first in (0..n_envs).step_by(SHARD) {
-        let n = SHARD.min(n_envs - first);
+    for first in (0..n_envs).step_by(shard) {
+        let n = shard.min(n_envs - first);
         let mut env = VecEnv::new(config.make_env(n)?, config.run.seed, first);
         env.reserve_episodes(n * STEPS);
         env.start()?;

@@ -82,7 +82,15 @@ impl fmt::Debug for Scheme {
 }
 
 /// All schemes, in the order in which they are listed.
-pub static SCHEMES: &[Scheme] = &[];
+pub static SCHEMES: &[Scheme] = &[
+    #[cfg(feature = "mujoco")]
+    Scheme {
+        prefix: crate::mjcf::PREFIX,
+        form: "mjcf:FILE.toml",
+        title: "a MuJoCo model of one's own; the file says what is seen, rewarded and when it ends",
+        source: crate::mjcf::source,
+    },
+];
 
 /// Why no environment could be found, or made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -264,13 +272,13 @@ impl EnvSource for Custom {
 }
 
 /// Environments whose making does not fail.
-struct Made {
+pub(crate) struct Made {
     spec: EnvSpec,
     make: EnvMaker,
 }
 
 impl Made {
-    fn open(make: EnvMaker) -> Result<Box<dyn OpenEnv>, MakeError> {
+    pub(crate) fn open(make: EnvMaker) -> Result<Box<dyn OpenEnv>, MakeError> {
         Ok(Box::new(Self { spec: make(1).spec().clone(), make }))
     }
 }

@@ -20,6 +20,8 @@ pub mod driver;
 pub mod env;
 pub mod eval;
 pub mod metrics;
+#[cfg(feature = "mujoco")]
+pub mod mjcf;
 pub mod plot;
 pub mod presets;
 pub mod run_dir;

@@ -36,6 +36,7 @@
 //! model-based control", IROS 2012.
 
 mod ant;
+mod described;
 mod half_cheetah;
 mod hopper;
 mod humanoid;
@@ -49,6 +50,7 @@ mod swimmer;
 mod walker2d;
 
 pub use ant::Ant;
+pub use described::{Described, Limit, Noise, Quantity, Seen, Term};
 pub use half_cheetah::HalfCheetah;
 pub use hopper::Hopper;
 pub use humanoid::Humanoid;

@@ -37,7 +37,8 @@ pub fn models_folder() -> PathBuf {
 #[derive(Clone, Debug)]
 pub struct Model {
     model: Arc<MjModel>,
-    bodies: Arc<[usize]>,
+    /// Names and numbers of the bodies that the task looks at.
+    bodies: Arc<[(String, usize)]>,
     frame_skip: u32,
     contact_forces: bool,
 }
@@ -67,11 +68,11 @@ impl Model {
         let model =
             read(&path).map_err(|e| data(format!("`{id}`: MuJoCo cannot read `{}`: {e}", path.display())))?;
         let body = |name: &String| {
-            model.name_to_id(MjtObjBase::mjOBJ_BODY, name).ok_or_else(|| {
+            model.name_to_id(MjtObjBase::mjOBJ_BODY, name).map(|id| (name.clone(), id)).ok_or_else(|| {
                 data(format!("`{id}` looks at the body `{name}`, and `{}` has none", path.display()))
             })
         };
-        let bodies = about.bodies.iter().map(body).collect::<Result<Vec<usize>, MakeError>>()?;
+        let bodies = about.bodies.iter().map(body).collect::<Result<Vec<_>, MakeError>>()?;
         Ok(Self {
             model: Arc::new(model),
             bodies: bodies.into(),
@@ -147,7 +148,7 @@ fn read(path: &Path) -> Result<MjModel, MjModelError> {
 #[derive(Debug)]
 pub struct Sim {
     data: MjData<Arc<MjModel>>,
-    bodies: Arc<[usize]>,
+    bodies: Arc<[(String, usize)]>,
     frame_skip: u32,
     contact_forces: bool,
     /// Seconds of a step of the task.
@@ -248,7 +249,22 @@ impl Sim {
     /// Place of a body: number `i` of the task's [`About::bodies`].
     #[must_use]
     pub fn body(&self, i: usize) -> [f64; 3] {
-        self.data.xpos()[self.bodies[i]]
+        self.data.xpos()[self.bodies[i].1]
+    }
+    /// Place of one of the task's [`About::bodies`], by its name.
+    ///
+    /// # Panics
+    /// When it is none of them.
+    #[must_use]
+    pub fn body_named(&self, name: &str) -> [f64; 3] {
+        let found = self.bodies.iter().find(|(own, _)| own == name);
+        let Some((_, id)) = found else { panic!("`{name}` is no body that the task said it looks at") };
+        self.data.xpos()[*id]
+    }
+    /// Data of all sensors.
+    #[must_use]
+    pub fn sensors(&self) -> &[f64] {
+        self.data.sensordata()
     }
     /// Place of site `i` of the model.
     #[must_use]
