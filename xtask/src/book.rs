@@ -72,7 +72,7 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
     // What asynchronous methods log besides their own is in one place.
-    let asynchronous = logged(&read("crates/pgrad-algos/src/asynchronous.rs")?, ".with(\"");
+    let asynchronous = logged(&read("crates/pgrad-algos/src/asynchronous/driver.rs")?, ".with(\"");
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
         let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };

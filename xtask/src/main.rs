@@ -7,6 +7,7 @@ mod ci;
 mod command;
 mod floors;
 mod goldens;
+mod loom;
 mod mujoco;
 mod pages;
 mod reference;
@@ -29,6 +30,7 @@ cargo xtask TASK
                        --fix moves line numbers to where the quoted lines are now
   siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
+  loom                 models of what threads share without locks, in every interleaving (loom)
   mujoco               gets the MuJoCo library and Gymnasium's models, for the feature `mujoco`
 ";
 
@@ -54,6 +56,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["book", "--fix"] => book::run(true),
         ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
+        ["loom"] => loom::run_models(),
         ["mujoco"] => mujoco::run(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

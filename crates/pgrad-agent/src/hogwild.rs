@@ -2,13 +2,19 @@
 //! parameters, what networks make of them, and whose turn it is.
 
 use crate::bootstrap::after_step;
-use crate::rollout::{action_rows, mask_rows};
+use crate::online::load_state;
+use crate::rollout::{action_rows, bits_agree, mask_rows};
 use crate::{ActorCritic, AgentError, Transition};
 use pgrad_env::{End, EnvSpec};
 use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut};
+use pgrad_num::{Cols, ColsMut, Record, RecordError};
 use pgrad_rl::dist::Actions;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+
+#[cfg(loom)]
+use loom::{sync::Mutex, thread::yield_now};
+#[cfg(not(loom))]
+use std::{sync::Mutex, thread::yield_now};
 
 /// The steps `t_start..t` that an actor-learner takes with one copy of the parameters: up to `t_max`, fewer where an
 /// episode ends.
@@ -22,6 +28,8 @@ pub struct Segment {
     index: Field<u32>,
     real: Field<f32>,
     masks: Field<bool>,
+    /// Log-probabilities that the actions were drawn with.
+    logp: Vec<f32>,
     reward: Vec<f32>,
     end: End,
     /// Environment, episode and step of the first step.
@@ -72,6 +80,7 @@ impl Segment {
             index: Field::new(index_rows, t_max, 0),
             real: Field::new(real_rows, t_max, 0.0),
             masks: Field::new(mask_rows(spec), t_max, true),
+            logp: vec![0.0; t_max],
             reward: vec![0.0; t_max],
             end: End::Running,
             place: (0, 0, 0),
@@ -101,6 +110,7 @@ impl Segment {
         if let Some(mask) = t.mask {
             self.masks.set(i, mask.data());
         }
+        self.logp[i] = t.logp;
         self.reward[i] = t.reward;
         self.end = t.end;
         self.len = i + 1;
@@ -173,6 +183,11 @@ impl Segment {
     pub fn mask(&self) -> Option<Cols<'_, bool>> {
         (self.masks.dim > 0).then(|| self.masks.cols(self.len))
     }
+    /// `log π(a_i|s_i)` when `a_i` was drawn.
+    #[must_use]
+    pub fn drawn_logp(&self) -> &[f32] {
+        &self.logp[..self.len]
+    }
     /// `r_i`.
     #[must_use]
     pub fn reward(&self, i: usize) -> f32 {
@@ -199,12 +214,24 @@ impl Segment {
 }
 
 /// Networks at work on the steps of a segment.
+///
+/// A recurrent network takes a segment as one sequence. What it starts from is kept: the policy's state is the one it
+/// acted with ([`SegmentPasses::begin`]), the critic's is found in the forward passes of the segments, one after the other
+/// ([`SegmentPasses::go_on`]). Gradients go back to the first step of a segment and no further; what an earlier `θ′`
+/// remembered is not computed again.
 #[derive(Debug)]
 pub struct SegmentPasses {
     actor: NetworkTape<f32>,
     critic: Option<NetworkTape<f32>>,
     /// For values that nothing flows back through.
     aside: NetworkTape<f32>,
+    /// What policy and critic remember before the first step; empty without a memory, the critic's with a shared trunk.
+    actor_state: Vec<f32>,
+    critic_state: Vec<f32>,
+    /// What the critic remembers behind the last step.
+    after: Vec<f32>,
+    /// No episode ends inside a segment.
+    fresh: Vec<bool>,
     d_out: Vec<f32>,
     v: Vec<f32>,
     logp: Vec<f32>,
@@ -226,11 +253,15 @@ impl SegmentPasses {
     /// For segments of up to `t_max` steps.
     #[must_use]
     pub fn new(model: &ActorCritic, t_max: usize) -> Self {
-        let critic = model.is_separate().then(|| model.critic().net.tape(t_max));
+        let critic = model.is_separate().then(|| model.critic().net.tape_of(t_max, 1));
         let aside = if model.has_critic() { model.critic() } else { model.actor() };
         Self {
-            actor: model.actor().net.tape(t_max),
+            actor: model.actor().net.tape_of(t_max, 1),
+            critic_state: vec![0.0; if critic.is_some() { model.critic().net.state_rows() } else { 0 }],
             critic,
+            actor_state: vec![0.0; model.actor().net.state_rows()],
+            after: vec![0.0; aside.net.state_rows()],
+            fresh: vec![false; t_max],
             aside: aside.net.tape(t_max),
             d_out: vec![0.0; model.actor().net.n_outputs() * t_max],
             v: vec![0.0; t_max],
@@ -238,14 +269,70 @@ impl SegmentPasses {
             entropy: vec![0.0; t_max],
         }
     }
-    /// `V(s)` of one observation, `[obs_dim x 1]`.
-    pub fn value(&mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> f32 {
-        model.values(obs, &mut self.aside)[0]
+    /// A segment begins; the policy remembers `state` (`[state_rows]`, none without a memory).
+    ///
+    /// # Panics
+    /// When `state` has another size.
+    pub fn begin(&mut self, state: &[f32]) {
+        self.actor_state.copy_from_slice(state);
     }
-    /// Policy and critic over all steps.
-    pub fn forward(&mut self, model: &ActorCritic, s: &Segment) -> SegmentOutputs<'_> {
+    /// The critic goes on from where the last [`SegmentPasses::forward`] left it, over the steps of `s`; where the
+    /// episode ended it forgets.
+    pub fn go_on(&mut self, s: &Segment) {
+        let rows = self.critic_state.len();
+        if let Some(tape) = &mut self.critic
+            && rows > 0
+            && !s.is_empty()
+        {
+            tape.last_state(ColsMut::new(&mut self.critic_state, rows, 1));
+            if s.end() != End::Running {
+                self.critic_state.fill(0.0);
+            }
+        }
+    }
+    /// Saves what the critic remembers between two segments, if it remembers anything.
+    pub fn save(&self, to: &mut Record) {
+        if !self.critic_state.is_empty() {
+            to.put("critic_state", self.critic_state.clone());
+        }
+    }
+    /// Restores what [`SegmentPasses::save`] saved; forgets it when the environments do not continue exactly.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    pub fn load(&mut self, from: &Record, exact: bool) -> Result<(), RecordError> {
+        if self.critic_state.is_empty() {
+            return Ok(());
+        }
+        load_state(from, "critic_state", exact, &mut self.critic_state)
+    }
+    /// `V(s_t)` of what followed the last step of `s`, over which [`SegmentPasses::forward`] has just been; where the
+    /// episode was cut, of its final observation, with what was remembered until then.
+    pub fn value(&mut self, model: &ActorCritic, s: &Segment) -> f32 {
+        let rows = self.after.len();
+        if rows > 0 {
+            let tape = self.critic.as_mut().unwrap_or(&mut self.actor);
+            tape.last_state(ColsMut::new(&mut self.after, rows, 1));
+            self.aside.begin(1, Cols::new(&self.after, rows, 1), &self.fresh[..1]);
+        }
+        model.values(s.last_obs(), &mut self.aside)[0]
+    }
+    /// Policy and critic over all steps: [`SegmentPasses::outputs`].
+    ///
+    /// The parameters of `model` are those that the actions were drawn with, so that the log-probabilities are, bit for
+    /// bit, those of then. Builds with debug assertions look whether a recurrent policy's are.
+    pub fn forward(&mut self, model: &ActorCritic, s: &Segment) {
         let n = s.len();
         let dist = model.dist();
+        for (tape, state) in
+            [(Some(&mut self.actor), &self.actor_state), (self.critic.as_mut(), &self.critic_state)]
+        {
+            if let Some(tape) = tape
+                && !state.is_empty()
+            {
+                tape.begin(n, Cols::new(state, state.len(), 1), &self.fresh[..n]);
+            }
+        }
         // With a shared trunk the value is row 0 of the outputs, and the policy's rows follow.
         let (out, v) = if let Some(tape) = &mut self.critic {
             let v = &model.values(s.obs(), tape)[..n];
@@ -261,6 +348,17 @@ impl SegmentPasses {
         dist.prepare(params.reborrow(), s.mask());
         dist.logp(params.as_cols(), s.actions(), &mut self.logp[..n]);
         dist.entropy(params.as_cols(), &mut self.entropy[..n]);
+        debug_assert!(
+            self.actor_state.is_empty() || bits_agree(&self.logp[..n], s.drawn_logp()),
+            "the log-probabilities are those that the actions were drawn with"
+        );
+    }
+    /// What the last [`SegmentPasses::forward`], over `n` steps, found.
+    ///
+    /// # Panics
+    /// When a segment has fewer steps.
+    #[must_use]
+    pub fn outputs(&self, n: usize) -> SegmentOutputs<'_> {
         SegmentOutputs { v: &self.v[..n], logp: &self.logp[..n], entropy: &self.entropy[..n] }
     }
     /// Adds `Σ_i d_logp_i ∇ log π(a_i|s_i) + d_entropy_i ∇H_i + d_v_i ∇V(s_i)` of the last
@@ -446,13 +544,70 @@ impl Turns {
                     );
                 }
                 drop(replay);
-                std::thread::yield_now();
+                yield_now();
             },
         }
     }
 }
 
-#[cfg(test)]
+/// Models: every interleaving of the threads.
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use loom::thread;
+
+    /// Two actor-learners take `rounds` turns each and count them as only one that is alone can: read, then write.
+    fn race(turns: Turns, rounds: usize) -> (Arc<Turns>, Vec<Vec<usize>>, usize) {
+        let (turns, count) = (Arc::new(turns), Arc::new(AtomicUsize::new(0)));
+        let worker = |w: usize| {
+            let (turns, count) = (Arc::clone(&turns), Arc::clone(&count));
+            thread::spawn(move || {
+                let mut mine = Vec::new();
+                for _ in 0..rounds {
+                    let act = || {
+                        let before = count.load(Relaxed);
+                        count.store(before + 1, Relaxed);
+                        before
+                    };
+                    mine.push(turns.take(w, || false, act).unwrap().unwrap());
+                }
+                assert!(turns.take(w, || true, || ()).unwrap().is_none());
+                mine
+            })
+        };
+        let workers = [worker(0), worker(1)];
+        let places = workers.into_iter().map(|w| w.join().unwrap()).collect();
+        let count = count.load(Relaxed);
+        (turns, places, count)
+    }
+
+    #[test]
+    fn loom_a_recording_lets_one_in_at_a_time_and_says_who_it_was() {
+        loom::model(|| {
+            let (turns, places, count) = race(Turns::record(), 2);
+            assert_eq!(count, 4);
+            let recorded = turns.recorded().unwrap();
+            let found: Vec<Vec<usize>> =
+                (0..2).map(|w| (0..4).filter(|i| recorded[*i] == w).collect()).collect();
+            assert_eq!(places, found);
+        });
+    }
+
+    #[test]
+    fn loom_a_replay_is_followed_in_every_interleaving() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let (turns, places, count) = race(Turns::replay(vec![1, 0, 0, 1], 2), 2);
+            assert_eq!((count, turns.taken()), (4, 4));
+            assert_eq!(places, [vec![1, 2], vec![0, 3]]);
+        });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -9,7 +9,7 @@
 //! Observations are not normalised: at the first steps there is nothing to know their moments from, and moments
 //! that move at every step change the meaning of what traces have gathered.
 
-use crate::rollout::{action_rows, mask_rows, transpose};
+use crate::rollout::{action_rows, forget, mask_rows, transpose};
 use crate::{ActorCritic, AgentError, Critic};
 use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
 use pgrad_nn::NetworkTape;
@@ -18,6 +18,24 @@ use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
 
 /// Purpose number of the streams that actions are sampled from; the same as a rollout's.
 const STREAM_ACTION: u32 = 4;
+
+/// Restores what a network remembers; where the episodes do not go on, nothing.
+pub(crate) fn load_state(
+    from: &Record,
+    name: &str,
+    exact: bool,
+    state: &mut [f32],
+) -> Result<(), RecordError> {
+    let saved = from.f32s(name, state.len())?;
+    if !kernels::all_finite(saved) {
+        return Err(RecordError::Value { name: name.into(), reason: "what is remembered is finite".into() });
+    }
+    state.copy_from_slice(saved);
+    if !exact {
+        state.fill(0.0);
+    }
+    Ok(())
+}
 
 /// What one environment went through in the last step.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +116,10 @@ pub struct Stepper {
     first: usize,
     rngs: Vec<Stream>,
     tape: NetworkTape<f32>,
+    /// What the policy remembers, `[state_rows x N]`; empty without a memory.
+    state: Vec<f32>,
+    /// Nobody forgets anything before it acts: states are forgotten where episodes end.
+    fresh: Vec<bool>,
     /// What was chosen in the present states, if `chosen`.
     present: Choice,
     chosen: bool,
@@ -161,6 +183,8 @@ impl Stepper {
             first,
             rngs: (0..n_envs).map(|b| Stream::new(seed, STREAM_ACTION, (first + b) as u32)).collect(),
             tape: model.actor().net.tape(n_envs),
+            state: vec![0.0; model.actor().net.state_rows() * n_envs],
+            fresh: vec![false; n_envs],
             chosen: false,
             next_obs: taken.obs.clone(),
             reward: vec![0.0; n_envs],
@@ -199,7 +223,14 @@ impl Stepper {
     /// When an environment breaks its contract.
     pub fn start(&mut self) -> Result<(), AgentError> {
         self.chosen = false;
+        self.state.fill(0.0);
         Ok(self.env.start()?)
+    }
+    /// What a recurrent policy remembers before the actions that come next, `[state_rows x N]`: nothing (0) where an
+    /// episode begins; no rows without a memory.
+    #[must_use]
+    pub fn state(&self) -> &[f32] {
+        &self.state
     }
     /// Episodes that ended since [`Stepper::clear_episodes`].
     pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
@@ -218,8 +249,15 @@ impl Stepper {
         if self.chosen {
             return Ok(());
         }
+        let (n, rows) = (self.env.len(), model.actor().net.state_rows());
+        if rows > 0 {
+            self.tape.begin(1, Cols::new(&self.state, rows, n), &self.fresh);
+        }
         let out = model.policy_outputs(self.env.obs(), &mut self.tape).into_data();
         self.outputs.copy_from_slice(out);
+        if rows > 0 {
+            self.tape.last_state(ColsMut::new(&mut self.state, rows, n));
+        }
         self.draw(model.dist())
     }
     /// Draws `a_t ~ b(·|s_t)` of a behaviour policy in the present states, unless actions are drawn already.
@@ -320,6 +358,7 @@ impl Stepper {
         std::mem::swap(&mut self.present, &mut self.taken);
         self.chosen = false;
         self.ends.copy_from_slice(self.env.ends());
+        forget(&mut self.state, &self.ends);
         for (to, r) in self.reward.iter_mut().zip(self.env.rewards()) {
             *to = *r as f32;
         }
@@ -377,6 +416,9 @@ impl Stepper {
         let mut r = Record::new();
         r.put_record("env", self.env.save());
         Stream::save_all(&self.rngs, "actions", &mut r);
+        if !self.state.is_empty() {
+            r.put("state", self.state.clone());
+        }
         r.put("drawn", vec![u8::from(self.chosen)]);
         if self.chosen {
             r.put("drawn_index", self.index.iter().map(|i| u64::from(*i)).collect::<Vec<u64>>());
@@ -393,6 +435,9 @@ impl Stepper {
     pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         let exact = self.env.load(&from.record("env"))?;
         Stream::load_all(&mut self.rngs, "actions", from)?;
+        if !self.state.is_empty() {
+            load_state(from, "state", exact, &mut self.state)?;
+        }
         self.chosen = false;
         if from.u8s("drawn", 1)?[0] == 0 || !exact {
             return Ok(exact);

@@ -5,7 +5,7 @@ mod memory;
 mod vine;
 
 pub use episodes::EpisodesShape;
-pub(crate) use memory::{SequenceWork, StateOf, bits_agree};
+pub(crate) use memory::{SequenceWork, StateOf, bits_agree, forget};
 pub use vine::{Branch, VineActions, VineShape};
 
 use crate::bootstrap::resolve;
@@ -747,7 +747,7 @@ impl Shard {
             EnvActions::Index(Cols::new(&work.index_actions, space.action_dim(), b))
         };
         self.env.step(actions)?;
-        memory::forget(&mut self.state, self.env.ends());
+        forget(&mut self.state, self.env.ends());
         for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
             *to = *r as f32;
         }

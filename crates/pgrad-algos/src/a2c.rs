@@ -80,8 +80,8 @@ settings_like! {
     /// The rollout of A2C: data of one iteration.
     pub struct A2cRollout(RolloutSettings) {
         n_envs = 16, source: "OpenAI baselines, a2c";
-        n_steps = 5, source: "Mnih et al. 2016, section 5.1";
-        gamma, source: "Mnih et al. 2016, section 5.1";
+        n_steps = 5, source: "Mnih et al. 2016, supplement";
+        gamma, source: "Mnih et al. 2016, supplement";
     }
 }
 

@@ -11,11 +11,11 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
 use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings, async_algorithm, async_config};
-use crate::common::{ModelSettings, TrunkSettings};
+use crate::common::{ModelSettings, RecurrentSettings, TrunkSettings};
 use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer};
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team};
-use pgrad_settings::{Settings, settings};
+use pgrad_settings::{Settings, settings, settings_like};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -29,9 +29,17 @@ settings! {
     /// Asynchronous advantage actor-critic.
     pub struct A3cSettings {
         /// Weight of the entropy bonus (beta). Raising it keeps the policy more random.
-        entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "Mnih et al. 2016, section 8";
+        entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "Mnih et al. 2016, supplement";
         /// Weight of the squared error of the critic.
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c (Algorithm S3 has 1)";
+    }
+}
+
+settings_like! {
+    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
+    /// for both on a shared trunk. A segment is a sequence: gradients go back to its first step.
+    pub struct A3cMemory(RecurrentSettings) without sequence_length {
+        recurrent, source: "Mnih et al. 2016, section 5 (A3C, LSTM)";
     }
 }
 
@@ -44,6 +52,8 @@ pub struct A3cConfig {
     pub a3c: A3cSettings,
     /// The networks.
     pub model: ModelSettings,
+    /// What they remember.
+    pub recurrent: A3cMemory,
     /// How they lie together.
     pub trunk: TrunkSettings,
     /// Bytes of the recording that is followed.
@@ -76,10 +86,11 @@ impl Algorithm for A3c {
                 while w.is_acting() {
                     w.act()?; // a_t ~ π(a_t|s_t; θ′); r_t, s_{t+1}; until terminal s_t or t − t_start = t_max
                 }
-                let mut ret = w.after_last(|w| w.passes.value(&w.model, w.segment.last_obs()))?; // R
+                w.passes.forward(&w.model, &w.segment); // π(·|s_i; θ′), V(s_i; θ′_v)
+                let mut ret = w.after_last(|w| w.passes.value(&w.model, &w.segment))?; // R
                 let ActorLearner { model, segment: s, passes, d_theta, d_logp, d_entropy, d_v, sums, .. } = w;
                 let n = s.len();
-                let out = passes.forward(model, s); // π(·|s_i; θ′), V(s_i; θ′_v)
+                let out = passes.outputs(n);
                 for i in (0..n).rev() {
                     ret = s.reward(i) + gamma * ret; // R ← r_i + γ R
                     let adv = s.finite("advantage", i, ret - out.v[i])?; // R − V(s_i; θ′_v)
@@ -114,10 +125,11 @@ impl Algorithm for A3c {
 
 impl AlgoConfig for A3cConfig {
     fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.learners, &self.a3c, &self.model, &self.trunk]
+        vec![&self.learners, &self.a3c, &self.model, &self.recurrent, &self.trunk]
     }
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        vec![&mut self.learners, &mut self.a3c, &mut self.model, &mut self.trunk]
+        let Self { learners, a3c, model, recurrent, trunk, recording: _ } = self;
+        vec![learners, a3c, model, recurrent, trunk]
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.learners.check(self.recording.as_deref())
@@ -136,7 +148,9 @@ impl A3c {
     pub fn new(config: &A3cConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
         let spec = (setup.make_env)(1).spec().clone();
         config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
+        let (memory, hidden) = (config.recurrent.layer(config.learners.n_steps), &config.model.hidden);
+        let trunk = config.trunk.trunk.into();
+        let model = config.model.build_on(memory, &spec, Critic::State, trunk, hidden, setup.seed)?;
         let recording = config.recording.as_deref();
         let run = ActorLearners::new(&config.learners, None, &config.parts(), recording, model, setup)?;
         Ok(Self { config: config.a3c.clone(), gamma: config.learners.gamma, run })

@@ -161,15 +161,19 @@ impl RecurrentSettings {
     }
     /// The recurrent layer for iterations of `n_steps` and minibatches of `minibatch` samples.
     pub(crate) fn recurrence(&self, n_steps: usize, minibatch: usize) -> Option<Recurrence> {
+        let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
+        let longest = (1..=Self::DEFAULT_LENGTH).rev().find(fits);
+        self.layer(self.sequence_length.or(longest).unwrap_or(1))
+    }
+    /// The recurrent layer for sequences of `sequence_length` steps.
+    pub(crate) fn layer(&self, sequence_length: usize) -> Option<Recurrence> {
         let cell = match self.recurrent {
             Recurrent::Nothing => return None,
             Recurrent::Lstm => Cell::Lstm,
             Recurrent::Gru => Cell::Gru,
         };
-        let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
-        let longest = (1..=Self::DEFAULT_LENGTH).rev().find(fits);
-        let sequence_length = self.sequence_length.or(longest).unwrap_or(1);
-        Some(Recurrence { cell, size: self.recurrent_size, sequence_length, span: self.memory_span })
+        let size = self.recurrent_size;
+        Some(Recurrence { cell, size, sequence_length, span: self.memory_span })
     }
 }
 

@@ -18,7 +18,7 @@ settings! {
         /// It has no effect on what is learnt: every step learns.
         n_steps: usize = 1000, range: 1..=1_048_576, unit: "steps";
         /// Discount of what comes later.
-        gamma: f64 = 0.99, range: 0.0..=1.0, source: "Mnih et al. 2016, section 8";
+        gamma: f64 = 0.99, range: 0.0..=1.0, source: "Mnih et al. 2016, supplement";
         /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
         /// the cut as an end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";

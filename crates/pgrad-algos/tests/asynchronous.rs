@@ -5,8 +5,8 @@
 #[path = "../../pgrad-agent/tests/common/mod.rs"]
 mod common;
 
-use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, AgentError, tensors};
+use common::{Batch, Memory, OBS, Seen, Task, relative_difference, tasks, wide};
+use pgrad_agent::{ActorCritic, AgentError, Part, tensors};
 use pgrad_algos::{
     A3cConfig, AlgoConfig, Algorithm, AsyncNstepQConfig, AsyncOptimizer, AsyncQConfig, AsyncSarsaConfig,
     AsyncSettings, AsyncValueSettings, BuildError, Report, Reproducible, Schedule, Setup,
@@ -14,7 +14,7 @@ use pgrad_algos::{
 use pgrad_env::probe::MaskedAction;
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::Activation;
-use pgrad_num::{Array, Cols, Record, Stream, Team};
+use pgrad_num::{Array, Cols, ColsMut, Record, Stream, Team};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
 
@@ -54,21 +54,55 @@ struct Slow {
     frames: u64,
     staleness: Vec<u64>,
     grad_norms: Vec<f64>,
+    /// What the networks of the actor-learner that comes next remember.
+    memory: Memory,
 }
 
 impl Slow {
+    /// The outputs of a network over observations, one step after the other, and its state behind the last one.
+    fn walk(part: &Part, theta: &[f64], state: &[f64], all: &[&[f32]]) -> (Vec<Vec<f64>>, Vec<f64>) {
+        let (mut tape, mut state) = (part.net.tape::<f64>(1), state.to_vec());
+        let mut outputs = Vec::new();
+        for obs in all {
+            let (x, rows) = (wide(obs), state.len());
+            if rows > 0 {
+                tape.begin(1, Cols::new(&state, rows, 1), &[false]);
+            }
+            let out = part.net.forward(&theta[part.params.clone()], Cols::new(&x, OBS, 1), &mut tape);
+            outputs.push(out.into_data().to_vec());
+            if rows > 0 {
+                tape.last_state(ColsMut::new(&mut state, rows, 1));
+            }
+        }
+        (outputs, state)
+    }
+    /// `V(s_i)` of the steps of a segment and of what followed.
+    fn values(&self, theta: &[f64], s: &[Seen]) -> Vec<f64> {
+        let obs: Vec<&[f32]> = s.iter().map(|s| &s.obs[..]).chain([&s[s.len() - 1].next[..]]).collect();
+        let (out, _) = Self::walk(self.model.critic(), theta, &self.memory.critic, &obs);
+        out.iter().map(|out| out[0]).collect()
+    }
+    /// What is remembered behind a segment.
+    fn remember(&self, theta: &[f64], s: &[Seen]) -> Memory {
+        let obs: Vec<&[f32]> = s.iter().map(|s| &s.obs[..]).collect();
+        let after = |part, state: &[f64]| Self::walk(part, theta, state, &obs).1;
+        let mut memory = self.memory.clone();
+        if !memory.actor.is_empty() {
+            memory.actor = after(self.model.actor(), &memory.actor);
+            memory.critic = after(self.model.critic(), &memory.critic);
+        }
+        if s[s.len() - 1].end != End::Running {
+            memory.actor.fill(0.0);
+            memory.critic.fill(0.0);
+        }
+        memory
+    }
     /// All outputs of the network of action values.
     fn q(&self, theta: &[f64], obs: &[f32]) -> Vec<f64> {
         let part = self.model.actor();
         let mut tape = part.net.tape::<f64>(1);
         let x = wide(obs);
         part.net.forward(&theta[part.params.clone()], Cols::new(&x, OBS, 1), &mut tape).into_data().to_vec()
-    }
-    fn value(&self, theta: &[f64], obs: &[f32]) -> f64 {
-        let part = self.model.critic();
-        let mut tape = part.net.tape::<f64>(1);
-        let x = wide(obs);
-        part.net.forward(&theta[part.params.clone()], Cols::new(&x, OBS, 1), &mut tape).into_data()[0]
     }
     /// The value of what follows a step, of which `v` is the value of `s'`.
     fn after(&self, end: End, v: impl FnOnce() -> f64) -> f64 {
@@ -93,14 +127,16 @@ impl Equations for A3cConfig {
     }
     fn gradient(&self, slow: &Slow, theta: &[f64], _: &[f64], s: &[Seen], _: Option<&Seen>) -> Vec<f64> {
         let last = &s[s.len() - 1];
-        let mut ret = slow.after(last.end, || slow.value(theta, &last.next));
+        let v = slow.values(theta, s);
+        let mut ret = slow.after(last.end, || v[s.len()]);
         let mut returns = vec![0.0; s.len()];
         for i in (0..s.len()).rev() {
             ret = s[i].reward + slow.gamma * ret;
             returns[i] = ret;
         }
-        let adv: Vec<f64> = (0..s.len()).map(|i| returns[i] - slow.value(theta, &s[i].obs)).collect();
-        let batch = Batch::new(s, slow.masked);
+        let adv: Vec<f64> = (0..s.len()).map(|i| returns[i] - v[i]).collect();
+        let mut batch = Batch::new(s, slow.masked);
+        batch.memory = slow.memory.clone();
         let loss = |x: &[f64]| {
             let (logp, entropy) = batch.policy(&slow.model, x);
             let v = batch.values(&slow.model, x, &batch.obs);
@@ -194,6 +230,7 @@ impl Slow {
             frames: 0,
             staleness: Vec::new(),
             grad_norms: Vec::new(),
+            memory: Memory::default(),
             model: model.clone(),
         }
     }
@@ -202,6 +239,10 @@ impl Slow {
         let l = c.learners();
         let mut place = vec![0; l.workers];
         let mut copies: Vec<Option<Copied>> = vec![None; l.workers];
+        let critic = if self.model.has_critic() { self.model.critic() } else { self.model.actor() };
+        let states = [self.model.actor(), critic].map(|part| vec![0.0; part.net.state_rows()]);
+        let [actor, critic] = states;
+        let mut memories = vec![Memory { actor, critic }; l.workers];
         for w in turns.iter().map(|w| usize::from(*w)) {
             let Some((theta, target, copied_at)) = copies[w].take() else {
                 copies[w] = Some((self.theta.clone(), self.target.clone(), self.staleness.len()));
@@ -211,6 +252,8 @@ impl Slow {
             let ended = rest.iter().take(l.n_steps).position(|s| s.end != End::Running);
             let n = ended.map_or(l.n_steps, |i| i + 1);
             place[w] += n;
+            self.memory = memories[w].clone();
+            memories[w] = self.remember(&theta, &rest[..n]);
             let mut d = c.gradient(self, &theta, &target, &rest[..n], rest.get(n));
             let norm = d.iter().map(|x| x * x).sum::<f64>().sqrt();
             self.grad_norms.push(norm);
@@ -347,6 +390,24 @@ fn a3c_follows_algorithm_s3_for_every_action_space() {
     }
 }
 
+/// Segments of four steps in episodes of up to nine: a state is carried over one or two ends of segments, and forgotten
+/// at the end of the episode. Every actor-learner goes on from what earlier parameters remembered.
+#[test]
+fn a3c_with_a_memory_follows_algorithm_s3() {
+    let all = tasks(Some(9));
+    for (task, pairs) in [
+        (&all[0], ["recurrent=lstm", "trunk=separate"]),
+        (&all[1], ["recurrent=gru", "trunk=separate"]),
+        (&all[0], ["recurrent=gru", "trunk=shared"]),
+        (&all[5], ["recurrent=lstm", "trunk=shared"]),
+    ] {
+        follows_its_equations::<A3cConfig>(&[&["recurrent_size=3"], &pairs[..]].concat(), task, 5);
+        let log = task.log.lock().unwrap();
+        let ends: Vec<End> = log.iter().flatten().map(|s| s.end).collect();
+        assert!(ends.contains(&End::Terminated) && ends.contains(&End::Truncated));
+    }
+}
+
 #[test]
 fn the_value_methods_follow_their_boxes() {
     let task = discrete();
@@ -423,6 +484,7 @@ fn a_recorded_run_is_followed_bit_for_bit() {
     }
     check::<A3cConfig>(&[]);
     check::<A3cConfig>(&["optimizer=rmsprop"]);
+    check::<A3cConfig>(&["recurrent=lstm", "recurrent_size=4"]);
     check::<AsyncQConfig>(&[]);
     check::<AsyncSarsaConfig>(&["optimizer=momentum", "momentum=0.9"]);
     check::<AsyncNstepQConfig>(&[]);
@@ -781,6 +843,36 @@ settings_that_are_tested! { a3c: A3cConfig {
     entropy_coef => { each_value::<Config>("entropy_coef", &["0", "0.3"], &[]); }
     value_coef => { each_value::<Config>("value_coef", &["0", "1"], &["trunk=shared"]); }
     trunk => { each_value::<Config>("trunk", &["separate", "shared"], &[]); }
+    recurrent => {
+        for (value, first) in [("none", "hidden.0.weight"), ("lstm", "lstm.input.weight"), ("gru", "gru.input.weight")] {
+            let views = model_with::<Config>(&[&format!("recurrent={value}")]).views();
+            for owner in ["actor", "critic"] {
+                let name = format!("{owner}.{first}");
+                assert_eq!(views.iter().find(|v| v.name.starts_with(owner)).unwrap().name, name);
+            }
+        }
+        each_value::<Config>("recurrent", &["lstm", "gru"], &["recurrent_size=2"]);
+        let mut c = Config::default();
+        let error = apply_pair("sequence_length=4", "test", &mut c.parts_mut()).unwrap_err().to_string();
+        assert!(error.contains("`sequence_length`"), "a segment is the sequence: {error}");
+    }
+    recurrent_size => {
+        for size in [2, 5] {
+            let model = model_with::<Config>(&["recurrent=lstm", &format!("recurrent_size={size}")]);
+            let shape = |name: &str| model.views().into_iter().find(|v| v.name == name).unwrap().shape;
+            assert_eq!(shape("actor.lstm.recurrent.weight"), [4 * size, size]);
+            assert_eq!(shape("critic.hidden.0.weight"), [4, size]);
+        }
+    }
+    memory_span => {
+        let kept = |pairs: &[&str]| {
+            let model = model_with::<Config>(&[&["recurrent=lstm", "recurrent_size=50"], pairs].concat());
+            let view = model.views().into_iter().find(|v| v.name == "actor.lstm.bias").unwrap();
+            model.theta[view.range][50..100].iter().fold(0.0f64, |m, b| m.max(f64::from(*b).exp()))
+        };
+        assert!(kept(&[]) < 3.0, "{}", kept(&[]));
+        assert!((80.0..=99.0).contains(&kept(&["memory_span=100"])), "{}", kept(&["memory_span=100"]));
+    }
     log_std_init => {
         let task = Task::new(Space::Box(BoxSpace::unbounded(2)), false, Some(9));
         let model = build(&config::<Config>(&["log_std_init=-1.5"]), &task).model().clone();

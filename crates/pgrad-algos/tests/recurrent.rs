@@ -35,6 +35,17 @@ static METHODS: &[Method] = &[
         ],
         budget: 250,
     },
+    Method {
+        algo: "a3c",
+        pairs: &[
+            "workers=1",
+            "n_steps=3",
+            "steps_per_iteration=2000",
+            "learning_rate=0.01",
+            "entropy_coef=0.001",
+        ],
+        budget: 15,
+    },
     Method { algo: "trpo", pairs: NATURAL, budget: 80 },
     Method { algo: "npg", pairs: NATURAL, budget: 80 },
 ];
@@ -165,6 +176,17 @@ fn on_the_first_pass_the_ratio_is_exactly_one() {
                 a2c.iterate(&team).unwrap();
             }
         }
+    }
+}
+
+/// Whatever others have made of `θ` meanwhile, an actor-learner computes with the copy that it acted with: the library's
+/// own assertion compares. Segments of 2 steps end in the middle of episodes of 3.
+#[test]
+fn actor_learners_learn_from_the_log_probabilities_that_they_acted_with() {
+    for variant in variants("a3c") {
+        let pairs = ["workers=2", "n_steps=2", "steps_per_iteration=600", "hidden=8,8"];
+        let mut a3c = build("a3c", &[&pairs[..], &variant].concat()).unwrap();
+        a3c.iterate(&Team::new(2).unwrap()).unwrap();
     }
 }
 

@@ -10,7 +10,7 @@
 //! - [`linop`], [`cg`], [`line_search`]: linear operators, conjugate gradient, backtracking;
 //! - [`cholesky`]: factors of small matrices, for block-wise inverses;
 //! - [`Team`]: a spinning team of threads for pieces of work of some 50 µs;
-//! - [`SharedVec`]: numbers that threads read and write at once, without locks;
+//! - [`SharedVec`], [`SharedCounter`]: numbers that threads read and write at once, without locks;
 //! - [`Record`]: a bag of named arrays, the form in which every part saves its state.
 //!
 //! **Must never know:** any word of reinforcement learning, files, clocks.
@@ -38,7 +38,7 @@ mod view;
 pub use moments::Moments;
 pub use real::Real;
 pub use record::{Array, Record, RecordError};
-pub use shared::SharedVec;
+pub use shared::{SharedCounter, SharedVec};
 pub use stream::{Stream, StreamPosition};
 pub use team::Team;
 pub use view::{Cols, ColsMut, Tb, TbMut};

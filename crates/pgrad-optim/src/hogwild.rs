@@ -5,7 +5,7 @@ use pgrad_num::{Record, RecordError, SharedVec, kernels, simd};
 
 const BLOCK: usize = SharedVec::BLOCK;
 
-/// How a thread's gradient `Δθ` changes the shared parameters `θ` (Mnih et al. 2016, supplement, section 7,
+/// How a thread's gradient `Δθ` changes the shared parameters `θ` (Mnih et al. 2016, supplement,
 /// Equations S1 to S3).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum HogwildRule {

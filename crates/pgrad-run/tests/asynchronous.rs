@@ -21,7 +21,11 @@ const SMALL: &[&str] =
     &["workers=3", "hidden=8", "steps=6000", "steps_per_iteration=1000", "checkpoint_secs=1e6"];
 
 fn config(algo: &str, pairs: &[&str]) -> RunConfig {
-    let mut config = RunConfig::new(algo, "CartPole-v1").unwrap();
+    config_of(algo, "CartPole-v1", pairs)
+}
+
+fn config_of(algo: &str, env: &str, pairs: &[&str]) -> RunConfig {
+    let mut config = RunConfig::new(algo, env).unwrap();
     for pair in SMALL.iter().chain(pairs) {
         config.apply_pair(pair, "test").unwrap();
     }
@@ -41,7 +45,13 @@ fn learnt(run: &Path) -> driver_common::Result_ {
 
 #[test]
 fn a_recorded_race_is_run_once_more_bit_for_bit() {
-    for algo in ["a3c", "async-sarsa"] {
+    let memory = &["recurrent=gru", "recurrent_size=8"][..];
+    for (algo, env, own) in [
+        ("a3c", "CartPole-v1", &[][..]),
+        ("a3c", "CartPoleNoVel-v1", memory),
+        ("async-sarsa", "CartPole-v1", &[]),
+    ] {
+        let config = |algo, pairs: &[&str]| config_of(algo, env, &[own, pairs].concat());
         let dir = tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let summary = Runner::default().train(&at("first"), config(algo, &["record=true"])).unwrap();

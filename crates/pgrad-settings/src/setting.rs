@@ -272,7 +272,8 @@ macro_rules! settings {
 /// of their own.
 ///
 /// Each line is `name = default, source: "…", when: other is "a" | "b";`, of which each part may be missing; settings
-/// without a line are those of the other struct. The fields are those of the other struct, by `Deref`.
+/// without a line are those of the other struct. `without a | b` behind the other struct leaves settings out: nobody can
+/// give them. The fields are those of the other struct, by `Deref`.
 ///
 /// ```
 /// use pgrad_settings::{Settings, settings, settings_like};
@@ -289,7 +290,7 @@ macro_rules! settings {
 /// settings_like! {
 ///     /// The rollout, shorter.
 ///     pub struct ShortRollout(RolloutSettings) {
-///         n_steps = 5, source: "Mnih et al. 2016, section 5.1";
+///         n_steps = 5, source: "Mnih et al. 2016, supplement";
 ///     }
 /// }
 /// let short = ShortRollout::default();
@@ -301,7 +302,7 @@ macro_rules! settings {
 macro_rules! settings_like {
     (
         $(#[doc = $title:literal])+
-        $vis:vis struct $name:ident($inner:ty) {
+        $vis:vis struct $name:ident($inner:ty) $(without $($gone:ident)|+)? {
             $(
                 $key:ident $(= $default:expr)?
                 $(, source: $source:literal)?
@@ -334,6 +335,10 @@ macro_rules! settings_like {
                 &mut self.0
             }
         }
+        impl $name {
+            /// Settings of the other struct that are left out.
+            const WITHOUT: &'static [&'static str] = &[$($(stringify!($gone)),+)?];
+        }
         impl $crate::Settings for $name {
             fn title(&self) -> &'static str {
                 let lines: &[&'static str] = &[$($title),+];
@@ -343,6 +348,7 @@ macro_rules! settings_like {
             fn declarations(&self) -> &'static [$crate::Setting] {
                 static DECLARED: ::std::sync::LazyLock<::std::vec::Vec<$crate::Setting>> =
                     ::std::sync::LazyLock::new(|| {
+                        $($(let _ = |other: &$inner| ::core::mem::drop(&other.$gone);)+)?
                         let like = <$name as ::core::default::Default>::default();
                         let mut all = $crate::Settings::declarations(&like.0).to_vec();
                         $({
@@ -353,14 +359,22 @@ macro_rules! settings_like {
                                 $(*setting = setting.clone().with_condition(stringify!($other), &[$($value),+]);)?
                             }
                         })*
+                        all.retain(|s| !$name::WITHOUT.contains(&s.key));
                         all
                     });
                 &DECLARED
             }
             fn get(&self, key: &str) -> ::core::option::Option<$crate::Value> {
+                if Self::WITHOUT.contains(&key) {
+                    return ::core::option::Option::None;
+                }
                 $crate::Settings::get(&self.0, key)
             }
             fn set(&mut self, key: &str, value: &$crate::Value) -> ::core::result::Result<(), $crate::SettingError> {
+                if Self::WITHOUT.contains(&key) {
+                    let all = $crate::Settings::declarations(self);
+                    return ::core::result::Result::Err($crate::unknown(key, all.iter().map(|s| s.key)));
+                }
                 // What is said of a wrong value is said with the default that counts here.
                 if let ::core::option::Option::Some(setting) = $crate::Settings::declaration(self, key) {
                     setting.check(value)?;

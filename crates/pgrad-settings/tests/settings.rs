@@ -634,6 +634,28 @@ mod like {
             weight = 2.0;
         }
     }
+    pgrad_settings::settings_like! {
+        /// Parts of a step, fewer of them.
+        pub struct FewerParts(super::StepParts) without width | weight {}
+    }
+}
+
+#[test]
+fn a_struct_may_be_like_another_one_without_some_settings() {
+    let (all, mut fewer) = (StepParts::default(), like::FewerParts::default());
+    let left: Vec<&str> = fewer.declarations().iter().map(|s| s.key).collect();
+    let expected = all.declarations().iter().map(|s| s.key).filter(|k| !["width", "weight"].contains(k));
+    assert_eq!(left, expected.collect::<Vec<_>>());
+    for key in ["width", "weight"] {
+        assert_eq!(fewer.get(key), None);
+        let given = Value::Float(0.25);
+        assert!(fewer.set(key, &given).is_err());
+        let error = apply_pair(&format!("{key}=0.25"), "--set", &mut [&mut fewer]).unwrap_err().to_string();
+        assert!(error.contains(key), "{error}");
+    }
+    assert_eq!(fewer, like::FewerParts::default());
+    apply_pair("scale=0.25", "--set", &mut [&mut fewer]).unwrap();
+    assert_eq!(fewer.get("scale"), Some(Value::Float(0.25)));
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl States {
 }
 
 /// Forgets the states (`[state_rows x B]`) of those whose episode ended.
-pub(super) fn forget(state: &mut [f32], ends: &[End]) {
+pub(crate) fn forget(state: &mut [f32], ends: &[End]) {
     if ends.iter().any(|end| *end != End::Running) {
         for row in state.chunks_exact_mut(ends.len()) {
             for (x, _) in row.iter_mut().zip(ends).filter(|(_, end)| **end != End::Running) {

@@ -157,6 +157,27 @@ pub struct Batch {
     pub mask: Option<Vec<bool>>,
     pub index: Vec<u32>,
     pub real: Vec<f64>,
+    /// What policy and critic remember before the first sample; none without a memory. With it the samples are the steps
+    /// of a sequence.
+    pub memory: Memory,
+}
+
+/// States of the policy's and the critic's network.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    pub actor: Vec<f64>,
+    /// The policy's, where both share a trunk.
+    pub critic: Vec<f64>,
+}
+
+/// A tape for `n` samples: side by side, or the steps of a sequence that starts from `state`.
+fn tape(net: &pgrad_nn::Network, state: &[f64], n: usize) -> pgrad_nn::NetworkTape<f64> {
+    if state.is_empty() {
+        return net.tape(n);
+    }
+    let mut tape = net.tape_of(n, 1);
+    tape.begin(n, Cols::new(state, state.len(), 1), &vec![false; n]);
+    tape
 }
 
 fn columns<T: Copy>(rows: &[Vec<T>]) -> Vec<T> {
@@ -174,12 +195,13 @@ impl Batch {
             mask: masked.then(|| columns(&seen.iter().map(|s| s.mask.clone()).collect::<Vec<_>>())),
             index: columns(&seen.iter().map(|s| s.index.clone()).collect::<Vec<_>>()),
             real: all(&|s| wide(&s.real)),
+            memory: Memory::default(),
         }
     }
     /// The distribution's parameters, `[n_outputs x n]`.
     pub fn params(&self, model: &ActorCritic, theta: &[f64]) -> Vec<f64> {
         let (part, dist, n) = (model.actor(), model.dist(), self.n);
-        let mut tape = part.net.tape::<f64>(n);
+        let mut tape = tape(&part.net, &self.memory.actor, n);
         let x = Cols::new(&self.obs, OBS, n);
         let out = part.net.forward(&theta[part.params.clone()], x, &mut tape).into_data();
         let rows = model.policy_rows();
@@ -213,7 +235,7 @@ impl Batch {
     /// `V_θ(s)` of the given observations.
     pub fn values(&self, model: &ActorCritic, theta: &[f64], obs: &[f64]) -> Vec<f64> {
         let part = model.critic();
-        let mut tape = part.net.tape::<f64>(self.n);
+        let mut tape = tape(&part.net, &self.memory.critic, self.n);
         let x = Cols::new(obs, OBS, self.n);
         part.net.forward(&theta[part.params.clone()], x, &mut tape).into_data()[..self.n].to_vec()
     }

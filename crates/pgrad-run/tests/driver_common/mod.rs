@@ -257,6 +257,7 @@ pub static METHODS: &[Method] = &[
             ("CartPole-v1", &["trunk=shared"]),
             ("CartPole-v1", &["optimizer=rmsprop", "record=true"]),
             ("Pendulum-v1", &["optimizer=momentum", "learning_rate=1e-5"]),
+            ("CartPoleNoVel-v1", &["recurrent=lstm", "recurrent_size=8"]),
         ],
         ten_steps: None,
     },

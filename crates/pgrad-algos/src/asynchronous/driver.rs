@@ -1,0 +1,310 @@
+//! All actor-learners of a run.
+
+use super::learner::{ActorLearner, Exploration, Sums};
+use super::recording::{comparable, read_recording};
+use super::settings::{AsyncSettings, AsyncValueSettings};
+use super::shared::Shared;
+use crate::algorithm::{BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
+use crate::common::load_finite;
+use pgrad_agent::{ActorCritic, AgentError, Segment, SegmentPasses, Stepper, Turns, tensors};
+use pgrad_env::{EnvSpec, Episode};
+use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream, Team, kernels};
+use pgrad_optim::Hogwild;
+use pgrad_settings::Settings;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Purpose number of the streams that the values of ε are drawn from.
+const STREAM_EPSILON: u32 = 6;
+/// Episodes of one actor-learner in an iteration that there is room for without asking for memory.
+const EPISODES: usize = 1 << 16;
+
+/// The actor-learners of a run.
+pub(crate) struct ActorLearners {
+    settings: AsyncSettings,
+    /// What a recording says of the run.
+    note: String,
+    shared: Arc<Shared>,
+    learners: Vec<ActorLearner>,
+    spec: EnvSpec,
+    /// The shared parameters after the last iteration.
+    pub(crate) model: ActorCritic,
+    pub(crate) observer: PhaseObserver,
+}
+
+impl ActorLearners {
+    /// Actor-learners at rest. `parts` are all settings of the method, `recording` the file of [`AsyncSettings::file`].
+    pub(crate) fn new(
+        settings: &AsyncSettings,
+        values: Option<&AsyncValueSettings>,
+        parts: &[&dyn Settings],
+        recording: Option<&[u8]>,
+        model: ActorCritic,
+        setup: &Setup<'_>,
+    ) -> Result<Self, BuildError> {
+        let (n, spec) = (settings.workers, (setup.make_env)(1).spec().clone());
+        if setup.threads < n {
+            return Err(BuildError::Inconsistent {
+                key: "workers",
+                value: n.to_string(),
+                reason: format!("each of them is a thread, and the team has {}", setup.threads),
+            });
+        }
+        let note = format!(
+            "env = {:?}\nseed = {}\nsteps = {}\n{}",
+            spec.id,
+            setup.seed,
+            setup.total_steps,
+            comparable(parts)
+        );
+        let turns = match (settings.record, recording) {
+            (true, _) => Turns::record(),
+            (false, Some(bytes)) => {
+                let wrong = |reason| settings.refuse_recording(reason);
+                let (turns, theirs) = read_recording(bytes).map_err(wrong)?;
+                if let Some((a, b)) = theirs.lines().zip(note.lines()).find(|(a, b)| a != b) {
+                    return Err(wrong(format!("it was recorded with `{a}`, but this run has `{b}`")));
+                }
+                Turns::replay(turns, n)
+            }
+            (false, None) => Turns::free(),
+        };
+        let shared = Arc::new(Shared {
+            theta: SharedVec::new(&model.theta),
+            rule: Hogwild::new(model.theta.len(), settings.rule()),
+            target: values.map(|_| (SharedVec::new(&model.theta), SharedCounter::default())),
+            target_steps: values.map_or(1, |v| v.target_steps),
+            frames: SharedCounter::default(),
+            updates: SharedCounter::default(),
+            goal: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            turns,
+            learning_rate: settings.learning_rate,
+            schedule: settings.learning_rate_schedule.into(),
+            total_steps: setup.total_steps,
+            step_scale: AtomicU64::new(1.0f64.to_bits()),
+        });
+        let episodes = EPISODES.min(settings.steps_per_iteration as usize + settings.n_steps);
+        let n_outputs = model.dist().n_outputs();
+        let learner = |number: usize| {
+            let exploration = values.map(|settings| {
+                let mut stream = Stream::new(setup.seed, STREAM_EPSILON, number as u32);
+                let end = settings.draw(&mut stream);
+                let (column, pi) = (vec![0.0; n_outputs], vec![0.0; n_outputs]);
+                Exploration { settings: settings.clone(), stream, end, column, pi }
+            });
+            ActorLearner {
+                number,
+                bootstrap_time_limit: settings.bootstrap_time_limit,
+                max_grad_norm: settings.max_grad_norm.unwrap_or(f64::INFINITY),
+                target: if values.is_some() { model.theta.clone() } else { Vec::new() },
+                target_version: None,
+                stepper: Stepper::numbered(number, 1, setup.make_env, &model, setup.seed, episodes),
+                segment: Segment::new(&spec, settings.n_steps),
+                passes: SegmentPasses::new(&model, settings.n_steps),
+                d_theta: vec![0.0; model.theta.len()],
+                d_logp: vec![0.0; settings.n_steps],
+                d_entropy: vec![0.0; settings.n_steps],
+                d_v: vec![0.0; settings.n_steps],
+                pi_next: vec![0.0; n_outputs],
+                own: shared.rule.own(),
+                exploration,
+                copied_at: 0,
+                frames: 0,
+                sums: Sums::default(),
+                outcome: Ok(()),
+                model: model.clone(),
+                shared: Arc::clone(&shared),
+            }
+        };
+        Ok(Self {
+            learners: (0..n).map(learner).collect(),
+            settings: settings.clone(),
+            note,
+            observer: Box::new(drop),
+            shared,
+            spec,
+            model,
+        })
+    }
+
+    /// One iteration: `thread` on a thread for each actor-learner.
+    ///
+    /// # Errors
+    /// What stopped one of them; the others were stopped then.
+    pub(crate) fn run(
+        &mut self,
+        team: &Team,
+        thread: impl Fn(&mut ActorLearner) -> Result<(), AgentError> + Sync,
+    ) -> Result<(), AgentError> {
+        (self.observer)(Phase::Learn);
+        let shared = &*self.shared;
+        shared.goal.store(self.steps() + self.settings.steps_per_iteration, Relaxed);
+        shared.failed.store(false, Relaxed);
+        shared.turns.begin();
+        for w in &mut self.learners {
+            w.stepper.clear_episodes();
+            w.sums = Sums::default();
+        }
+        team.each(&mut self.learners, |_, w| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| thread(w)));
+            w.outcome = outcome.unwrap_or_else(|payload| Err(w.panic(&*payload)));
+            if w.outcome.is_err() {
+                shared.failed.store(true, Relaxed);
+            }
+        });
+        for w in &mut self.learners {
+            std::mem::replace(&mut w.outcome, Ok(()))
+                .map_err(|cause| AgentError::Worker { worker: w.number, cause: Box::new(cause) })?;
+        }
+        shared.theta.read(&mut self.model.theta);
+        if let Some(i) = kernels::first_non_finite(&self.model.theta) {
+            let (tensor, index) = self.model.parameter_name(i);
+            return Err(AgentError::Parameter { tensor, index, value: self.model.theta[i] });
+        }
+        (self.observer)(Phase::Done);
+        Ok(())
+    }
+
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        self.learners.iter().for_each(|w| sums.merge(&w.sums));
+        sums
+    }
+    /// Means over the steps of the last iteration.
+    pub(crate) fn means(&self) -> Sums {
+        let mut means = self.sums();
+        let n = means.steps as f64;
+        let Sums { epsilon, error, squared_error, value, objective, entropy, .. } = &mut means;
+        [epsilon, error, squared_error, value, objective, entropy].into_iter().for_each(|x| *x /= n);
+        means
+    }
+    /// What the last iteration did, for a method that learns action values.
+    pub(crate) fn value_report(&self) -> Report {
+        let mean = self.means();
+        let report = Report::default()
+            .with("learn/td_error", mean.error)
+            .with("learn/td_error_rms", mean.squared_error.sqrt())
+            .with("learn/value", mean.value)
+            .with("learn/epsilon", mean.epsilon);
+        self.report(report)
+    }
+    /// Adds what all asynchronous methods report of the last iteration.
+    pub(crate) fn report(&self, report: Report) -> Report {
+        let s = self.sums();
+        let updates = s.updates as f64;
+        let stale = |bin: usize| s.stale_bins[bin] as f64 / updates;
+        report
+            .with("learn/grad_norm", s.grad_norm / updates)
+            .with("learn/learning_rate", self.shared.alpha(self.steps()))
+            .with("learn/updates", updates)
+            .with("learn/reproducible", f64::from(self.reproducible() != Reproducible::No))
+            .with("learn/staleness_mean", s.stale as f64 / updates)
+            .with("learn/staleness_max", s.stale_max as f64)
+            .with("learn/staleness_0", stale(0))
+            .with("learn/staleness_1", stale(1))
+            .with("learn/staleness_2", stale(2))
+            .with("learn/staleness_3", stale(3))
+            .with("learn/staleness_4_to_7", stale(4))
+            .with("learn/staleness_8_up", stale(5))
+    }
+
+    pub(crate) fn start(&mut self) -> Result<(), AgentError> {
+        self.learners.iter_mut().try_for_each(|w| w.stepper.start())
+    }
+    pub(crate) fn steps(&self) -> u64 {
+        self.shared.frames.get()
+    }
+    pub(crate) fn steps_per_iteration(&self) -> u64 {
+        self.settings.steps_per_iteration
+    }
+    pub(crate) fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    pub(crate) fn episodes(&self) -> impl Iterator<Item = &Episode> {
+        self.learners.iter().flat_map(|w| w.stepper.episodes())
+    }
+    pub(crate) fn scale_step_size(&mut self, factor: f64) {
+        let scale = f64::from_bits(self.shared.step_scale.load(Relaxed)) * factor;
+        self.shared.step_scale.store(scale.to_bits(), Relaxed);
+    }
+    /// Whether the same settings give the same bits.
+    pub(crate) fn reproducible(&self) -> Reproducible {
+        match (self.settings.workers, self.settings.file(), self.settings.record) {
+            (1, ..) | (_, Some(_), _) => Reproducible::Yes,
+            (_, None, true) => Reproducible::ByRecording,
+            (_, None, false) => Reproducible::No,
+        }
+    }
+    /// The file that lets another run follow this one.
+    pub(crate) fn recording(&self) -> Option<Vec<u8>> {
+        let mut record = Record::new();
+        record.put("turns", self.shared.turns.recorded()?);
+        tensors::encode(&record, Some(&self.note)).ok()
+    }
+
+    pub(crate) fn save(&self) -> Record {
+        let mut r = Record::new();
+        r.put("steps", vec![self.steps()]);
+        r.put("updates", vec![self.shared.updates.get()]);
+        r.put("step_scale", vec![f64::from_bits(self.shared.step_scale.load(Relaxed))]);
+        r.put("theta", self.model.theta.clone());
+        r.put_record("rule", self.shared.rule.save());
+        if let Some((target, version)) = &self.shared.target {
+            let mut theta = self.model.theta.clone();
+            target.read(&mut theta);
+            r.put("target", theta);
+            r.put("target_version", vec![version.get()]);
+        }
+        r.put("turns_taken", vec![self.shared.turns.taken()]);
+        r.put("turns", self.shared.turns.recorded().unwrap_or_default());
+        for w in &self.learners {
+            let mut own = Record::new();
+            own.put_record("stepper", w.stepper.save());
+            own.put("moments", w.own.clone());
+            w.passes.save(&mut own);
+            if let Some(e) = &w.exploration {
+                own.put("epsilon", vec![e.end]);
+                Stream::save_all(std::slice::from_ref(&e.stream), "epsilons", &mut own);
+            }
+            r.put_record(&format!("worker{}", w.number), own);
+        }
+        r
+    }
+    /// Restores what [`ActorLearners::save`] saved. Returns whether the environments continue exactly.
+    pub(crate) fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        load_finite(from, "theta", &mut self.model.theta)?;
+        let shared = &*self.shared;
+        shared.theta.write(&self.model.theta);
+        shared.rule.load(&from.record("rule"))?;
+        shared.frames.set(from.u64("steps")?);
+        shared.updates.set(from.u64("updates")?);
+        shared.step_scale.store(from.f64("step_scale")?.to_bits(), Relaxed);
+        if let Some((target, version)) = &shared.target {
+            let mut theta = self.model.theta.clone();
+            load_finite(from, "target", &mut theta)?;
+            target.write(&theta);
+            version.set(from.u64("target_version")?);
+        }
+        let turns = match from.get("turns")? {
+            Array::U8(turns) => turns.as_slice(),
+            other => from.u8s("turns", other.len())?,
+        };
+        shared.turns.set(turns, from.u64("turns_taken")?);
+        let mut exact = true;
+        for w in &mut self.learners {
+            let own = from.record(&format!("worker{}", w.number));
+            let continues = w.stepper.load(&own.record("stepper"))?;
+            w.passes.load(&own, continues)?;
+            exact &= continues;
+            shared.rule.load_own(&mut w.own, "moments", &own)?;
+            w.target_version = None;
+            if let Some(e) = &mut w.exploration {
+                e.end = own.f64("epsilon")?;
+                Stream::load_all(std::slice::from_mut(&mut e.stream), "epsilons", &own)?;
+            }
+        }
+        Ok(exact)
+    }
+}
