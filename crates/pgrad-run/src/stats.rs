@@ -191,6 +191,10 @@ pub enum Verdict {
     Reproduced,
     /// Neither.
     Short,
+    /// Of an anchor that is an upper bound: our scores do not speak against it.
+    Bounded,
+    /// Of an upper bound: the lower end of the 95 % interval of our mean is above it.
+    Exceeded,
 }
 
 impl std::fmt::Display for Verdict {
@@ -199,6 +203,8 @@ impl std::fmt::Display for Verdict {
             Self::Beaten => "beaten",
             Self::Reproduced => "reproduced",
             Self::Short => "short",
+            Self::Bounded => "bounded",
+            Self::Exceeded => "exceeded",
         })
     }
 }
@@ -218,6 +224,16 @@ pub fn verdict(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result
     }
     let combined = standard_error(scores).hypot(anchor_se);
     Ok(if mean(scores) >= anchor - combined { Verdict::Reproduced } else { Verdict::Short })
+}
+
+/// The verdict on `scores` against an exact upper bound, what nobody can get more than on average: [`Verdict::Bounded`] or
+/// [`Verdict::Exceeded`].
+///
+/// # Errors
+/// As [`verdict`].
+pub fn verdict_at_most(scores: &[f64], bound: f64, seed: u64) -> Result<Verdict, StatsError> {
+    let above = bootstrap_interval(scores, seed, mean)?.low > bound;
+    Ok(if above { Verdict::Exceeded } else { Verdict::Bounded })
 }
 
 #[cfg(test)]
@@ -304,6 +320,18 @@ mod tests {
         assert_eq!(verdict(&[-70.0, -71.0, -72.0], -73.5, 0.0, 1), Ok(Verdict::Beaten));
         // A perfect score cannot be beaten, only reproduced.
         assert_eq!(verdict(&[500.0; 20], 500.0, 0.0, 1), Ok(Verdict::Reproduced));
+    }
+
+    #[test]
+    fn verdicts_on_upper_bounds() {
+        let x = [1.9, 2.0, 2.1, 2.0];
+        // A mean above the bound is not enough to speak against it: the interval reaches below.
+        assert_eq!(verdict_at_most(&x, 1.95, 1), Ok(Verdict::Bounded));
+        assert_eq!(verdict_at_most(&x, 3.0, 1), Ok(Verdict::Bounded));
+        assert_eq!(verdict_at_most(&x, 1.8, 1), Ok(Verdict::Exceeded));
+        assert_eq!(verdict_at_most(&[4.0; 10], 1.95, 1), Ok(Verdict::Exceeded));
+        assert_eq!(verdict_at_most(&[1.95; 10], 1.95, 1), Ok(Verdict::Bounded));
+        assert_eq!(verdict_at_most(&[1.0], 1.95, 1), Err(StatsError::TooFew { needed: 2, got: 1 }));
     }
 
     #[test]

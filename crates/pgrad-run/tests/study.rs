@@ -46,6 +46,20 @@ seeds = { first = 5, count = 2 }
 settings = { n_envs = 2, n_steps = 225, minibatch_size = 50 }
 "#;
 
+/// What the second entry cannot get more than, and what it can.
+const BOUNDS: &str = r#"
+[[entry.anchor]]
+measure = "E"
+value = 0.0
+at_most = true
+source = "every reward is negative"
+[[entry.anchor]]
+measure = "T"
+value = -1e6
+at_most = true
+source = "no bound"
+"#;
+
 fn tiny() -> Study {
     Study::parse(TINY, "tiny.toml", "tiny").unwrap()
 }
@@ -135,6 +149,12 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
         ("measure = \"T\"", "measure = \"X\"", "tiny.toml:17: unknown variant `X`"),
         ("value = 501.0", "value = nan", "an anchor is a finite number"),
         ("value = 501.0", "value = 501.0\nstandard_error = -1.0", "its standard error is finite and not"),
+        ("value = 501.0", "value = 501.0\nat_most = 1", "tiny.toml:19: "),
+        (
+            "value = 501.0",
+            "value = 501.0\nat_most = true\nstandard_error = 1.0",
+            "a bound has no standard error",
+        ),
         ("source = \"above every score\"", "", "missing field `source`"),
         ("label = \"pole\"", "label = \"a,b\"", "tiny.toml:6: a label has 1 to 80"),
         ("label = \"pole\"", "label = \"ppo Pendulum-v1 900\"", "tiny.toml:21: entry `ppo Pendulum-v1 900`"),
@@ -284,7 +304,8 @@ fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
 fn the_folder_has_tables_curves_and_pictures() {
     let tmp = tempfile::tempdir().unwrap();
     let out = tmp.path().join("a/b");
-    let (result, runs, notices) = run(&tiny(), &out, 2, None);
+    let study = Study::parse(&format!("{TINY}{BOUNDS}"), "tiny.toml", "tiny").unwrap();
+    let (result, runs, notices) = run(&study, &out, 2, None);
     assert_eq!((runs, result.reused, result.stopped), (5, 0, false));
     assert_eq!(notices, Vec::<String>::new());
 
@@ -294,7 +315,9 @@ fn the_folder_has_tables_curves_and_pictures() {
     assert_eq!(pole.e.summary.unwrap().mean, pole.e.values.iter().sum::<f64>() / 3.0);
     assert_eq!(pole.e.anchors[0].verdict, Some(Verdict::Beaten));
     assert_eq!(pole.t.anchors[0].verdict, Some(Verdict::Short));
-    assert!(pendulum.e.anchors.is_empty() && pendulum.e.values.iter().all(|e| *e < 0.0));
+    assert!(pendulum.e.values.iter().all(|e| *e < 0.0));
+    assert_eq!(pendulum.e.anchors[0].verdict, Some(Verdict::Bounded));
+    assert_eq!(pendulum.t.anchors[0].verdict, Some(Verdict::Exceeded));
 
     let csv = read(&out, RESULTS);
     let lines: Vec<&str> = csv.lines().collect();
@@ -306,9 +329,17 @@ fn the_folder_has_tables_curves_and_pictures() {
     }
     let markdown = read(&out, SUMMARY_MD);
     assert_eq!(markdown, result.to_markdown());
-    for part in
-        ["# Tiny", "| pole | 1000 | 3 | E |", "beaten", "short", "above every score", "pgrad study tiny"]
-    {
+    for part in [
+        "# Tiny",
+        "| pole | 1000 | 3 | E |",
+        "beaten",
+        "short",
+        "above every score",
+        "pgrad study tiny",
+        "| ≤ 0.00 | bounded |",
+        "| ≤ -1000000.00 | exceeded |",
+        "E ≤ 0: every reward is negative (an upper bound)",
+    ] {
         assert!(markdown.contains(part), "{part} in\n{markdown}");
     }
     assert_eq!(read(&out, SUMMARY_JSON), format!("{:#}\n", result.to_json()));
@@ -317,6 +348,7 @@ fn the_folder_has_tables_curves_and_pictures() {
     let near = |value: &serde_json::Value, x: f64| (value.as_f64().unwrap() / x - 1.0).abs() < 1e-14;
     assert!(near(&json["entries"][0]["E"]["summary"]["mean"], pole.e.summary.unwrap().mean));
     assert_eq!(json["entries"][0]["T"]["anchors"][0]["verdict"], "short");
+    assert_eq!(json["entries"][1]["E"]["anchors"][0]["at_most"], true);
     assert!(near(&json["entries"][1]["E"]["values"][1], result.rows[4].e));
 
     for env in ["CartPole-v1", "Pendulum-v1"] {

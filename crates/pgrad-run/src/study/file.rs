@@ -105,6 +105,8 @@ struct AnchorFile {
     value: f64,
     #[serde(default)]
     standard_error: f64,
+    #[serde(default)]
+    at_most: bool,
     source: String,
 }
 
@@ -282,6 +284,7 @@ pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<E
 
 impl From<AnchorFile> for Anchor {
     fn from(a: AnchorFile) -> Self {
-        Self { measure: a.measure, value: a.value, standard_error: a.standard_error, source: a.source }
+        let AnchorFile { measure, value, standard_error, at_most, source } = a;
+        Self { measure, value, standard_error, at_most, source }
     }
 }

@@ -20,8 +20,13 @@
 //! measure = "E"
 //! value = 500.0
 //! standard_error = 0.0            # 0, and when left out: not published
+//! at_most = false                 # when left out; true: a bound from above, see below
 //! source = "RL Zoo, benchmark.md, one run"
 //! ```
+//! An anchor is a score to be reached, and the verdict is `beaten`, `reproduced` or `short`. With `at_most = true` it is
+//! what nobody can get more than (a policy without a memory where one is needed): the verdict is `bounded`, or `exceeded`
+//! when the scores speak against it. Such a bound is exact and has no standard error.
+//!
 //! Two scores are taken of every run, and never mixed:
 //!
 //! - **E**: mean return of the final policy over `episodes` episodes, most probable actions, normaliser
@@ -146,6 +151,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "gae-cartpole", toml: include_str!("../../../../studies/gae-cartpole.toml") },
     EmbeddedStudy { name: "async-speedup", toml: include_str!("../../../../studies/async-speedup.toml") },
     EmbeddedStudy { name: "async-classic", toml: include_str!("../../../../studies/async-classic.toml") },
+    EmbeddedStudy { name: "async-minatar", toml: include_str!("../../../../studies/async-minatar.toml") },
     EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../../studies/a3c-vs-a2c.toml") },
     EmbeddedStudy { name: "recurrent", toml: include_str!("../../../../studies/recurrent.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
@@ -204,6 +210,8 @@ pub struct Anchor {
     pub value: f64,
     /// Its standard error over seeds; 0 when it was not published.
     pub standard_error: f64,
+    /// Whether it is an upper bound, not a score to be reached.
+    pub at_most: bool,
     /// Who published it, where, with which protocol.
     pub source: String,
 }
@@ -472,7 +480,10 @@ pub enum EntryError {
     #[error("seeds are below {SEED_LIMIT}, so that evaluations have seeds of their own")]
     Seeds,
     /// An anchor that cannot be compared with.
-    #[error("an anchor is a finite number, and its standard error is finite and not negative")]
+    #[error(
+        "an anchor is a finite number, and its standard error is finite and not negative; one that is `at_most` a \
+         bound has no standard error"
+    )]
     Anchor,
     /// A study does not mend runs.
     #[error("`on_divergence` is \"stop\" in a study: a run that diverges is reported, not mended")]

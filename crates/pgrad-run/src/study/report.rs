@@ -56,10 +56,14 @@ impl EntryResult {
         let complete = rows.len() as u64 == runs;
         let score = |measure, values: Vec<f64>| {
             let complete = complete && values.len() == rows.len();
+            let verdict = |a: &Anchor| {
+                if a.at_most {
+                    return stats::verdict_at_most(&values, a.value, BOOTSTRAP_SEED);
+                }
+                stats::verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED)
+            };
             let judge = |a: &Anchor| JudgedAnchor {
-                verdict: complete
-                    .then(|| stats::verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED).ok())
-                    .flatten(),
+                verdict: complete.then(|| verdict(a).ok()).flatten(),
                 anchor: a.clone(),
             };
             let anchors = entry.anchors.iter().filter(|a| a.measure == measure).map(judge).collect();
@@ -123,7 +127,7 @@ impl StudyResult {
                 score.values.len(),
                 entry.measure_name(score.measure),
                 numbers(score),
-                cells(&score.anchors, |a| number(a.anchor.value)),
+                cells(&score.anchors, |a| format!("{}{}", sign(&a.anchor), number(a.anchor.value))),
                 cells(&score.anchors, |a| {
                     a.verdict.map_or_else(|| "not judged".to_owned(), |v| v.to_string())
                 }),
@@ -135,22 +139,32 @@ impl StudyResult {
              Intervals: percentile bootstrap over seeds, 10 000 resamples.\n"
                 .into(),
         );
+        let all = || self.entries.iter().flat_map(|e| e.scores()).flat_map(|s| &s.anchors);
+        if all().any(|a| a.anchor.at_most) {
+            line(
+                "An anchor with ≤ is what nobody can get more than, on average. Bounded: our scores do not speak against \
+                 it. Exceeded: the lower end of the interval of our mean is above it.\n"
+                    .into(),
+            );
+        }
         for failure in &self.failures {
             line(format!("- **failed**: {}, seed {}: {}", failure.entry, failure.seed, failure.reason));
         }
-        if self.entries.iter().any(|e| e.scores().iter().any(|s| !s.anchors.is_empty())) {
+        if all().next().is_some() {
             line("Anchors:\n".into());
         }
         for (entry, score) in self.entries.iter().flat_map(|e| e.scores().map(|s| (e, s))) {
             for JudgedAnchor { anchor, .. } in &score.anchors {
                 let error = match anchor.standard_error {
+                    _ if anchor.at_most => "an upper bound".to_owned(),
                     0.0 => "standard error not published".to_owned(),
                     se => format!("standard error {se}"),
                 };
                 line(format!(
-                    "- {}, {} {}: {} ({error})",
+                    "- {}, {} {}{}: {} ({error})",
                     entry.label,
                     entry.measure_name(anchor.measure),
+                    sign(anchor),
                     anchor.value,
                     anchor.source
                 ));
@@ -207,12 +221,17 @@ fn score_json(score: &Score) -> Value {
         .iter()
         .map(|a| {
             json!({
-                "value": a.anchor.value, "standard_error": a.anchor.standard_error,
+                "value": a.anchor.value, "standard_error": a.anchor.standard_error, "at_most": a.anchor.at_most,
                 "source": a.anchor.source, "verdict": a.verdict.map(|v| v.to_string()),
             })
         })
         .collect();
     json!({ "values": score.values, "summary": summary, "anchors": anchors })
+}
+
+/// What stands before the number of an anchor.
+fn sign(anchor: &Anchor) -> &'static str {
+    if anchor.at_most { "≤ " } else { "" }
 }
 
 fn number(x: f64) -> String {

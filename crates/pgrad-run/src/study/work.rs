@@ -2,7 +2,7 @@
 
 use super::rows::{Folder, Point};
 use super::{
-    Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES, SUMMARY_JSON,
+    Anchor, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES, SUMMARY_JSON,
     SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult, VERSION, eval_seed,
 };
 use crate::clock::Clock;
@@ -44,8 +44,11 @@ impl Entry {
         if self.iterations == Some(0) {
             return Err(EntryError::Iterations);
         }
-        let comparable = |v: f64, se: f64| v.is_finite() && se.is_finite() && se >= 0.0;
-        if !self.anchors.iter().all(|a| comparable(a.value, a.standard_error)) {
+        let comparable = |a: &Anchor| {
+            let (v, se) = (a.value, a.standard_error);
+            v.is_finite() && se.is_finite() && se >= 0.0 && !(a.at_most && se > 0.0)
+        };
+        if !self.anchors.iter().all(comparable) {
             return Err(EntryError::Anchor);
         }
         if self.config.run.on_divergence != OnDivergence::Stop {
