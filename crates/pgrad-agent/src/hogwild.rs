@@ -551,7 +551,8 @@ impl Turns {
 }
 
 /// Models: every interleaving of the threads.
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models {
     use super::*;
     use loom::sync::Arc;
@@ -607,7 +608,8 @@ mod models {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};

@@ -5,7 +5,7 @@
 #[path = "../../pgrad-agent/tests/common/mod.rs"]
 mod common;
 
-use common::{Batch, OBS, Task, relative_difference, wide};
+use common::{Batch, Memory, OBS, Task, relative_difference, wide};
 use pgrad_algos::{Acktr, AcktrConfig, AcktrSettings, Algorithm, Report, Setup};
 use pgrad_env::Space;
 use pgrad_num::Team;
@@ -167,6 +167,7 @@ fn the_trust_region_bounds_the_divergence() {
                 mask: None,
                 real: Vec::new(),
                 n: batch.n,
+                memory: Memory::default(),
             };
             batch.policy(&old, &wide(theta)).0
         };

@@ -142,7 +142,8 @@ impl SharedCounter {
 }
 
 /// Models: every interleaving of the threads, and every value that relaxed loads may see.
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models {
     use super::*;
     use loom::sync::Arc;
@@ -212,7 +213,8 @@ mod models {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

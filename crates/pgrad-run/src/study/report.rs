@@ -139,7 +139,7 @@ impl StudyResult {
              Intervals: percentile bootstrap over seeds, 10 000 resamples.\n"
                 .into(),
         );
-        let all = || self.entries.iter().flat_map(|e| e.scores()).flat_map(|s| &s.anchors);
+        let all = || self.entries.iter().flat_map(EntryResult::scores).flat_map(|s| &s.anchors);
         if all().any(|a| a.anchor.at_most) {
             line(
                 "An anchor with ≤ is what nobody can get more than, on average. Bounded: our scores do not speak against \
