@@ -8,7 +8,7 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{
-    ModelSettings, NormalizeSettings, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
+    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
     check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
@@ -34,8 +34,10 @@ choice! {
     pub enum Advantage {
         /// Rewards up to the end of the rollout and the value behind it, minus V(s).
         NStep = "n-step",
-        /// Generalised advantage estimation.
+        /// Generalised advantage estimation: the lambda-return minus V(s).
         Gae = "gae",
+        /// The lambda-return itself, an estimate of Q(s, a), with V(s) not taken off.
+        LambdaReturn = "lambda-return",
         /// V-trace: several steps on the same rollout, each step back weighed by the ratio of the present policy to
         /// the one that acted.
         Vtrace = "vtrace",
@@ -49,7 +51,7 @@ settings! {
         advantage: Advantage = Advantage::NStep, source: "Mnih et al. 2016, Algorithm S3";
         /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return.
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Schulman et al. 2016, section 6.3",
-            when: advantage is "gae" | "vtrace";
+            when: advantage is "gae" | "lambda-return" | "vtrace";
         /// Steps on the same rollout. The second one finds the data stale.
         epochs: usize = 2, range: 2..=1000, unit: "epochs", when: advantage is "vtrace";
         /// Largest weight of a temporal difference, and of a step's gradient, in V-trace. Lowering it pulls the
@@ -200,18 +202,17 @@ impl A2cSettings {
 
 /// `R_i − V(s_i)`, and the critic's targets `R_i`.
 fn estimate(p: Paths<'_>, c: &A2cSettings, gamma: f32) {
-    let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
     let lambda = c.lambda as f32;
     match c.advantage {
         Advantage::NStep => {
+            let Paths { reward, v, v_next, carry, adv, mut ret, .. } = p;
             returns::reward_to_go(reward, Some(v_next), carry, gamma, ret.reborrow()); // R ← r_i + γ R
             returns::subtract(ret.as_tb(), v, adv);
         }
-        Advantage::Gae => {
-            returns::gae(reward, v, v_next, carry, gamma, lambda, adv.reborrow());
-            returns::add(adv.as_tb(), v, ret);
-        }
+        Advantage::Gae => Psi::Gae.estimate(p, gamma, lambda),
+        Advantage::LambdaReturn => Psi::LambdaReturn.estimate(p, gamma, lambda),
         Advantage::Vtrace => {
+            let Paths { reward, v, v_next, carry, ratio, adv, ret } = p;
             let (rho_bar, c_bar) = (c.rho_bar as f32, c.c_bar as f32);
             // ρ_i (r_i + γ vs_{i+1} − V(s_i)), and vs_i: Espeholt et al. 2018, section 4.2.
             returns::vtrace(reward, v, v_next, carry, ratio, gamma, lambda, rho_bar, c_bar, ret, adv);

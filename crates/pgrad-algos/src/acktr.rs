@@ -10,8 +10,8 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{
-    ModelSettings, NormalizeSettings, RolloutSettings, Schedule, TrunkSettings, check_losses, clip_finite,
-    load_finite, rollout_algorithm,
+    ModelSettings, NormalizeSettings, Psi, RolloutSettings, Schedule, TrunkSettings, check_losses,
+    clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, Curvature, Learner, ObsNormalizer, PolicyChunk, Rollout, ValueChunk,
@@ -19,7 +19,7 @@ use pgrad_agent::{
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Kfac, KfacParams, KroneckerBlock, Schedule as Factor};
-use pgrad_rl::{returns, surrogate};
+use pgrad_rl::surrogate;
 use pgrad_settings::{Settings, above, settings, settings_like};
 use std::ops::Range;
 
@@ -34,6 +34,8 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
 settings! {
     /// Actor-critic with a Kronecker-factored trust region.
     pub struct AcktrSettings {
+        /// What weighs the score of an action.
+        psi: Psi = Psi::Gae, source: "Wu et al. 2017, section 3.1; Schulman et al. 2016, Eq. 1";
         /// Mixes long and short advantages: 0 is the one-step residual, 1 the return of the whole rollout with
         /// the critic's value behind it, as in the paper.
         lambda: f64 = 1.0, range: 0.0..=1.0, source: "Wu et al. 2017, section 3.1";
@@ -125,12 +127,7 @@ impl Algorithm for Acktr {
         rollout.collect(model, team)?; // run π_θ in N environments for T steps
         observer(Phase::Learn);
         rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-        rollout.estimate(team, |p| {
-            let (v, ret) = (p.v, p.ret);
-            let mut adv = p.adv;
-            returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
-            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-        })?;
+        rollout.estimate(team, |p| c.psi.estimate(p, gamma, lambda))?; // Â_t and V_t^targ
         let n = samples.len();
         let sums = learner.gradient(
             model,

@@ -2,13 +2,14 @@
 
 use crate::algorithm::{BuildError, Setup};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, Recurrence,
+    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, Paths, Recurrence,
     RewardNormalizer, Rollout, RolloutShape, Trunk as ModelTrunk,
 };
 use pgrad_env::EnvSpec;
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Adam, AdamParams, clip_global_norm};
+use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
 choice! {
@@ -18,6 +19,34 @@ choice! {
         Tanh = "tanh",
         /// The positive part.
         Relu = "relu",
+    }
+}
+
+choice! {
+    /// What weighs the score of an action, with a critic at hand; the critic's target is the lambda-return either way.
+    pub enum Psi {
+        /// Generalised advantage estimation: the lambda-return minus V(s).
+        Gae = "gae",
+        /// The lambda-return itself, an estimate of Q(s, a); for lambda 1 the reward-to-go with the critic's value behind
+        /// the data. It has more variance than with V(s) taken off.
+        LambdaReturn = "lambda-return",
+    }
+}
+
+impl Psi {
+    /// Writes `Ψ_t` as the advantage, and `V_t^targ`.
+    pub(crate) fn estimate(self, p: Paths<'_>, gamma: f32, lambda: f32) {
+        let Paths { reward, v, v_next, carry, mut adv, mut ret, .. } = p;
+        match self {
+            Self::Gae => {
+                returns::gae(reward, v, v_next, carry, gamma, lambda, adv.reborrow()); // Â_t
+                returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
+            }
+            Self::LambdaReturn => {
+                returns::lambda_return(reward, v_next, carry, gamma, lambda, ret.reborrow()); // V_t^targ = G_t
+                returns::lambda_return(reward, v_next, carry, gamma, lambda, adv); // Q̂_t = G_t
+            }
+        }
     }
 }
 

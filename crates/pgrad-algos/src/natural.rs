@@ -1,7 +1,7 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
-use crate::algorithm::{BuildError, Setup};
-use crate::common::{NormalizeSettings, RecurrentSettings, default_shard};
+use crate::algorithm::{BuildError, Report, Setup};
+use crate::common::{NormalizeSettings, Psi, RecurrentSettings, default_shard};
 use pgrad_agent::{
     ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Recurrence, Rollout,
     RolloutShape, ValueChunk,
@@ -156,6 +156,8 @@ impl BatchSettings {
 settings! {
     /// The natural direction `F⁻¹ g`.
     pub struct NaturalSettings {
+        /// What weighs the score of an action.
+        psi: Psi = Psi::Gae, source: "Schulman et al. 2016, Eq. 1; Schulman et al. 2015, section 5.1 (lambda-return, lambda 1)";
         /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Stable-Baselines3 contrib, TRPO";
         /// Shift and scale the advantages of an iteration to mean 0 and standard deviation 1.
@@ -198,15 +200,9 @@ settings! {
     }
 }
 
-/// The critic's own problem: `(V_θ(s_t) − V_t^targ)²` over the samples of an iteration, by Adam.
+/// What becomes of the critic in an iteration; nothing where the model has none, because a vine tells values.
 #[derive(Debug)]
-pub(crate) struct CriticFit {
-    config: CriticSettings,
-    learner: Learner,
-    minibatches: Minibatches,
-    adam: Adam<f32>,
-    gradient: Vec<f32>,
-}
+pub(crate) struct CriticFit(Option<Fit>);
 
 impl CriticFit {
     /// A fit to the batches of `rollout`.
@@ -216,6 +212,62 @@ impl CriticFit {
         rollout: &Rollout,
         setup: &Setup<'_>,
     ) -> Self {
+        Self(model.has_critic().then(|| Fit::new(config, model, rollout, setup)))
+    }
+    /// `V(s_t)`, V of what follows, `Ψ_t` and `V_t^targ`.
+    pub(crate) fn estimate(
+        &self,
+        model: &ActorCritic,
+        rollout: &mut Rollout,
+        natural: &NaturalSettings,
+        gamma: f64,
+        team: &Team,
+    ) -> Result<(), AgentError> {
+        if self.0.is_none() {
+            return Ok(());
+        }
+        rollout.evaluate(model, team)?;
+        rollout.estimate(team, |p| natural.psi.estimate(p, gamma as f32, natural.lambda as f32))
+    }
+    /// As [`Fit::fit`].
+    pub(crate) fn fit(
+        &mut self,
+        model: &mut ActorCritic,
+        rollout: &Rollout,
+        scale: f64,
+        team: &Team,
+    ) -> Result<Option<f64>, AgentError> {
+        self.0.as_mut().map(|fit| fit.fit(model, rollout, scale, team)).transpose()
+    }
+    /// Adds what became of it to a report.
+    pub(crate) fn report(report: Report, value_loss: Option<f64>, rollout: &Rollout) -> Report {
+        let Some(value_loss) = value_loss else { return report };
+        report
+            .with("learn/value_loss", value_loss)
+            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
+    }
+    pub(crate) fn save(&self, out: &mut Record) {
+        if let Some(fit) = &self.0 {
+            out.put_record("critic", fit.save());
+        }
+    }
+    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        self.0.as_mut().map_or(Ok(()), |fit| fit.load(&from.record("critic")))
+    }
+}
+
+/// The critic's own problem: `(V_θ(s_t) − V_t^targ)²` over the samples of an iteration, by Adam.
+#[derive(Debug)]
+struct Fit {
+    config: CriticSettings,
+    learner: Learner,
+    minibatches: Minibatches,
+    adam: Adam<f32>,
+    gradient: Vec<f32>,
+}
+
+impl Fit {
+    fn new(config: &CriticSettings, model: &ActorCritic, rollout: &Rollout, setup: &Setup<'_>) -> Self {
         let minibatches = Minibatches::of(rollout, config.minibatch_size, setup.seed);
         let params = AdamParams { epsilon: config.adam_epsilon, ..AdamParams::default() };
         Self {
@@ -228,7 +280,7 @@ impl CriticFit {
     }
 
     /// Fits the critic to the targets of `rollout`; returns the mean squared error on the way. `scale` multiplies the step size.
-    pub(crate) fn fit(
+    fn fit(
         &mut self,
         model: &mut ActorCritic,
         rollout: &Rollout,
@@ -272,13 +324,13 @@ impl CriticFit {
         Ok(loss / samples as f64)
     }
 
-    pub(crate) fn save(&self) -> Record {
+    fn save(&self) -> Record {
         let mut r = Record::new();
         r.put_record("adam", self.adam.save());
         r.put_record("minibatches", self.minibatches.save());
         r
     }
-    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
         self.adam.load(&from.record("adam"))?;
         self.minibatches.load(&from.record("minibatches"))
     }

@@ -16,7 +16,6 @@ use pgrad_num::cg::{self, CgScratch};
 use pgrad_num::linop::{Damped, FnOp};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
-use pgrad_rl::returns;
 use pgrad_settings::{Settings, above, choice, settings};
 
 /// The registry's line.
@@ -98,19 +97,12 @@ impl Algorithm for Npg {
     fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
         let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
         let NpgConfig { npg: c, natural, .. } = config;
-        let (gamma, lambda) = (config.batch.gamma as f32, natural.lambda as f32);
         let [g, s, theta] = vectors;
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θ
         observer(Phase::Learn);
-        rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-        rollout.estimate(team, |p| {
-            let (v, ret) = (p.v, p.ret);
-            let mut adv = p.adv;
-            returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
-            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-        })?;
+        critic.estimate(model, rollout, natural, config.batch.gamma, team)?; // Ψ_t, V_t^targ
         problem.gather(model, rollout, natural.normalize_advantage, natural.fisher_every, team);
         let mut local = problem.around(model, natural.fisher.into(), team);
         let surrogate_old = local.gradient(g); // g = ∇η(θ)
@@ -130,17 +122,16 @@ impl Algorithm for Npg {
         let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
         self.steps += rollout.len() as u64;
         observer(Phase::Done);
-        Ok(Report::default()
+        let report = Report::default()
             .with("learn/surrogate", taken.surrogate - surrogate_old)
             .with("learn/kl", taken.kl)
             .with("learn/largest_kl", taken.largest_kl)
             .with("learn/step_size", alpha)
             .with("learn/entropy", entropy)
-            .with("learn/value_loss", value_loss)
-            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
             .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
             .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual))
+            .with("learn/cg_residual", solved.relative_residual);
+        Ok(CriticFit::report(report, value_loss, rollout))
     }
 
     rollout_algorithm!();
@@ -153,7 +144,7 @@ impl Algorithm for Npg {
         r.put("steps", vec![self.steps]);
         r.put("step_scale", vec![self.step_scale]);
         r.put("theta", self.model.theta.clone());
-        r.put_record("critic", self.critic.save());
+        self.critic.save(&mut r);
         r.put_record("rollout", self.rollout.save());
         r
     }
@@ -161,7 +152,7 @@ impl Algorithm for Npg {
         load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
-        self.critic.load(&from.record("critic"))?;
+        self.critic.load(from)?;
         self.rollout.load(&from.record("rollout"))
     }
 }

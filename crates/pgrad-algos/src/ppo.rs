@@ -9,7 +9,7 @@
 
 use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
 use crate::common::{
-    ModelSettings, NormalizeSettings, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
+    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
     check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
@@ -47,8 +47,10 @@ choice! {
 choice! {
     /// What advantages and the critic's targets are made of.
     pub enum Advantage {
-        /// Generalised advantage estimation.
+        /// Generalised advantage estimation: the lambda-return minus V(s); for lambda 1 the estimator of Eq. 10.
         Gae = "gae",
+        /// The lambda-return itself, an estimate of Q(s, a), with V(s) not taken off.
+        LambdaReturn = "lambda-return",
         /// V-trace, for data that later epochs find stale: each step back is weighed by the ratio of the present
         /// policy to the one that acted. Needs `recompute_advantage`.
         Vtrace = "vtrace",
@@ -287,14 +289,12 @@ enum Bound {
 
 /// `Â_t` and `V_t^targ`.
 fn estimate(p: Paths<'_>, c: &PpoSettings, gamma: f32) {
-    let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
     let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
     match c.advantage {
-        Advantage::Gae => {
-            returns::gae(reward, v, v_next, carry, gamma, lambda, adv.reborrow()); // Â_t, Eq. 11
-            returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-        }
+        Advantage::Gae => Psi::Gae.estimate(p, gamma, lambda), // Â_t, Eq. 11; V_t^targ = Â_t + V(s_t)
+        Advantage::LambdaReturn => Psi::LambdaReturn.estimate(p, gamma, lambda),
         Advantage::Vtrace => {
+            let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
             let (vs, adv_rho) = (ret.reborrow(), adv.reborrow());
             returns::vtrace(reward, v, v_next, carry, ratio, gamma, lambda, rho_bar, c_bar, vs, adv_rho);
             // The surrogate has the ratio itself: Â_t = r_t + γ vs_{t+1} − V(s_t), without V-trace's weight.

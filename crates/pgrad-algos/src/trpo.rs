@@ -23,7 +23,6 @@ use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 use pgrad_num::linop::{Damped, FnOp};
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
-use pgrad_rl::returns;
 use pgrad_settings::{Settings, above, choice, settings};
 
 /// The registry's line.
@@ -93,8 +92,7 @@ pub struct Trpo {
     model: ActorCritic,
     rollout: Rollout,
     problem: PolicyProblem,
-    /// Nothing where a vine tells values.
-    critic: Option<CriticFit>,
+    critic: CriticFit,
     /// `g`, `s` and the parameters on trial.
     vectors: [Vec<f32>; 3],
     scratch: CgScratch<f32>,
@@ -114,21 +112,12 @@ impl Algorithm for Trpo {
     fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
         let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
         let TrpoConfig { trpo: c, natural, .. } = config;
-        let (gamma, lambda) = (config.batch.gamma as f32, natural.lambda as f32);
         let [g, s, theta] = vectors;
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θold; a vine: Q̂(s_n, a_n,k), section 5.2
         observer(Phase::Learn);
-        if critic.is_some() {
-            rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-            rollout.estimate(team, |p| {
-                let (v, ret) = (p.v, p.ret);
-                let mut adv = p.adv;
-                returns::gae(p.reward, v, p.v_next, p.carry, gamma, lambda, adv.reborrow()); // Â_t
-                returns::add(adv.as_tb(), v, ret); // V_t^targ = Â_t + V(s_t)
-            })?;
-        }
+        critic.estimate(model, rollout, natural, config.batch.gamma, team)?; // Ψ_t, V_t^targ
         problem.gather(model, rollout, natural.normalize_advantage, natural.fisher_every, team);
         let mut local = problem.around(model, natural.fisher.into(), team);
         let surrogate_old = local.gradient(g); // g = ∇L_θold(θ_old)
@@ -148,7 +137,7 @@ impl Algorithm for Trpo {
             let params = model.actor().params.clone();
             model.theta[params].copy_from_slice(theta); // otherwise θ stays θ_old
         }
-        let fitted = critic.as_mut().map(|c| c.fit(model, rollout, self.step_scale, team)).transpose()?;
+        let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
         self.steps += rollout.steps();
         observer(Phase::Done);
         let taken = search.last.filter(|_| search.step.is_some());
@@ -163,12 +152,7 @@ impl Algorithm for Trpo {
             .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
             .with("learn/cg_products", solved.iterations as f64)
             .with("learn/cg_residual", solved.relative_residual);
-        Ok(match fitted {
-            None => report, // a vine has no critic
-            Some(value_loss) => report
-                .with("learn/value_loss", value_loss)
-                .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN)),
-        })
+        Ok(CriticFit::report(report, value_loss, rollout))
     }
 
     rollout_algorithm!();
@@ -181,9 +165,7 @@ impl Algorithm for Trpo {
         r.put("steps", vec![self.steps]);
         r.put("step_scale", vec![self.step_scale]);
         r.put("theta", self.model.theta.clone());
-        if let Some(critic) = &self.critic {
-            r.put_record("critic", critic.save());
-        }
+        self.critic.save(&mut r);
         r.put_record("rollout", self.rollout.save());
         r
     }
@@ -191,9 +173,7 @@ impl Algorithm for Trpo {
         load_finite(from, "theta", &mut self.model.theta)?;
         self.steps = from.u64("steps")?;
         self.step_scale = from.f64("step_scale")?;
-        if let Some(critic) = &mut self.critic {
-            critic.load(&from.record("critic"))?;
-        }
+        self.critic.load(from)?;
         self.rollout.load(&from.record("rollout"))
     }
 }
@@ -277,7 +257,7 @@ impl Trpo {
             steps: 0,
             step_scale: 1.0,
             problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: single_path.then(|| CriticFit::new(&config.critic, &model, &rollout, setup)),
+            critic: CriticFit::new(&config.critic, &model, &rollout, setup),
             vectors: std::array::from_fn(|_| vec![0.0; n_params]),
             scratch: CgScratch::new(n_params),
             observer: Box::new(drop),

@@ -52,6 +52,7 @@ settings_like! {
 settings_like! {
     /// The natural direction of TRPO.
     pub struct TrpoNatural(NaturalSettings) {
+        psi, when: sampling is "single-path";
         lambda, when: sampling is "single-path";
     }
 }

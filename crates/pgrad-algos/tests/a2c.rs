@@ -140,6 +140,11 @@ impl<'a> Slow<'a> {
                         let a: f64 = (t..=e).map(term).sum();
                         (a, a + v[at(t)])
                     }
+                    Advantage::LambdaReturn => {
+                        let term = |s: usize| c.lambda.powi((s - t) as i32) * discounted(t, s) * delta(s);
+                        let g = v[at(t)] + (t..=e).map(term).sum::<f64>();
+                        (g, g)
+                    }
                     Advantage::Vtrace => {
                         let next = if t == e { v_next(t) } else { vs(t + 1) };
                         let a = ratio(t).min(c.rho_bar) * (steps[t].reward + gamma * next - v[at(t)]);
@@ -192,6 +197,7 @@ fn follows_the_equations_for_every_action_space_and_trunk() {
         for trunk in ["trunk=separate", "trunk=shared"] {
             check(&[trunk, "entropy_coef=0.3"], &task);
             check(&[trunk, "advantage=gae", "lambda=0.7", "value_coef=2"], &task);
+            check(&[trunk, "advantage=lambda-return", "lambda=0.6"], &task);
             check(&[trunk, "advantage=vtrace", "lambda=0.9", "rho_bar=1.1", "c_bar=0.95"], &task);
         }
     }
@@ -219,11 +225,12 @@ settings_that_are_tested! {
     advantage => {
         let (n_step, gae) = (theta(&["advantage=n-step"]), theta(&["advantage=gae", "lambda=0.5"]));
         assert!(difference(&n_step, &gae) > 1e-3);
+        assert!(difference(&gae, &theta(&["advantage=lambda-return", "lambda=0.5"])) > 1e-3);
         let whole = theta(&["advantage=gae", "lambda=1"]);
         assert!(difference(&n_step, &whole) < 1e-5, "the longest return is n-step");
     }
     lambda => {
-        for advantage in ["advantage=gae", "advantage=vtrace"] {
+        for advantage in ["advantage=gae", "advantage=lambda-return", "advantage=vtrace"] {
             assert_ne!(theta(&[advantage, "lambda=0.5"]), theta(&[advantage, "lambda=0.9"]));
         }
     }

@@ -8,7 +8,7 @@ mod common;
 use common::{Batch, Memory, OBS, Task, relative_difference, wide};
 use pgrad_algos::{Acktr, AcktrConfig, AcktrSettings, Algorithm, Report, Setup};
 use pgrad_env::Space;
-use pgrad_num::Team;
+use pgrad_num::{Array, Record, Team};
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::Dense;
 
@@ -183,6 +183,28 @@ fn the_trust_region_bounds_the_divergence() {
 }
 
 settings_that_are_tested! {
+    psi => {
+        // γ = λ = 0: r − V(s), or r; with V = 0 they are the same.
+        let with = |psi: &str, more: &[&str]| {
+            let psi = format!("psi={psi}");
+            moves(&[&[&psi[..], "gamma=0", "lambda=0"], more].concat(), 0).1
+        };
+        differ(&with("gae", &[]), &with("lambda-return", &[]));
+        let actor = |psi: &str| {
+            let mut acktr = build(&task(), &[&format!("psi={psi}"), "gamma=0", "lambda=0", "max_grad_norm=none"]);
+            let critic = acktr.model().critic().params.clone();
+            let mut theta = acktr.model().theta.clone();
+            theta[critic].fill(0.0);
+            let mut record = Record::new();
+            for (key, array) in acktr.save().iter() {
+                record.put(key, if key == "theta" { Array::from(theta.clone()) } else { array.clone() });
+            }
+            acktr.load(&record).unwrap();
+            let all = move_of(&mut acktr);
+            all[acktr.model().actor().params.clone()].to_vec()
+        };
+        same(&actor("gae"), &actor("lambda-return"));
+    }
     lambda => {
         differ(&moves(&["lambda=0"], 0).1, &moves(&["lambda=1"], 0).1);
     }

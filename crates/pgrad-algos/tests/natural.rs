@@ -98,6 +98,9 @@ struct Slow<'a> {
 
 impl<'a> Slow<'a> {
     fn new(trained: &'a Trained, task: &Task, lambda: f64, normalize: bool) -> Self {
+        Self::with_psi(trained, task, lambda, normalize, "gae")
+    }
+    fn with_psi(trained: &'a Trained, task: &Task, lambda: f64, normalize: bool, psi: &str) -> Self {
         let model = &trained.before;
         let paths: Vec<Vec<Seen>> = task.log.lock().unwrap().clone();
         assert_eq!(paths.iter().map(Vec::len).collect::<Vec<_>>(), [N_STEPS; N_ENVS]);
@@ -117,7 +120,10 @@ impl<'a> Slow<'a> {
                 adv.push((t..=end).map(|s| (0.9 * lambda).powi((s - t) as i32) * delta(s)).sum::<f64>());
             }
         }
-        let ret = adv.iter().zip(&v).map(|(a, v)| a + v).collect();
+        let ret: Vec<f64> = adv.iter().zip(&v).map(|(a, v)| a + v).collect();
+        if psi == "lambda-return" {
+            adv.clone_from(&ret);
+        }
         if normalize {
             let mean = adv.iter().sum::<f64>() / N as f64;
             let std = (adv.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / N as f64).sqrt();
@@ -497,6 +503,25 @@ fn both(pairs: &[&str], task: &Task) -> [Trained; 2] {
 }
 
 settings_that_are_tested! {
+    psi => {
+        for (psi, other) in [("gae", "lambda-return"), ("lambda-return", "gae")] {
+            let pairs = [&format!("psi={psi}")[..], "normalize_advantage=false"];
+            for algo in ["npg", "trpo"] {
+                let task = random_task();
+                let trained = train(algo, &pairs, &task);
+                let norm = |psi| {
+                    let g = Slow::with_psi(&trained, &task, 0.8, false, psi).gradient();
+                    dot(&g, &g).sqrt()
+                };
+                let got = trained.get("learn/grad_norm");
+                assert!((got / norm(psi) - 1.0).abs() < 1e-3, "{algo} {psi}: {got}");
+                assert!((got / norm(other) - 1.0).abs() > 1e-2, "{algo}: {psi} is not {other}");
+                // The critic's target is the same.
+                let critic = |t: &Trained| t.after.theta[t.after.critic().params.clone()].to_vec();
+                assert_eq!(critic(&trained), critic(&train(algo, &["normalize_advantage=false"], &task)));
+            }
+        }
+    }
     lambda => {
         // In full: `the_natural_step_is_that_of_the_dense_solve`.
         for (a, b) in both(&["lambda=0"], &random_task()).iter().zip(&both(&["lambda=1"], &random_task())) {

@@ -107,11 +107,12 @@ impl<'a> Slow<'a> {
                 v[at(t)] + (t..=end(t)).map(term).sum::<f64>()
             };
             for t in 0..N_STEPS {
-                if c.advantage == Advantage::Gae {
+                if c.advantage != Advantage::Vtrace {
                     let sum: f64 =
                         (t..=end(t)).map(|s| (gamma * lambda).powi((s - t) as i32) * delta(s)).sum();
-                    adv.push(sum);
-                    ret.push(sum + v[at(t)]);
+                    let g = sum + v[at(t)];
+                    adv.push(if c.advantage == Advantage::Gae { sum } else { g });
+                    ret.push(g);
                 } else {
                     let next = if t == end(t) { v_next(t) } else { vs(t + 1) };
                     adv.push(steps[t].reward + gamma * next - v[at(t)]);
@@ -166,7 +167,7 @@ fn check(pairs: &[&str], task: &Task) -> (Trained, [f64; 2]) {
     let config = config(pairs);
     let name = format!("{} masked {} {pairs:?}", task.action, task.masked);
     // V-trace is for two epochs at least: its first update is part of both runs.
-    let fresh = config.ppo.advantage == Advantage::Gae;
+    let fresh = config.ppo.advantage != Advantage::Vtrace;
     let epochs = if fresh { 1 } else { 2 };
     let one = train(&config, task, epochs);
     let two = train(&config, task, epochs + 1);
@@ -249,6 +250,7 @@ fn follows_the_equations_under_every_setting_that_changes_them() {
         check(&["normalize_advantage=false", "entropy_coef=0.5"], task);
         check(&["value_clip=0.02", "value_coef=2"], task);
         check(&["recompute_advantage=true"], task);
+        check(&["advantage=lambda-return", "normalize_advantage=false"], task);
         check(&["lambda=0", "gamma=0.5"], task);
         check(&["lambda=1", "gamma=1", "activation=relu"], task);
         check(&["hidden=", "trunk=shared", "value_clip=0.02"], task);

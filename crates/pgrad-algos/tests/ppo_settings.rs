@@ -364,6 +364,8 @@ settings_that_are_tested! {
             first(&random_task().make(), &pairs).0.model().theta.clone()
         };
         assert_ne!(trained("gae", "2"), trained("vtrace", "2"), "the second epoch's data are stale");
+        // V(s) is in it or not; the full formula is in ppo_gradient.rs.
+        assert_ne!(trained("gae", "1"), trained("lambda-return", "1"));
         // Data that cannot grow stale have no V-trace.
         for pairs in [["epochs=1", "recompute_advantage=true"], ["epochs=2", "recompute_advantage=false"]] {
             let wrong = config(&[&["advantage=vtrace"][..], &pairs].concat());
