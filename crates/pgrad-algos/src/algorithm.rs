@@ -184,12 +184,13 @@ impl Default for Report {
 
 impl Report {
     const CAPACITY: usize = 24;
-    /// Adds a number.
+    /// Adds a number, or nothing where there is none.
     ///
     /// # Panics
     /// When the report is full.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: f64) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<Option<f64>>) -> Self {
+        let Some(value) = value.into() else { return self };
         assert!(self.len < Self::CAPACITY, "a report holds {} numbers", Self::CAPACITY);
         self.entries[self.len] = (name, value);
         self.len += 1;

@@ -1,6 +1,6 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
-use crate::algorithm::{BuildError, Report, Setup};
+use crate::algorithm::{BuildError, Setup};
 use crate::common::{NormalizeSettings, Psi, RecurrentSettings, default_shard};
 use pgrad_agent::{
     ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Recurrence, Rollout,
@@ -239,12 +239,9 @@ impl CriticFit {
     ) -> Result<Option<f64>, AgentError> {
         self.0.as_mut().map(|fit| fit.fit(model, rollout, scale, team)).transpose()
     }
-    /// Adds what became of it to a report.
-    pub(crate) fn report(report: Report, value_loss: Option<f64>, rollout: &Rollout) -> Report {
-        let Some(value_loss) = value_loss else { return report };
-        report
-            .with("learn/value_loss", value_loss)
-            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
+    /// What the values of the rollout explain of the returns.
+    pub(crate) fn explained_variance(&self, rollout: &Rollout) -> Option<f64> {
+        self.0.as_ref().map(|_| rollout.explained_variance().unwrap_or(f64::NAN))
     }
     pub(crate) fn save(&self, out: &mut Record) {
         if let Some(fit) = &self.0 {

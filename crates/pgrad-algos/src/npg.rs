@@ -122,7 +122,7 @@ impl Algorithm for Npg {
         let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
         self.steps += rollout.len() as u64;
         observer(Phase::Done);
-        let report = Report::default()
+        Ok(Report::default()
             .with("learn/surrogate", taken.surrogate - surrogate_old)
             .with("learn/kl", taken.kl)
             .with("learn/largest_kl", taken.largest_kl)
@@ -130,8 +130,9 @@ impl Algorithm for Npg {
             .with("learn/entropy", entropy)
             .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
             .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual);
-        Ok(CriticFit::report(report, value_loss, rollout))
+            .with("learn/cg_residual", solved.relative_residual)
+            .with("learn/value_loss", value_loss)
+            .with("learn/explained_variance", critic.explained_variance(rollout)))
     }
 
     rollout_algorithm!();

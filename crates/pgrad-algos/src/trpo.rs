@@ -141,7 +141,7 @@ impl Algorithm for Trpo {
         self.steps += rollout.steps();
         observer(Phase::Done);
         let taken = search.last.filter(|_| search.step.is_some());
-        let report = Report::default()
+        Ok(Report::default()
             .with("learn/surrogate", taken.map_or(0.0, |t| t.surrogate - surrogate_old))
             .with("learn/kl", taken.map_or(0.0, |t| t.kl))
             .with("learn/largest_kl", taken.map_or(0.0, |t| t.largest_kl))
@@ -151,8 +151,9 @@ impl Algorithm for Trpo {
             .with("learn/entropy", entropy)
             .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
             .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual);
-        Ok(CriticFit::report(report, value_loss, rollout))
+            .with("learn/cg_residual", solved.relative_residual)
+            .with("learn/value_loss", value_loss)
+            .with("learn/explained_variance", critic.explained_variance(rollout)))
     }
 
     rollout_algorithm!();
