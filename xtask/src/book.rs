@@ -71,8 +71,9 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let mut all = logged(&read("crates/pgrad-run/src/driver.rs")?, "row.push(\"");
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
-    // What asynchronous methods log besides their own is in one place.
+    // What asynchronous methods log besides their own is in one place, and in another what those of action values do.
     let asynchronous = logged(&read("crates/pgrad-algos/src/asynchronous/driver.rs")?, ".with(\"");
+    let values = logged(&read("crates/pgrad-algos/src/asynchronous/values.rs")?, ".with(\"");
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
         let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };
@@ -83,6 +84,9 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
                 let mut names = logged(&source, ".with(\"");
                 if source.contains("use crate::asynchronous::") {
                     names.extend(asynchronous.iter().cloned());
+                }
+                if source.contains("async_value_method! {") {
+                    names.extend(values.iter().cloned());
                 }
                 found.extend(unexplained(&path, &page, &names));
             }

@@ -14,6 +14,7 @@ mod learner;
 mod recording;
 mod settings;
 mod shared;
+mod values;
 
 pub(crate) use driver::ActorLearners;
 pub(crate) use learner::ActorLearner;

@@ -180,16 +180,6 @@ impl ActorLearners {
         [epsilon, error, squared_error, value, objective, entropy].into_iter().for_each(|x| *x /= n);
         means
     }
-    /// What the last iteration did, for a method that learns action values.
-    pub(crate) fn value_report(&self) -> Report {
-        let mean = self.means();
-        let report = Report::default()
-            .with("learn/td_error", mean.error)
-            .with("learn/td_error_rms", mean.squared_error.sqrt())
-            .with("learn/value", mean.value)
-            .with("learn/epsilon", mean.epsilon);
-        self.report(report)
-    }
     /// Adds what all asynchronous methods report of the last iteration.
     pub(crate) fn report(&self, report: Report) -> Report {
         let s = self.sums();
