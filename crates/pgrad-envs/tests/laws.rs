@@ -30,9 +30,13 @@ const WITHOUT_A_PICTURE: [&str; 3] = ["ShortCorridor-v0", "KakadeMdp-v0", "Kakad
 #[test]
 fn what_an_environment_looks_like_follows_its_state() {
     for e in REGISTRY {
+        // `tests/mujoco.rs` looks at the others.
+        if e.is_elsewhere() {
+            continue;
+        }
         let mut envs = VecEnv::new(e.make(2).unwrap(), 7, 0);
         envs.start().unwrap();
-        if WITHOUT_A_PICTURE.contains(&e.id) || e.is_elsewhere() {
+        if WITHOUT_A_PICTURE.contains(&e.id) {
             assert_eq!(envs.picture(0).unwrap_err().id, e.id);
             continue;
         }

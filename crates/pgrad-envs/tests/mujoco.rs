@@ -3,7 +3,9 @@
 #![cfg(feature = "mujoco")]
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, RandomActions, Space, VecEnv, check_batch_env};
+use pgrad_env::{
+    Actions, BatchEnv, BoxSpace, Content, End, EnvSpec, RandomActions, Space, VecEnv, check_batch_env,
+};
 use pgrad_envs::mujoco::{
     About, Ant, HalfCheetah, Hopper, Humanoid, HumanoidStandup, InvertedDoublePendulum, InvertedPendulum,
     MEMORY, Model, ModelFile, Mujoco, Outcome, Pusher, Reacher, Sim, Swimmer, Task, Walker2d,
@@ -317,4 +319,30 @@ fn a_model_that_cannot_be_had_is_an_error_that_helps() {
     let make = Mujoco::load(Own { model: ModelFile::Path(file), bodies: vec!["ball".into()] }).unwrap();
     assert_eq!(make(3).spec().observation.obs_dim(), 1);
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Needs EGL, which `.ci/run` installs.
+#[test]
+fn simulations_are_drawn_as_they_stand() {
+    let drawn = |envs: &mut VecEnv| match envs.picture(0).unwrap().content {
+        Content::Pixels { width, height, rgb } => {
+            assert_eq!(rgb.len(), (width * height * 3) as usize);
+            rgb
+        }
+        Content::Drawing(_) => panic!("MuJoCo gives pixels"),
+    };
+    // With a camera of its own and without.
+    for id in ["HalfCheetah-v5", "InvertedPendulum-v5"] {
+        let mut envs = VecEnv::new(pgrad_envs::make(id, 1).unwrap(), 7, 0);
+        envs.start().unwrap();
+        let first = drawn(&mut envs);
+        let colours: std::collections::BTreeSet<&[u8]> = first.chunks(3).collect();
+        assert!(colours.len() > 50, "{id}: {} colours", colours.len());
+        assert_eq!(drawn(&mut envs), first, "{id}: looking changes nothing");
+        let mut random = RandomActions::new(&envs.spec().action, 1, 7, 0);
+        for _ in 0..5 {
+            envs.step(random.draw()).unwrap();
+        }
+        assert_ne!(drawn(&mut envs), first, "{id}");
+    }
 }

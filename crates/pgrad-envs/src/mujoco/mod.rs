@@ -45,6 +45,7 @@ mod inverted_double_pendulum;
 mod inverted_pendulum;
 mod pusher;
 mod reacher;
+mod render;
 mod sim;
 mod swimmer;
 mod walker2d;
@@ -63,7 +64,7 @@ pub use sim::{Model, ModelFile, Sim, models_folder};
 pub use swimmer::Swimmer;
 pub use walker2d::Walker2d;
 
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, MakeError, Space};
+use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, MakeError, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 use std::ops::{Add, Mul};
 use std::sync::Arc;
@@ -313,6 +314,10 @@ impl<T: Task> BatchEnv for Mujoco<T> {
         self.memory[b].copy_from_slice(memory);
         self.obs[b * dim..(b + 1) * dim].copy_from_slice(obs);
         true
+    }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let id = &self.spec.id;
+        render::picture(&mut self.sims[b]).map_err(|reason| PictureError { id: id.clone(), reason })
     }
 }
 

@@ -147,6 +147,7 @@ fn read(path: &Path) -> Result<MjModel, MjModelError> {
 /// One copy's simulation.
 #[derive(Debug)]
 pub struct Sim {
+    model: Arc<MjModel>,
     data: MjData<Arc<MjModel>>,
     bodies: Arc<[(String, usize)]>,
     frame_skip: u32,
@@ -166,6 +167,7 @@ impl Sim {
         let mut sim = Self {
             dt: model.model.opt().timestep * f64::from(model.frame_skip),
             data,
+            model: Arc::clone(&model.model),
             bodies: Arc::clone(&model.bodies),
             frame_skip: model.frame_skip,
             contact_forces: model.contact_forces,
@@ -302,6 +304,14 @@ impl Sim {
     #[must_use]
     pub fn constraint_forces(&self) -> &[f64] {
         self.data.qfrc_constraint()
+    }
+    /// The model.
+    pub(super) fn model(&self) -> &Arc<MjModel> {
+        &self.model
+    }
+    /// MuJoCo's own data, to draw.
+    pub(super) fn raw_mut(&mut self) -> &mut MjData<Arc<MjModel>> {
+        &mut self.data
     }
     /// MuJoCo's own data.
     #[must_use]
