@@ -81,6 +81,15 @@ impl SharedVec {
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
         (0..self.len).step_by(BLOCK)
     }
+    /// The starts of all blocks, each with that of the next one (of the last one: its own), from the first to the last or
+    /// `backwards`. Two threads that go over the numbers in the same direction at the same time take every block from each
+    /// other again and again; in opposite directions they meet once.
+    #[inline(always)]
+    pub fn pass(&self, backwards: bool) -> impl Iterator<Item = (usize, usize)> {
+        let n = self.len.div_ceil(BLOCK);
+        let at = move |i: usize| if backwards { (n - 1 - i) * BLOCK } else { i * BLOCK };
+        (0..n).map(move |i| (at(i), at((i + 1).min(n - 1))))
+    }
     /// Reads the block that starts at `start`, with zeros behind the last number.
     ///
     /// # Panics
@@ -112,12 +121,38 @@ impl SharedVec {
             pair.store(pack(from[0], from[1]), Relaxed);
         }
     }
+    /// Says that the block that starts at `start` will be changed soon, if there is one: a hint without an effect on what
+    /// anybody reads. Other threads' caches give its lines up while this thread still works on something else, and in one
+    /// step instead of two, first for reading and then for writing.
+    #[inline(always)]
+    pub fn will_change(&self, start: usize) {
+        for line in self.pairs.get(start / 2..).unwrap_or_default().chunks(8).take(BLOCK / 16) {
+            hint_of_change(&line[0]);
+        }
+    }
     #[inline(always)]
     fn block(&self, start: usize) -> std::ops::Range<usize> {
         assert!(start.is_multiple_of(BLOCK) && start < self.len, "no block starts at {start}");
         start / 2..((start + BLOCK) / 2).min(self.pairs.len())
     }
 }
+
+#[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
+#[inline(always)]
+#[expect(unsafe_code, reason = "the hint has no safe form")]
+fn hint_of_change(line: &AtomicU64) {
+    // SAFETY: `prefetchw` reads and writes no memory that anybody could see, changes no flag and never faults.
+    unsafe {
+        core::arch::asm!(
+            "prefetchw [{0}]",
+            in(reg) line.as_ptr(),
+            options(nostack, preserves_flags, readonly)
+        );
+    }
+}
+#[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
+#[inline(always)]
+fn hint_of_change(_: &AtomicU64) {}
 
 /// A number that threads count with, on a pair of cache lines of its own, so that counting does not slow down who reads
 /// its neighbours. No count is lost, and who has counted sees later numbers only; about anything else nothing is said.
@@ -244,6 +279,13 @@ mod tests {
                 pieces.extend_from_slice(&block);
             }
             assert_eq!((&whole, shared.len()), (&values, n));
+            let forwards: Vec<(usize, usize)> = shared.pass(false).collect();
+            let mut starts: Vec<usize> = shared.blocks().collect();
+            assert!(forwards.iter().map(|(start, _)| *start).eq(starts.iter().copied()));
+            assert!(forwards.windows(2).all(|w| w[0].1 == w[1].0));
+            starts.reverse();
+            assert!(shared.pass(true).map(|(start, _)| start).eq(starts));
+            shared.pass(true).for_each(|(_, next)| shared.will_change(next));
             assert_eq!(pieces[..n], values);
             assert!(pieces[n..].iter().all(|x| *x == 0.0));
 

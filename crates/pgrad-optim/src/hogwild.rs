@@ -47,11 +47,13 @@ impl Hogwild {
             HogwildRule::SharedRmsProp(_) => Vec::new(),
         }
     }
-    /// One step down `gradient` with step size `alpha`, by a thread with its `own` state. One pass over memory.
+    /// One step down `gradient` with step size `alpha`, by a thread with its `own` state. One pass over memory, from the
+    /// last parameter to the first if `backwards`: the same numbers, and half of the threads had better do so
+    /// ([`SharedVec::pass`]).
     ///
     /// # Panics
     /// When a size differs from the number of parameters, or `own` is of another rule.
-    pub fn step(&self, theta: &SharedVec, own: &mut [f32], gradient: &[f32], alpha: f64) {
+    pub fn step(&self, theta: &SharedVec, own: &mut [f32], gradient: &[f32], alpha: f64, backwards: bool) {
         assert_eq!((theta.len(), gradient.len()), (self.n, self.n));
         assert_eq!(own.len(), if self.shared.is_some() { 0 } else { self.n }, "a state of this rule");
         let alpha = alpha as f32;
@@ -59,7 +61,8 @@ impl Hogwild {
             (HogwildRule::Momentum { momentum }, _) => simd!(|| {
                 let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
                 let mut x = [0.0; BLOCK];
-                for start in theta.blocks() {
+                for (start, next) in theta.pass(backwards) {
+                    theta.will_change(next);
                     theta.read_block(start, &mut x);
                     let (m, d) = (&mut own[start..], &gradient[start..]);
                     for ((x, m), d) in x.iter_mut().zip(m).zip(d) {
@@ -71,7 +74,8 @@ impl Hogwild {
             }),
             (HogwildRule::RmsProp(p), None) => simd!(|| {
                 let (p, mut x) = (Rates::of(p, alpha), [0.0; BLOCK]);
-                for start in theta.blocks() {
+                for (start, next) in theta.pass(backwards) {
+                    theta.will_change(next);
                     theta.read_block(start, &mut x);
                     p.step(&mut x, &mut own[start..], &gradient[start..]);
                     theta.write_block(start, &x);
@@ -79,7 +83,9 @@ impl Hogwild {
             }),
             (HogwildRule::RmsProp(p) | HogwildRule::SharedRmsProp(p), Some(shared)) => simd!(|| {
                 let (p, mut x, mut g) = (Rates::of(p, alpha), [0.0; BLOCK], [0.0; BLOCK]);
-                for start in theta.blocks() {
+                for (start, next) in theta.pass(backwards) {
+                    theta.will_change(next);
+                    shared.will_change(next);
                     theta.read_block(start, &mut x);
                     shared.read_block(start, &mut g);
                     p.step(&mut x, &mut g, &gradient[start..]);
@@ -187,7 +193,7 @@ mod tests {
         for k in 0..40 {
             let (thread, alpha) = (k % 3 / 2, 0.05 / (1.0 + k as f64));
             let d = gradient(k, thread);
-            hogwild.step(&theta, &mut own[thread], &d, alpha);
+            hogwild.step(&theta, &mut own[thread], &d, alpha, thread == 1);
             for i in 0..N {
                 expected[i] -= alpha * slow(thread, f64::from(d[i]), &mut state[i]);
             }
@@ -223,7 +229,7 @@ mod tests {
             let mut alone = crate::RmsProp::<f32>::new(N, RMSPROP);
             let mut expected = [0.5f32; N];
             for k in 0..30 {
-                hogwild.step(&theta, &mut own, &gradient(k, 0), 0.01);
+                hogwild.step(&theta, &mut own, &gradient(k, 0), 0.01, k % 2 == 1);
                 alone.step(&mut expected, &gradient(k, 0), 0.01);
             }
             let mut found = [0.0; N];
@@ -242,7 +248,7 @@ mod tests {
             let (theta, a) = (SharedVec::new(&[0.5; N]), Hogwild::new(N, rule));
             let mut own = a.own();
             for k in 0..7 {
-                a.step(&theta, &mut own, &gradient(k, 0), 0.01);
+                a.step(&theta, &mut own, &gradient(k, 0), 0.01, false);
             }
             let b = Hogwild::new(N, rule);
             b.load(&a.save()).unwrap();
@@ -253,8 +259,8 @@ mod tests {
             let mut numbers = [0.0; N];
             theta.read(&mut numbers);
             let other = SharedVec::new(&numbers);
-            a.step(&theta, &mut own, &gradient(9, 0), 0.01);
-            b.step(&other, &mut own_b, &gradient(9, 0), 0.01);
+            a.step(&theta, &mut own, &gradient(9, 0), 0.01, false);
+            b.step(&other, &mut own_b, &gradient(9, 0), 0.01, true);
             let mut found = [0.0; N];
             theta.read(&mut numbers);
             other.read(&mut found);

@@ -165,7 +165,8 @@ impl ActorLearner {
             || {
                 let stale = shared.updates.add(1) - *copied_at;
                 let before = shared.frames.add(steps); // T
-                shared.rule.step(&shared.theta, own, d_theta, shared.alpha(before)); // θ
+                let backwards = *number % 2 == 1; // half of the threads
+                shared.rule.step(&shared.theta, own, d_theta, shared.alpha(before), backwards); // θ
                 shared.renew_target(before, before + steps); // θ⁻
                 sums.count(steps, norm, stale);
             },
