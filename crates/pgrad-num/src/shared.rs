@@ -193,10 +193,16 @@ mod models {
                 thread::spawn(move || shared.write(&[x, x]))
             };
             let writers = [writer(1.0), writer(-3.5)];
+            let reader = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let mut seen = [9.0; 2];
+                    shared.read(&mut seen);
+                    assert!(seen[0] == seen[1] && [0.0, 1.0, -3.5].contains(&seen[0]), "{seen:?}");
+                })
+            };
+            writers.into_iter().chain([reader]).for_each(|t| t.join().unwrap());
             let mut seen = [9.0; 2];
-            shared.read(&mut seen);
-            assert!(seen[0] == seen[1] && [0.0, 1.0, -3.5].contains(&seen[0]), "{seen:?}");
-            writers.into_iter().for_each(|w| w.join().unwrap());
             shared.read(&mut seen);
             assert!(seen[0] == seen[1] && [1.0, -3.5].contains(&seen[0]), "{seen:?}");
         });
