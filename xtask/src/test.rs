@@ -9,12 +9,13 @@ use std::process::Command;
 
 /// Tests read this variable: a Python that has what they compare with.
 const VARIABLE: &str = "PGRAD_PYTHON";
-/// What the tests import: TensorBoard reads the event files back.
-const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator";
+/// What the tests import: TensorBoard reads the event files back, and environments of Gymnasium are run.
+const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator; import gymnasium, numpy; \
+                      assert int(gymnasium.__version__.split('.')[0]) >= 1";
 /// All crates, with the features that have tests.
 const EVERYTHING: [&str; 3] = ["--workspace", "--features", "mujoco"];
 /// What pip installs for it.
-const PACKAGE: &str = "tensorboard>=2.14";
+const PACKAGES: [&str; 3] = ["tensorboard>=2.14", "gymnasium>=1.0", "numpy"];
 
 /// Runs the tests, with `rest` in place of `--workspace` when there is anything.
 ///
@@ -57,7 +58,7 @@ pub(crate) fn python() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os(VARIABLE) {
         if !can_import(&given, IMPORT) {
             bail!(
-                "{VARIABLE} is {given:?}, which cannot do `{IMPORT}`: install the package `{PACKAGE}` for it"
+                "{VARIABLE} is {given:?}, which cannot do `{IMPORT}`: install the packages {PACKAGES:?} for it"
             );
         }
         return Ok(given.into());
@@ -69,10 +70,10 @@ pub(crate) fn python() -> Result<PathBuf> {
     let python = folder.join("bin/python");
     if !can_import(python.as_os_str(), IMPORT) {
         println!(
-            "the tests read event files back with TensorBoard: making a Python for it in target/test-python"
+            "the tests read event files back with TensorBoard and run Gymnasium: making a Python for them in target/test-python"
         );
         make(&folder, &python)
-            .with_context(|| format!("or set {VARIABLE} to a Python that has the package `{PACKAGE}`"))?;
+            .with_context(|| format!("or set {VARIABLE} to a Python that has the packages {PACKAGES:?}"))?;
     }
     Ok(python)
 }
@@ -84,8 +85,9 @@ fn make(folder: &Path, python: &Path) -> Result<()> {
     run_command(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder)).context(
         "`python3` cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)",
     )?;
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE];
-    run_command(Command::new(python).args(pip)).with_context(|| format!("pip cannot install `{PACKAGE}`"))?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run_command(Command::new(python).args(pip).args(PACKAGES))
+        .with_context(|| format!("pip cannot install {PACKAGES:?}"))?;
     // Says why, where `can_import` would only say that.
     output(Command::new(python).args(["-c", IMPORT])).map(|_| ())
 }

@@ -8,6 +8,7 @@
 //! | `Running`, last row of the rollout | `V(s_T)`, of the observation after it | 0 |
 //! | `Terminated` | 0 | 0 |
 //! | `Truncated` | `V(final observation)` | 0 |
+//! | `Lost` | 0, never looked at: the step did not happen | 0 |
 //!
 //! Everything else (`gae`, `n_step`, ...) knows only `v_next` and `carry`. The value of the *next row* must
 //! never be used at an ending: that row already belongs to the next episode.
@@ -63,7 +64,7 @@ pub fn after_step(end: End, v_after: f32, bootstrap_truncated: bool) -> f32 {
     match end {
         End::Running => v_after,
         End::Truncated if bootstrap_truncated => v_after,
-        End::Truncated | End::Terminated => 0.0,
+        End::Truncated | End::Terminated | End::Lost => 0.0,
     }
 }
 

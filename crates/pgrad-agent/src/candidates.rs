@@ -158,7 +158,11 @@ impl Player {
                 if steps >= LONGEST {
                     return Err(AgentError::Endless { env: b, episode, steps });
                 }
-                self.done[b] |= *end != End::Running;
+                if *end == End::Lost && self.env.is_dropped(b) {
+                    return Err(self.env.lost_for_good(b).into());
+                }
+                // A lost episode does not count: the next one is the environment's own.
+                self.done[b] |= matches!(end, End::Terminated | End::Truncated);
             }
         }
         // The first episode of each environment counts, in their order.

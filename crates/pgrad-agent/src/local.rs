@@ -36,6 +36,8 @@ pub struct PolicyProblem {
     shape: ChunkShape,
     /// All samples of a recurrent policy, sequence after sequence.
     order: Vec<u32>,
+    /// Whether sequences were left out of it.
+    order_has_gaps: bool,
     /// Samples.
     n: usize,
     /// The first chunks and samples make the metric.
@@ -213,6 +215,7 @@ impl PolicyProblem {
             work: (0..threads).map(|_| work()).collect(),
             shape,
             order: Vec::new(),
+            order_has_gaps: false,
             n: 0,
             metric_chunks: 0,
             metric_samples: 0,
@@ -255,8 +258,10 @@ impl PolicyProblem {
         let sequences = n / steps;
         self.metric_chunks = sequences.div_ceil(subsample).div_ceil(cols);
         self.metric_samples = n.min(self.metric_chunks * self.shape.samples());
-        if model.recurrence().is_some() && self.order.len() != n {
-            self.order = rollout.order();
+        let stale = self.order.len() != n || self.order_has_gaps || rollout.has_lost();
+        if model.recurrence().is_some() && stale {
+            rollout.write_order(&mut self.order);
+            self.order_has_gaps = rollout.has_lost();
         }
         let order = &self.order;
         team.each_with(&mut self.lanes, &mut self.work, |number, lane, work| {

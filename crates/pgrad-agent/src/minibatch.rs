@@ -75,6 +75,22 @@ impl Minibatches {
         debug_assert!(self.sequences.is_none() || samples == self.order.len());
         self.order.resize(samples, 0);
     }
+    /// From now on the samples are those of `rollout`: their number varies with whole episodes, and where some are lost.
+    ///
+    /// # Panics
+    /// When the rollout has sequences and the one that these minibatches were made for had none, or the other way round.
+    pub fn follow(&mut self, rollout: &Rollout) {
+        match (&mut self.sequences, rollout.sequences()) {
+            (None, None) => self.resize(rollout.len()),
+            (Some(own), Some((_, all))) => {
+                own.all.clear();
+                own.all.extend(all);
+                own.order.resize(own.all.len(), 0);
+                self.order.resize(own.all.len() * own.length, 0);
+            }
+            _ => panic!("a model stays recurrent, or not"),
+        }
+    }
     /// Number of minibatches of an epoch.
     #[must_use]
     pub fn count(&self) -> usize {

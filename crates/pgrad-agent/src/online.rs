@@ -71,6 +71,12 @@ impl Transition<'_> {
     pub fn continues(&self) -> bool {
         self.end == End::Running
     }
+    /// Whether the environment failed in this step: it did not happen, nothing is learnt from it, and traces are
+    /// forgotten.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.end == End::Lost
+    }
     /// `value`, which the error calls `what`.
     ///
     /// # Errors
@@ -372,6 +378,11 @@ impl Stepper {
         Ok(())
     }
 
+    /// Environments that failed in the last step.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.ends.iter().filter(|end| **end == End::Lost).count() as u64
+    }
     /// What the last step was in environment `b`.
     ///
     /// # Panics

@@ -111,6 +111,8 @@ pub(crate) struct Samples {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SampleSet<'a> {
     data: &'a [Samples],
+    /// The numbers before some were left out; empty when none was.
+    kept: &'a [u32],
     /// Samples of a full shard; only the last one may have fewer.
     shard_len: u32,
     pub(crate) masked: bool,
@@ -128,6 +130,7 @@ impl<'a> SampleSet<'a> {
     /// The shard's data and the index in it, of sample `i`.
     #[inline]
     pub(crate) fn get(&self, i: u32) -> (&'a Samples, usize) {
+        let i = if self.kept.is_empty() { i } else { self.kept[i as usize] };
         // Division of 32 bits: a gather does one for every sample.
         let (shard, at) = (i / self.shard_len, i % self.shard_len);
         (&self.data[shard as usize], at as usize)
@@ -188,14 +191,29 @@ struct TakenWork {
     room: usize,
 }
 
+/// Samples of lost episodes, which are not learnt from. The others are numbered as if those were not there, but for
+/// sequences of recurrent models: there the numbers stay, and a sequence with a lost step is left out as a whole.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Of every sample, shard after shard; empty when none is lost.
+    flags: Vec<bool>,
+    /// The numbers that the others had; empty when none is lost, and with sequences.
+    kept: Vec<u32>,
+    /// How many are left out of this batch, and of all so far.
+    n: usize,
+    total: u64,
+}
+
 /// `T` steps of `N` environments: the data `D_k` of one iteration, and the environments that go on.
 pub struct Rollout {
     shape: RolloutShape,
     spec: EnvSpec,
     shards: Vec<Shard>,
     data: Vec<Samples>,
-    /// All advantages, shard after shard: the order of the samples' numbers.
+    /// All advantages, shard after shard.
     adv: Vec<f32>,
+    /// What is left out.
+    lost: Lost,
     pieces: Vec<Piece>,
     work: Vec<ValueWork>,
     obs_norm: Option<ObsNormalizer>,
@@ -277,6 +295,7 @@ impl Rollout {
             shards,
             data,
             adv,
+            lost: Lost::default(),
             pieces,
             work,
             obs_norm,
@@ -298,16 +317,26 @@ impl Rollout {
     pub fn spec(&self) -> &EnvSpec {
         &self.spec
     }
-    /// Number of samples, `T · N`; with whole episodes that of the last batch, with a vine that of its states.
+    /// Number of samples, `T · N` but for those of lost episodes; with whole episodes that of the last batch, with a
+    /// vine that of its states.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.vine.as_ref().map_or(self.adv.len(), vine::Vine::len)
+        self.vine.as_ref().map_or(self.adv.len() - self.lost.n, vine::Vine::len)
+    }
+    /// Steps of lost episodes ([`End::Lost`]) that were not learnt from, of all batches so far.
+    #[must_use]
+    pub fn lost_steps(&self) -> u64 {
+        self.lost.total
+    }
+    /// Whether samples of this batch are left out.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.lost.n > 0
     }
     /// Steps that the environments did for the last batch: one for each sample, and with a vine those of its trunk and
     /// of its rollouts.
     #[must_use]
     pub fn steps(&self) -> u64 {
-        self.adv.len() as u64 + self.vine.as_ref().map_or(0, vine::Vine::steps)
+        (self.adv.len() - self.lost.n) as u64 + self.vine.as_ref().map_or(0, vine::Vine::steps)
     }
     /// Whether there are no samples: whole episodes before the first [`Rollout::collect`].
     #[must_use]
@@ -337,15 +366,59 @@ impl Rollout {
         whole.chain(shards.iter().flat_map(|s| s.env.finished()))
     }
 
-    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes.
+    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes. Steps of lost episodes are no
+    /// samples; where nothing else came, the environments are run again.
     ///
     /// # Errors
     /// When an environment or the policy gives something that is not finite, or an environment breaks its
     /// contract. Normalisers are then unchanged.
     pub fn collect(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
         if self.whole.is_some() {
-            return self.collect_episodes(model, team);
+            self.collect_episodes(model, team)?;
+            self.lost.total += self.whole.as_mut().map_or(0, episodes::Whole::take_lost);
+            return Ok(());
         }
+        loop {
+            self.collect_steps(model, team)?;
+            self.find_lost();
+            if !self.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Finds the steps of lost episodes, from their first one in this batch on.
+    fn find_lost(&mut self) {
+        let Lost { flags, kept, n, total } = &mut self.lost;
+        flags.clear();
+        kept.clear();
+        *n = 0;
+        if self.data.iter().all(|d| !d.ends.contains(&End::Lost)) {
+            return;
+        }
+        for data in &self.data {
+            let (from, b) = (flags.len(), data.b);
+            flags.resize(from + data.ends.len(), false);
+            let flags = &mut flags[from..];
+            mark_lost(&data.ends, b, flags);
+            if let Some(states) = &data.states {
+                let rows = states.length * b;
+                for sequences in flags.chunks_exact_mut(rows) {
+                    for i in 0..b {
+                        let any = (i..rows).step_by(b).any(|at| sequences[at]);
+                        (i..rows).step_by(b).for_each(|at| sequences[at] = any);
+                    }
+                }
+            }
+        }
+        *n = flags.iter().filter(|lost| **lost).count();
+        *total += *n as u64;
+        if self.data[0].states.is_none() {
+            kept.extend((0..flags.len() as u32).filter(|i| !flags[*i as usize]));
+        }
+    }
+
+    fn collect_steps(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
         if cfg!(debug_assertions) {
             self.drawn_by = model.recurrence().map(|_| digest(model));
         }
@@ -468,11 +541,20 @@ impl Rollout {
     /// The numbers of all samples; those of a recurrent model sequence after sequence.
     #[must_use]
     pub fn order(&self) -> Vec<u32> {
+        let mut order = Vec::with_capacity(self.len());
+        self.write_order(&mut order);
+        order
+    }
+    /// [`Rollout::order`] into a buffer: it changes when samples are lost.
+    pub fn write_order(&self, to: &mut Vec<u32>) {
+        to.clear();
         match self.sequences() {
-            None => (0..self.len() as u32).collect(),
+            None => to.extend(0..self.len() as u32),
             Some((length, sequences)) => {
                 let steps = 0..length as u32;
-                sequences.flat_map(|(first, stride)| steps.clone().map(move |t| first + t * stride)).collect()
+                to.extend(
+                    sequences.flat_map(|(first, stride)| steps.clone().map(move |t| first + t * stride)),
+                );
             }
         }
     }
@@ -489,7 +571,8 @@ impl Rollout {
         });
         let sequences = shards.flat_map(move |(first, d)| {
             let firsts = (0..d.rows()).step_by(length).flat_map(move |t| t * d.b..(t + 1) * d.b);
-            firsts.map(move |at| ((first + at) as u32, d.b as u32))
+            let kept = firsts.filter(move |at| !self.lost.flags.get(first + at).is_some_and(|lost| *lost));
+            kept.map(move |at| ((first + at) as u32, d.b as u32))
         });
         Some((length, sequences))
     }
@@ -533,6 +616,7 @@ impl Rollout {
         let mut lanes = [0.0; 8];
         for samples in samples.chunks(lanes.len()) {
             for (lane, i) in lanes.iter_mut().zip(samples) {
+                let i = self.lost.kept.get(*i as usize).unwrap_or(i);
                 *lane += f(f64::from(self.adv[*i as usize]));
             }
         }
@@ -545,8 +629,16 @@ impl Rollout {
     pub fn explained_variance(&self) -> Option<f64> {
         let n = self.len() as f64;
         let each = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+            let mut from = 0;
             let pairs = |d: &Samples| -> f64 {
-                d.ret.iter().zip(&d.v).map(|(r, v)| f(f64::from(*r), f64::from(*v))).sum()
+                let lost = self.lost.flags.get(from..from + d.ret.len());
+                from += d.ret.len();
+                let pair = |(r, v): (&f32, &f32)| f(f64::from(*r), f64::from(*v));
+                let all = d.ret.iter().zip(&d.v);
+                match lost {
+                    None => all.map(pair).sum(),
+                    Some(lost) => all.zip(lost).filter(|(_, lost)| !**lost).map(|(x, _)| pair(x)).sum(),
+                }
             };
             self.data.iter().map(pairs).sum()
         };
@@ -565,6 +657,7 @@ impl Rollout {
         let critic_rows = if model.has_critic() { model.critic().net.state_rows() } else { 0 };
         let all = SampleSet {
             data: &self.data,
+            kept: &self.lost.kept,
             shard_len,
             masked: self.spec.masks_actions,
             branching: 1,
@@ -576,6 +669,7 @@ impl Rollout {
             None => all,
             Some(vine) => SampleSet {
                 data: std::slice::from_ref(vine.samples()),
+                kept: &[],
                 shard_len: u32::MAX,
                 branching: vine.branching(),
                 weighted: true,
@@ -1040,6 +1134,21 @@ fn row_columns<'a, T: Copy>(rows: &[T], to: &'a mut [T], room: usize, from: usiz
     let to = &mut to[..dim * n];
     rows_to_columns(&rows[from * dim..(from + n) * dim], to, n);
     Cols::new(to, dim, n)
+}
+
+/// Marks the steps of lost episodes of `b` environments, `[T, B]`.
+pub(crate) fn mark_lost(ends: &[End], b: usize, flags: &mut [bool]) {
+    for i in 0..b {
+        let mut begin = i;
+        for at in (i..ends.len()).step_by(b) {
+            if ends[at] == End::Lost {
+                (begin..=at).step_by(b).for_each(|at| flags[at] = true);
+            }
+            if ends[at] != End::Running {
+                begin = at + b;
+            }
+        }
+    }
 }
 
 /// Tells parameters apart, for debug builds.

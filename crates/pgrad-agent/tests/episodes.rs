@@ -197,7 +197,7 @@ fn the_gradient_over_a_batch_agrees_with_finite_differences_over_what_was_seen()
                     discount *= 0.9;
                     match s.end {
                         End::Running => {}
-                        End::Terminated => break,
+                        End::Terminated | End::Lost => break,
                         End::Truncated => {
                             sum += discount * next[k];
                             break;

@@ -162,7 +162,7 @@ fn slow(case: &Case, old: &[f64], new: &[f64], stored: bool) -> Found {
             found.logp[i] = logp(m, &case.task, &actor.step(&seen), &seen);
             found.v[i] = critic.step(&seen)[0];
             found.v_next[i] = match seen.end {
-                End::Terminated => 0.0,
+                End::Terminated | End::Lost => 0.0,
                 // Where an episode was cut: the final observation, in the state that the episode had reached.
                 End::Truncated | End::Running => critic.look(&seen.next).0[0],
             };

@@ -136,11 +136,12 @@ impl Algorithm for A2c {
         let alpha = self.step_scale
             * c.learning_rate
             * Factor::from(c.learning_rate_schedule).factor(self.steps, self.total_steps);
-        let n = samples.len();
 
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θ in N environments for t_max steps
         observer(Phase::Learn);
+        rollout.write_order(samples);
+        let n = samples.len();
         let mut total = Totals::default();
         for epoch in 0..c.epochs() {
             rollout.evaluate(model, team)?; // V(s_i), and V of what follows

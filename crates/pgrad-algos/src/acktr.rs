@@ -128,6 +128,7 @@ impl Algorithm for Acktr {
         observer(Phase::Learn);
         rollout.evaluate(model, team)?; // V(s_t), and V of what follows
         rollout.estimate(team, |p| c.psi.estimate(p, gamma, lambda))?; // Â_t and V_t^targ
+        rollout.write_order(samples);
         let n = samples.len();
         let sums = learner.gradient(
             model,

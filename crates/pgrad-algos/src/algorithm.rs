@@ -140,6 +140,11 @@ pub trait Algorithm: Send {
     fn steps_per_iteration(&self) -> u64;
     /// What the environments are.
     fn spec(&self) -> &EnvSpec;
+    /// Steps that were not learnt from because their environment failed
+    /// ([`End::Lost`](pgrad_env::End::Lost)), since it was built; they are not among [`Algorithm::steps`].
+    fn lost_steps(&self) -> u64 {
+        0
+    }
     /// Episodes that ended during the last iteration.
     fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_>;
     /// The normaliser of observations, if there is one.

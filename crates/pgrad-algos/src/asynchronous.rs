@@ -39,6 +39,9 @@ macro_rules! async_algorithm {
         fn steps(&self) -> u64 {
             self.run.steps()
         }
+        fn lost_steps(&self) -> u64 {
+            self.run.lost_steps()
+        }
         fn steps_per_iteration(&self) -> u64 {
             self.run.steps_per_iteration()
         }

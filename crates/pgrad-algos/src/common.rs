@@ -483,6 +483,9 @@ macro_rules! rollout_algorithm {
         fn steps(&self) -> u64 {
             self.steps
         }
+        fn lost_steps(&self) -> u64 {
+            self.rollout.lost_steps()
+        }
         fn steps_per_iteration(&self) -> u64 {
             self.rollout.steps().max(1) // where they vary: those of the last batch
         }

@@ -85,6 +85,9 @@ impl Algorithm for Nac {
             d_advantage.fill(0.0);
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
+                if t.is_lost() {
+                    continue; // the step did not happen
+                }
                 let v_next = t.finite("value", point.values(model, t.next_obs)[0])?; // V(s′)
                 let v = t.finite("value", point.value_gradient(model, t.obs, 0, gradient))?; // V(s), ∇V(s)
                 let delta = t.reward + gamma * after_step(t.end, v_next, bootstrap) - v;

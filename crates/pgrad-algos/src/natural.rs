@@ -286,7 +286,7 @@ impl Fit {
     ) -> Result<f64, AgentError> {
         let params = model.critic().params.clone();
         let alpha = self.config.critic_learning_rate * scale;
-        self.minibatches.resize(rollout.len());
+        self.minibatches.follow(rollout);
         let (mut loss, mut samples) = (0.0, 0);
         for epoch in 0..self.config.critic_epochs {
             self.minibatches.shuffle();

@@ -90,6 +90,11 @@ impl Algorithm for OffPac {
                 run.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
+                if t.is_lost() {
+                    e_v.reset(b);
+                    e_u.reset(b);
+                    continue; // the step did not happen
+                }
                 let logp = point.score(model, &t, psi); // ln π_u(a|s), ψ
                 let rho = t.finite("importance weight", (logp - t.logp).exp())?; // ρ = π_u(a|s) / b(a|s)
                 let v_next = t.finite("value", point.value_gradient(model, t.next_obs, 0, phi_next))?; // v̂(s'), φ'

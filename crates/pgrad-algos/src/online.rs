@@ -32,6 +32,8 @@ pub(crate) struct Online {
     pub(crate) settings: OnlineSettings,
     total_steps: u64,
     pub(crate) steps: u64,
+    /// Steps in which an environment failed, since this was built.
+    pub(crate) lost: u64,
     /// What divergences have left of the step sizes.
     pub(crate) step_scale: f64,
     pub(crate) model: ActorCritic,
@@ -53,6 +55,7 @@ impl Online {
             settings: settings.clone(),
             total_steps: setup.total_steps,
             steps: 0,
+            lost: 0,
             step_scale: 1.0,
             stepper: Stepper::new(settings.n_envs, setup.make_env, &model, setup.seed, episodes),
             point: PointGradients::new(&model),
@@ -122,7 +125,9 @@ impl Online {
         }
         kernels::axpy(1.0, &self.update, &mut self.model.theta);
         self.update.fill(0.0);
-        self.steps += self.settings.n_envs as u64;
+        let lost = self.stepper.lost();
+        self.lost += lost;
+        self.steps += self.settings.n_envs as u64 - lost;
         Ok(())
     }
     pub(crate) fn save(&self) -> Record {
@@ -205,6 +210,9 @@ macro_rules! online_algorithm {
         }
         fn steps(&self) -> u64 {
             self.run.steps
+        }
+        fn lost_steps(&self) -> u64 {
+            self.run.lost
         }
         fn steps_per_iteration(&self) -> u64 {
             self.run.steps_per_iteration()

@@ -189,6 +189,7 @@ impl Algorithm for Ppo {
         observer(Phase::Collect);
         rollout.collect(model, team)?; // run π_θold in N environments for T steps
         observer(Phase::Learn);
+        minibatches.follow(rollout);
         let mut total = Totals::default();
         'epochs: for epoch in 0..c.epochs {
             if epoch == 0 || c.recompute_advantage {

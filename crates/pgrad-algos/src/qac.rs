@@ -72,6 +72,9 @@ impl Algorithm for Qac {
             let Updates { model, stepper, point, score, gradient, d_theta, d_w } = run.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
+                if t.is_lost() {
+                    continue; // the step did not happen
+                }
                 let q_next = if t.continues() {
                     point.values(model, t.next_obs)[alternative(stepper.drawn(b))] // Q_w(s′,a′)
                 } else {

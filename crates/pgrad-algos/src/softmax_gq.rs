@@ -96,6 +96,10 @@ impl Algorithm for SoftmaxGq {
             let Updates { model, stepper, point, score: phi, d_theta, .. } = run.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
+                if t.is_lost() {
+                    e.reset(b);
+                    continue; // the step did not happen
+                }
                 let a = alternative(t.action);
                 let q_next = point.outputs(model, t.next_obs);
                 target.probabilities(q_next, pi_next); // π(·|s')

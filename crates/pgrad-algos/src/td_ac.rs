@@ -86,6 +86,12 @@ impl Algorithm for TdAc {
             let Updates { model, stepper, point, score, gradient, d_theta, d_w } = run.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
+                if t.is_lost() {
+                    z_w.reset(b);
+                    z_theta.reset(b);
+                    discount[b] = 1.0;
+                    continue; // the step did not happen
+                }
                 let v_next = t.finite("value", point.values(model, t.next_obs)[0])?; // v̂(S′,w)
                 let v = t.finite("value", point.value_gradient(model, t.obs, 0, gradient))?; // v̂(S,w), ∇v̂(S,w)
                 let delta = t.reward + gamma * after_step(t.end, v_next, bootstrap) - v;

@@ -78,6 +78,9 @@ pub(crate) struct SettingArgs {
     /// Which preset: `tuned` (the default, where there is one), another of `pgrad list presets`, or `none`.
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
+    /// Python for environments of Gymnasium (`gym:ID`).
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub(crate) python: Option<String>,
     /// TOML file of settings, laid over the preset.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
@@ -89,9 +92,12 @@ pub(crate) struct SettingArgs {
 impl SettingArgs {
     /// The options that are a setting of their own, with the setting's name.
     pub(crate) fn options(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
-        [("seed", "--seed", &self.seed), ("n_envs", "--n-envs", &self.n_envs)]
-            .into_iter()
-            .filter_map(|(key, option, text)| Some((key, option, text.as_deref()?)))
+        let options = [
+            ("seed", "--seed", &self.seed),
+            ("n_envs", "--n-envs", &self.n_envs),
+            ("python", "--python", &self.python),
+        ];
+        options.into_iter().filter_map(|(key, option, text)| Some((key, option, text.as_deref()?)))
     }
 }
 
@@ -290,6 +296,12 @@ pub(crate) struct CheckEnvArgs {
     /// Seed of the check.
     #[arg(long, value_name = "S", allow_negative_numbers = true, default_value = "1")]
     pub(crate) seed: String,
+    /// Python for environments of Gymnasium (`gym:ID`).
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub(crate) python: Option<String>,
+    /// A setting of the environment's own; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 #[derive(Debug, Args)]

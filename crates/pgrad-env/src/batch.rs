@@ -16,10 +16,26 @@ pub trait BatchEnv: Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Told once, before anything else: the number of the first copy in the run, for messages.
+    fn numbered(&mut self, _first: usize) {}
     /// Starts an episode in copy `b`.
     fn reset(&mut self, b: usize, rng: &mut Stream);
+    /// Starts an episode in every copy.
+    fn reset_all(&mut self, rngs: &mut [Stream]) {
+        for (b, rng) in rngs.iter_mut().enumerate() {
+            self.reset(b, rng);
+        }
+    }
+    /// Whether copy `b` failed and the run goes on without it: its steps are `Lost` for ever.
+    fn is_dropped(&self, _b: usize) -> bool {
+        false
+    }
+    /// Why nothing of the last reset or step may be used, with the copy that is to blame. Asked for after each.
+    fn fault(&mut self) -> Option<(usize, String)> {
+        None
+    }
     /// Steps all copies. `rewards` and `ends` have a place for each copy; `ends` is `Running` or
-    /// `Terminated`, or `Truncated` where the task itself cuts episodes.
+    /// `Terminated`, or `Truncated` where the task itself cuts episodes; `Lost` where the environment failed.
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]);
     /// Writes the observations of the present states, `[obs_dim x len]`.
     fn observe(&self, obs: ColsMut<'_, f32>);
@@ -55,8 +71,20 @@ impl<B: BatchEnv + ?Sized> BatchEnv for Box<B> {
     fn len(&self) -> usize {
         (**self).len()
     }
+    fn numbered(&mut self, first: usize) {
+        (**self).numbered(first);
+    }
     fn reset(&mut self, b: usize, rng: &mut Stream) {
         (**self).reset(b, rng);
+    }
+    fn reset_all(&mut self, rngs: &mut [Stream]) {
+        (**self).reset_all(rngs);
+    }
+    fn is_dropped(&self, b: usize) -> bool {
+        (**self).is_dropped(b)
+    }
+    fn fault(&mut self) -> Option<(usize, String)> {
+        (**self).fault()
     }
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
         (**self).step(actions, rngs, rewards, ends);

@@ -101,6 +101,20 @@ pub enum EnvError {
         /// Numbers written; 0 when nothing was written.
         got: usize,
     },
+    /// An environment that failed, and what it gives cannot be used or had again.
+    #[error("environment {env} (`{id}`), episode {episode}, step {step}: {reason}")]
+    Failed {
+        /// Name of the task.
+        id: String,
+        /// Environment.
+        env: usize,
+        /// Episode of that environment, from 0.
+        episode: u64,
+        /// Step of the episode; 0 is the reset.
+        step: u32,
+        /// What happened.
+        reason: Box<str>,
+    },
     /// A mask that forbids every alternative of a choice.
     #[error(
         "environment {env} (`{id}`), episode {episode}, step {step}: the action mask allows nothing for choice {choice}"

@@ -39,6 +39,8 @@ pub struct VecEnv {
     rewards: Vec<f64>,
     ends: Vec<End>,
     finished: Vec<Episode>,
+    /// Episodes that failed, ever: they are not among the finished.
+    lost_episodes: u64,
     /// Number of alternatives of each choice of an action.
     choices: Vec<usize>,
     /// One observation, `[obs_dim]`.
@@ -82,7 +84,8 @@ fn count_steps(limit: u32, elapsed: &mut [u32], ends: &mut [End]) -> bool {
 impl VecEnv {
     /// Environments `first..first + env.len()` of a run with this seed. [`VecEnv::start`] must follow.
     #[must_use]
-    pub fn new(env: Box<dyn BatchEnv>, seed: u64, first: usize) -> Self {
+    pub fn new(mut env: Box<dyn BatchEnv>, seed: u64, first: usize) -> Self {
+        env.numbered(first);
         let n = env.len();
         let spec = env.spec().clone();
         let dim = spec.observation.obs_dim();
@@ -100,6 +103,7 @@ impl VecEnv {
             rewards: vec![0.0; n],
             ends: vec![End::Running; n],
             finished: Vec::new(),
+            lost_episodes: 0,
             spec,
             env,
         }
@@ -134,11 +138,10 @@ impl VecEnv {
     /// # Errors
     /// When an observation is not finite or has a wrong shape.
     pub fn start(&mut self) -> Result<(), EnvError> {
-        for b in 0..self.len() {
-            self.env.reset(b, &mut self.rngs[b]);
-            self.elapsed[b] = 0;
-            self.returns[b] = 0.0;
-        }
+        self.env.reset_all(&mut self.rngs);
+        self.elapsed.fill(0);
+        self.returns.fill(0.0);
+        self.check_fault()?;
         self.observe()
     }
     /// Gives up the episodes under way, uncounted: every environment stands at the first observation of an
@@ -153,6 +156,7 @@ impl VecEnv {
                 self.elapsed[b] = 0;
                 self.returns[b] = 0.0;
                 self.episode[b] += 1;
+                self.check_fault()?;
             }
         }
         self.observe()
@@ -194,6 +198,27 @@ impl VecEnv {
     #[must_use]
     pub fn finished(&self) -> &[Episode] {
         &self.finished
+    }
+    /// Whether environment `b` failed and the run goes on without it.
+    #[must_use]
+    pub fn is_dropped(&self, b: usize) -> bool {
+        self.env.is_dropped(b)
+    }
+    /// The error for whoever cannot do without environment `b`.
+    #[must_use]
+    pub fn lost_for_good(&self, b: usize) -> EnvError {
+        EnvError::Failed {
+            id: self.spec.id.clone(),
+            env: self.first + b,
+            episode: self.episode[b],
+            step: self.elapsed[b],
+            reason: "it failed and was dropped, and nothing can stand in for it here".into(),
+        }
+    }
+    /// Episodes that were lost since these environments were made.
+    #[must_use]
+    pub fn lost_episodes(&self) -> u64 {
+        self.lost_episodes
     }
     /// Forgets the finished episodes.
     pub fn clear_finished(&mut self) {
@@ -253,6 +278,7 @@ impl VecEnv {
                 count_steps(limit, &mut self.elapsed, &mut self.ends),
             )
         });
+        self.check_fault()?;
         if !rewards_finite {
             return Err(self.bad_reward());
         }
@@ -271,12 +297,16 @@ impl VecEnv {
             if self.ends[b] == End::Running {
                 continue;
             }
-            self.finished.push(Episode {
-                episode_return: self.returns[b],
-                length: self.elapsed[b],
-                end: self.ends[b],
-                env: self.first + b,
-            });
+            if self.ends[b] == End::Lost {
+                self.lost_episodes += 1;
+            } else {
+                self.finished.push(Episode {
+                    episode_return: self.returns[b],
+                    length: self.elapsed[b],
+                    end: self.ends[b],
+                    env: self.first + b,
+                });
+            }
             if self.spec.masks_actions {
                 let rows = self.final_masks.len() / n;
                 let mask = &mut self.final_masks[b * rows..(b + 1) * rows];
@@ -287,6 +317,7 @@ impl VecEnv {
             self.elapsed[b] = 0;
             self.returns[b] = 0.0;
             self.episode[b] += 1;
+            self.check_fault()?;
             self.env.observe_one(b, &mut self.column);
             let mut finite = true;
             for (i, x) in self.column.iter().enumerate() {
@@ -330,6 +361,17 @@ impl VecEnv {
             }
         }
         Ok(())
+    }
+    /// The error of an environment that failed for good.
+    fn check_fault(&mut self) -> Result<(), EnvError> {
+        let Some((b, reason)) = self.env.fault() else { return Ok(()) };
+        Err(EnvError::Failed {
+            id: self.spec.id.clone(),
+            env: self.first + b,
+            episode: self.episode[b],
+            step: self.elapsed[b],
+            reason: reason.into(),
+        })
     }
     fn bad_reward(&self) -> EnvError {
         let b = self.rewards.iter().position(|r| !(*r as f32).is_finite()).unwrap_or(0);

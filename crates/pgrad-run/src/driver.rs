@@ -412,6 +412,9 @@ impl<'a> Run<'a> {
             self.notice(notice);
         }
         self.env_metrics = news.metrics;
+        if !self.env_metrics.is_empty() {
+            self.env_metrics.push(("env/lost_steps", self.algo.lost_steps() as f64));
+        }
     }
 
     fn go_on(mut self) -> Result<Summary, RunError> {

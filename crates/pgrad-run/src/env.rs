@@ -7,11 +7,12 @@
 
 use pgrad_env::{Actions, BatchEnv, End, EnvSpec, MakeError};
 use pgrad_envs::{EnvEntry, UnknownEnv};
+use pgrad_gym::{Gym, GymSettings};
 use pgrad_num::{ColsMut, Stream};
 use pgrad_settings::Settings;
 use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 pub use pgrad_envs::EnvMaker;
 
@@ -47,6 +48,10 @@ pub trait OpenEnv: Send + Sync {
     /// # Errors
     /// When they cannot be made.
     fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError>;
+    /// Lines about it, for whoever looks at it.
+    fn about(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// What is to be told of its copies since this was last asked.
     fn news(&self) -> EnvNews {
         EnvNews::default()
@@ -73,6 +78,8 @@ pub struct Scheme {
     pub title: &'static str,
     /// The source of a whole name, which has the prefix.
     pub source: fn(id: &str) -> Result<Box<dyn EnvSource>, MakeError>,
+    /// The settings of its sources, as they are declared, where they have any.
+    pub settings: Option<fn() -> &'static dyn Settings>,
 }
 
 impl fmt::Debug for Scheme {
@@ -89,6 +96,20 @@ pub static SCHEMES: &[Scheme] = &[
         form: "mjcf:FILE.toml",
         title: "a MuJoCo model of one's own; the file says what is seen, rewarded and when it ends",
         source: crate::mjcf::source,
+        settings: None,
+    },
+    Scheme {
+        prefix: pgrad_gym::GYM_PREFIX,
+        form: "gym:[MODULE:]ID",
+        title: "any environment of Gymnasium, in Python processes",
+        source: |id| {
+            pgrad_gym::check_name(id)?;
+            Ok(Box::new(GymSource { id: id.to_owned(), settings: GymSettings::default() }))
+        },
+        settings: Some(|| {
+            static DECLARED: LazyLock<GymSettings> = LazyLock::new(GymSettings::default);
+            &*DECLARED
+        }),
     },
 ];
 
@@ -268,6 +289,58 @@ impl EnvSource for Custom {
     }
     fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
         Made::open(Arc::clone(&self.0))
+    }
+}
+
+/// An environment of Gymnasium.
+#[derive(Clone, Debug)]
+struct GymSource {
+    id: String,
+    settings: GymSettings,
+}
+
+impl EnvSource for GymSource {
+    fn settings(&self) -> Option<&dyn Settings> {
+        Some(&self.settings)
+    }
+    fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
+        Some(&mut self.settings)
+    }
+    fn boxed_clone(&self) -> Box<dyn EnvSource> {
+        Box::new(self.clone())
+    }
+    fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
+        Ok(Box::new(Gym::open(&self.id, &self.settings)?))
+    }
+}
+
+impl OpenEnv for Gym {
+    fn spec(&self) -> &EnvSpec {
+        self.spec()
+    }
+    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+        Ok(self.make(n))
+    }
+    fn about(&self) -> Vec<String> {
+        let spec = self.spec();
+        let parts: Vec<String> = self
+            .parts()
+            .into_iter()
+            .filter(|(name, _)| !name.is_empty())
+            .map(|(name, n)| format!("`{name}` {n}"))
+            .collect();
+        let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
+        let limit = self.own_limit().map_or_else(|| "none".to_owned(), |n| format!("{n} steps, its own"));
+        vec![
+            format!("observation  {}{parts}", spec.observation),
+            format!("action       {}", spec.action),
+            format!("time limit   {limit}"),
+            format!("made by      {}", self.versions()),
+        ]
+    }
+    fn news(&self) -> EnvNews {
+        let news = self.news();
+        EnvNews { notices: news.notices, metrics: news.metrics }
     }
 }
 

@@ -241,6 +241,9 @@ fn evaluate_batch(
             if *end != End::Running {
                 policy.reset_one(i);
             }
+            if *end == End::Lost && done[i].is_none() && env.is_dropped(i) {
+                return Err(env.lost_for_good(i).into());
+            }
         }
         for episode in env.finished() {
             done[episode.env - first].get_or_insert((episode.episode_return, episode.length));

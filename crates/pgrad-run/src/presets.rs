@@ -36,6 +36,10 @@ macro_rules! preset {
             toml: include_str!(concat!("../../../", $path)),
         }
     };
+    // Of Gymnasium: a file's name takes no colon.
+    (gym $env:literal, $algo:literal) => {
+        preset!(concat!("gym:", $env), $algo, "tuned", concat!("presets/gym/", $env, "/", $algo, ".toml"))
+    };
 }
 
 /// The presets of a MuJoCo task, of both versions: those with files of their own, and those of all tasks.
@@ -119,6 +123,12 @@ static OWN: &[Preset] = &[
     preset!("MinAtar/Freeway-v1", "ppo"),
     preset!("MinAtar/SpaceInvaders-v1", "ppo"),
     preset!("MinAtar/Seaquest-v1", "ppo"),
+    preset!(gym "LunarLander-v3", "ppo"),
+    preset!(gym "LunarLander-v3", "a2c"),
+    preset!(gym "LunarLander-v3", "trpo"),
+    preset!(gym "BipedalWalker-v3", "ppo"),
+    preset!(gym "BipedalWalker-v3", "a2c"),
+    preset!(gym "BipedalWalker-v3", "trpo"),
 ];
 
 /// All presets.
@@ -126,10 +136,12 @@ pub fn all() -> impl Iterator<Item = &'static Preset> {
     OWN.iter().chain(MUJOCO.iter().copied().flatten())
 }
 
-/// The preset called `name` of `algo` for `env`.
+/// The preset called `name` of `algo` for `env`. A task of Gymnasium that is native as well (`gym:CartPole-v1`) has that
+/// one's.
 #[must_use]
 pub fn find(algo: &str, env: &str, name: &str) -> Option<&'static Preset> {
-    all().find(|p| p.algo == algo && p.env == env && p.name == name)
+    let of = |env: &str| all().find(|p| p.algo == algo && p.env == env && p.name == name);
+    of(env).or_else(|| of(env.strip_prefix(pgrad_gym::GYM_PREFIX)?))
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ fn main() {
             e.id, e.title, spec.observation, spec.action
         ));
     }
+    for s in pgrad_run::env::SCHEMES {
+        page.push_str(&format!("| `{}` | {} | | | | |\n", s.form, s.title));
+    }
     page.push_str("\n## Presets\n\n| environment | algorithm | what it sets |\n|---|---|---|\n");
     for p in pgrad_run::presets::all() {
         let lines: Vec<&str> = p.toml.lines().filter(|l| !l.starts_with('#')).collect();
@@ -51,6 +54,11 @@ fn main() {
     page.push_str(SETTINGS);
     let run = RunSettings::default();
     page.push_str(&reference_markdown(&[&run]));
+    for scheme in pgrad_run::env::SCHEMES {
+        if let Some(settings) = scheme.settings {
+            page.push_str(&reference_markdown(&[settings()]));
+        }
+    }
     // Groups that algorithms share appear once.
     let mut printed: Vec<String> = Vec::new();
     let mut used =

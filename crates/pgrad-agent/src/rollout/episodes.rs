@@ -8,7 +8,7 @@
 //! The samples are laid one after another, environment by environment, as one column `[T, 1]`: `carry` keeps
 //! the episodes apart, nothing is padded, and whatever works on a rollout works on them.
 
-use super::{Piece, Rollout, RolloutShape, Samples, Shard};
+use super::{Piece, Rollout, RolloutShape, Samples, Shard, mark_lost};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
 use pgrad_env::{BatchEnv, End, Episode};
@@ -38,9 +38,15 @@ pub struct EpisodesShape {
 pub(super) struct Whole {
     played: Vec<Played>,
     finished: Vec<Episode>,
+    /// Steps of lost episodes, since they were last asked for.
+    lost: u64,
 }
 
 impl Whole {
+    /// Steps of lost episodes since this was last asked.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
     /// Episodes of the batch.
     pub(super) fn finished(&self) -> &[Episode] {
         &self.finished
@@ -90,7 +96,8 @@ impl Rollout {
             let b = samples.b;
             Played { left: share.clone(), share, len: vec![0; b], column: Vec::new(), samples }
         });
-        rollout.whole = Some(Whole { played: played.collect(), finished: Vec::with_capacity(n_episodes) });
+        rollout.whole =
+            Some(Whole { played: played.collect(), finished: Vec::with_capacity(n_episodes), lost: 0 });
         rollout.adv.clear();
         rollout.pieces.clear();
         rollout
@@ -107,9 +114,9 @@ impl Rollout {
         if let Some(e) = whole.played.iter_mut().find_map(|p| p.samples.error.take()) {
             return Err(e);
         }
-        let n: usize = whole.played.iter().flat_map(|p| &p.len).sum();
-        if u32::try_from(n).is_err() {
-            return Err(AgentError::Batch { samples: n });
+        let played: usize = whole.played.iter().flat_map(|p| &p.len).sum();
+        if u32::try_from(played).is_err() {
+            return Err(AgentError::Batch { samples: played });
         }
         column.clear();
         whole.finished.clear();
@@ -124,6 +131,8 @@ impl Rollout {
                 }
             }
         }
+        let n = column.reward.len();
+        whole.lost += (played - n) as u64;
         column.ratio.clear();
         column.ratio.resize(n, 1.0);
         for x in [&mut column.v, &mut column.v_next, &mut column.carry, &mut column.adv, &mut column.ret, adv]
@@ -188,8 +197,12 @@ impl Played {
                     continue;
                 }
                 len[i] = t;
-                if *end != End::Running {
-                    left[i] -= 1;
+                match end {
+                    End::Running => {}
+                    // It is played again; nothing comes of an environment that the run goes on without.
+                    End::Lost if shard.env.is_dropped(i) => left[i] = 0,
+                    End::Lost => {}
+                    End::Terminated | End::Truncated => left[i] -= 1,
                 }
                 let (episode, steps) = shard.env.position(i);
                 if steps >= LONGEST {
@@ -203,9 +216,16 @@ impl Played {
     /// Appends the data, environment after environment, to a column.
     fn append_to(&self, column: &mut Samples) {
         let (from, b) = (&self.samples, self.samples.b);
+        let rows = self.len.iter().copied().max().unwrap_or(0) * b;
+        let mut lost = Vec::new();
+        if from.ends[..rows].contains(&End::Lost) {
+            lost.resize(rows, false);
+            mark_lost(&from.ends[..rows], b, &mut lost);
+        }
+        let is_lost = |at: usize| lost.get(at).is_some_and(|lost| *lost);
         for (i, len) in self.len.iter().enumerate() {
             let start = column.reward.len();
-            let each = || (0..*len).map(|t| t * b + i);
+            let each = || (0..*len).map(|t| t * b + i).filter(|at| !is_lost(*at));
             column.runs.push(start);
             append_rows(&from.obs, &mut column.obs, from.ends.len(), each());
             append_rows(&from.index_actions, &mut column.index_actions, from.ends.len(), each());
@@ -218,7 +238,12 @@ impl Played {
             for (at, obs) in from.cut.iter().zip(from.cut_obs.chunks_exact(dim.max(1))) {
                 let (t, env) = (*at as usize / b, *at as usize % b);
                 if env == i && t < *len {
-                    column.cut.push((start + t) as u32);
+                    let before = if lost.is_empty() {
+                        t
+                    } else {
+                        each().take_while(|row| row < &(*at as usize)).count()
+                    };
+                    column.cut.push((start + before) as u32);
                     column.cut_obs.extend_from_slice(obs);
                 }
             }

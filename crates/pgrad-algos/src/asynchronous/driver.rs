@@ -113,6 +113,7 @@ impl ActorLearners {
                 copied_at: 0,
                 frames: 0,
                 sums: Sums::default(),
+                lost: 0,
                 outcome: Ok(()),
                 model: model.clone(),
                 shared: Arc::clone(&shared),
@@ -167,6 +168,10 @@ impl ActorLearners {
         Ok(())
     }
 
+    /// Steps that were not learnt from because their environment failed.
+    pub(crate) fn lost_steps(&self) -> u64 {
+        self.learners.iter().map(|w| w.lost).sum()
+    }
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         self.learners.iter().for_each(|w| sums.merge(&w.sums));

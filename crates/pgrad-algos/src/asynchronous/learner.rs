@@ -54,6 +54,8 @@ pub(crate) struct ActorLearner {
     pub(super) copied_at: u64,
     pub(super) frames: u64,
     pub(crate) sums: Sums,
+    /// Steps that were not learnt from.
+    pub(super) lost: u64,
     pub(super) outcome: Result<(), AgentError>,
 }
 
@@ -115,7 +117,14 @@ impl ActorLearner {
     }
     fn step(&mut self) -> Result<(), AgentError> {
         self.stepper.advance()?;
-        self.segment.push(&self.stepper.transition(0));
+        let transition = self.stepper.transition(0);
+        if transition.is_lost() {
+            // What the segment holds of the lost episode is not learnt from; another episode begins it anew.
+            self.lost += self.segment.len() as u64 + 1;
+            self.segment.clear();
+        } else {
+            self.segment.push(&transition);
+        }
         Ok(())
     }
     /// The present ε.

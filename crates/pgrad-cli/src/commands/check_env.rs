@@ -4,7 +4,7 @@ use crate::args::CheckEnvArgs;
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, GREEN, Style, YELLOW};
 use pgrad_env::{Finding, Severity, check_batch_env};
-use pgrad_settings::{apply_text, settings};
+use pgrad_settings::{Settings, Value, apply_pair, apply_text, settings};
 use std::process::ExitCode;
 
 settings! {
@@ -18,14 +18,32 @@ settings! {
 pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     let mut options = Check::default();
     apply_text("seed", &args.seed, "--seed", &mut [&mut options])?;
-    let env = crate::catalog::env(&args.env)?;
+    let mut env = crate::catalog::env(&args.env)?;
+    // What fails is to be seen, not mended.
+    if let Some(own) = env.settings_mut().filter(|own| own.get("on_env_error").is_some()) {
+        // It is one of its values; a refusal would only leave the default.
+        let _ = own.set("on_env_error", &Value::Text("stop".to_owned()));
+    }
+    let python = args.python.iter().map(|path| (format!("python={path}"), "--python"));
+    for (pair, option) in python.chain(args.set.iter().map(|pair| (pair.clone(), "--set"))) {
+        let mut parts: Vec<&mut dyn Settings> = env.settings_mut().into_iter().collect();
+        apply_pair(&pair, option, &mut parts)?;
+    }
     // A panic of the environment is a finding here, not a bug of ours.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let findings = env.with_maker(|make| check_batch_env(make, options.seed));
     std::panic::set_hook(hook);
     let findings = findings?;
-    terminal::out(&verdict(env.id(), &findings, Style::stdout())?)?;
+    let style = Style::stdout();
+    let mut out = verdict(env.id(), &findings, style)?;
+    for line in env.open()?.about() {
+        out.push_str(&format!("  {line}\n"));
+    }
+    for notice in env.news().notices {
+        out.push_str(&format!("  {} {notice}\n", style.paint(YELLOW, "notice:")));
+    }
+    terminal::out(&out)?;
     Ok(ExitCode::SUCCESS)
 }
 

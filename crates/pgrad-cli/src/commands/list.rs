@@ -3,6 +3,7 @@
 use crate::args::{ListArgs, ListWhat};
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, Style};
+use pgrad_run::env::SCHEMES;
 use pgrad_run::presets::{self, TUNED};
 use pgrad_run::study::{AnyStudy, STUDIES};
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
                 let more: Vec<String> = solved.into_iter().chain(tiled).collect();
                 [entry.id.to_owned(), entry.title.to_owned(), more.join("; ")]
             })
+            .chain(SCHEMES.iter().map(|s| [s.form.to_owned(), s.title.to_owned(), String::new()]))
             .collect(),
         ListWhat::Presets => presets::all()
             .map(|p| {

@@ -99,6 +99,14 @@ impl fmt::Display for Difference {
 /// One thing that is wrong with an environment: what came, where, what was expected, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum Finding {
+    /// It failed: it raised, hung or died, or what it returned cannot be used.
+    #[error("{place}: {reason}")]
+    Failed {
+        /// Where.
+        place: Place,
+        /// What happened.
+        reason: String,
+    },
     /// The name is empty.
     #[error("the specification has no name; give `EnvSpec::id` one: run folders and presets use it")]
     NoName,

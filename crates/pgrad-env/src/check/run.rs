@@ -131,6 +131,11 @@ impl<B: BatchEnv> Run<B> {
         catching(place, "observe", out, || self.env.observe(ColsMut::new(&mut obs, rows, 1)))?;
         Ok(obs)
     }
+    fn look_for_fault(&mut self, place: Place, out: &mut Findings) -> Result<(), Ended> {
+        let Some((_, reason)) = self.env.fault() else { return Ok(()) };
+        out.add(Finding::Failed { place, reason });
+        Err(Ended)
+    }
     /// Makes one step, or the reset that must come first.
     fn advance(&mut self, out: &mut Findings) -> Result<Event, Ended> {
         let (stream, random) = (self.stream.position(), self.random.clone());
@@ -139,6 +144,7 @@ impl<B: BatchEnv> Run<B> {
         if self.over {
             let place = Place { episode: self.place.episode, step: 0 };
             catching(place, "reset", out, || self.env.reset(0, &mut self.stream))?;
+            self.look_for_fault(place, out)?;
             self.place = place;
             reward[0] = 0.0;
         } else {
@@ -153,6 +159,11 @@ impl<B: BatchEnv> Run<B> {
             catching(self.place, "step", out, || {
                 self.env.step(actions, std::slice::from_mut(&mut self.stream), &mut reward, &mut end);
             })?;
+            self.look_for_fault(self.place, out)?;
+            if end[0] == End::Lost {
+                out.add(Finding::Failed { place: self.place, reason: "it failed".to_owned() });
+                return Err(Ended);
+            }
         }
         let place = self.place;
         let obs = self.observe(place, out)?;

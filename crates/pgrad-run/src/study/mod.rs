@@ -138,6 +138,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../../studies/acktr-classic.toml") },
     EmbeddedStudy { name: "journey", toml: include_str!("../../../../studies/journey.toml") },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
+    EmbeddedStudy { name: "lunar-lander", toml: include_str!("../../../../studies/lunar-lander.toml") },
     EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
     EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
     EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },

@@ -1,0 +1,50 @@
+//! What stands in where the system is not Linux: nothing can be opened.
+
+use crate::name::{News, check_name};
+use crate::settings::GymSettings;
+use pgrad_env::{BatchEnv, EnvSpec, MakeError, MakeErrorKind};
+
+/// An environment of Gymnasium; on this system there is none.
+#[derive(Debug)]
+pub enum Gym {}
+
+impl Gym {
+    /// Says that there is none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(id: &str, _settings: &GymSettings) -> Result<Self, MakeError> {
+        check_name(id)?;
+        Err(MakeError::new(MakeErrorKind::Usage, format!("`{id}`: environments of Gymnasium need Linux")))
+    }
+    /// What it is.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        match *self {}
+    }
+    /// A batch of `n` copies.
+    #[must_use]
+    pub fn make(&self, _n: usize) -> Box<dyn BatchEnv> {
+        match *self {}
+    }
+    /// The parts of an observation.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(String, usize)> {
+        match *self {}
+    }
+    /// The time limit that the environment has by itself.
+    #[must_use]
+    pub fn own_limit(&self) -> Option<u32> {
+        match *self {}
+    }
+    /// Versions of Gymnasium, numpy and Python.
+    #[must_use]
+    pub fn versions(&self) -> &str {
+        match *self {}
+    }
+    /// What there is to tell.
+    #[must_use]
+    pub fn news(&self) -> News {
+        match *self {}
+    }
+}

@@ -1,0 +1,185 @@
+//! Gymnasium's environments by name.
+
+use crate::batch::GymBatch;
+use crate::monitor::Monitor;
+use crate::name::{GYM_PREFIX, News, check_name};
+use crate::process::{StartError, Starting, indented};
+use crate::settings::GymSettings;
+use crate::spaces::Spaces;
+use pgrad_env::{BatchEnv, EnvSpec, MakeError, MakeErrorKind};
+use std::sync::Arc;
+
+/// What all batches of a run share.
+pub(crate) struct Context {
+    /// Name as Gymnasium takes it.
+    pub(crate) id: String,
+    pub(crate) settings: GymSettings,
+    pub(crate) kwargs: serde_json::Value,
+    pub(crate) workers: usize,
+    pub(crate) spaces: Spaces,
+    pub(crate) spec: EnvSpec,
+    pub(crate) monitor: Monitor,
+}
+
+/// An environment of Gymnasium, looked at and ready to be made.
+pub struct Gym {
+    context: Arc<Context>,
+    limit: Option<u32>,
+    versions: String,
+}
+
+impl std::fmt::Debug for Gym {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gym").field("spec", &self.context.spec).finish_non_exhaustive()
+    }
+}
+
+/// The keyword arguments of [`GymSettings::env_kwargs`].
+fn kwargs(text: &str) -> Result<serde_json::Value, MakeError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(serde_json::json!({}));
+    }
+    if let Ok(value @ serde_json::Value::Object(_)) = serde_json::from_str(text) {
+        return Ok(value);
+    }
+    let table = toml::from_str::<toml::Table>(&format!("kwargs = {text}"));
+    let value = table.ok().and_then(|mut t| t.remove("kwargs")).filter(toml::Value::is_table);
+    value.and_then(|v| serde_json::to_value(v).ok()).ok_or_else(|| {
+        MakeError::new(
+            MakeErrorKind::Usage,
+            format!("`env_kwargs` = {text:?} is neither a TOML table nor a JSON object"),
+        )
+        .with_hint("for example `{ gravity = -5.0 }`")
+    })
+}
+
+impl Context {
+    /// A failure to start, for who asked.
+    pub(crate) fn explain(&self, error: &StartError) -> MakeError {
+        explain(&format!("{GYM_PREFIX}{}", self.id), &self.settings.python, error)
+    }
+}
+
+fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
+    match error {
+        StartError::Spawn { python, error, missing } => {
+            let kind = if *missing { MakeErrorKind::Usage } else { MakeErrorKind::Io };
+            let e = MakeError::new(kind, format!("`{id}`: cannot start `{python}`: {error}"));
+            if *missing { e.with_hint("--python PATH names the Python that has gymnasium") } else { e }
+        }
+        StartError::Death(death) => {
+            MakeError::new(MakeErrorKind::Data, format!("`{id}`: the process that makes it {death}"))
+        }
+        StartError::Refused { text, missing: Some(module), .. } => {
+            let last = text.lines().last().unwrap_or_default();
+            MakeError::new(
+                MakeErrorKind::Usage,
+                format!("`{id}`: `{python}` has no module `{module}` ({last})"),
+            )
+            .with_hint(format!("`{python} -m pip install {}`", package(module)))
+        }
+        StartError::Refused { text, bad: true, .. } => {
+            MakeError::new(MakeErrorKind::Data, format!("`{id}`: {text}"))
+        }
+        StartError::Refused { text, kinds, .. } => {
+            // Gymnasium's own errors about names and missing packages are the caller's to mend.
+            let usage = [
+                "NameNotFound",
+                "NamespaceNotFound",
+                "VersionNotFound",
+                "UnregisteredEnv",
+                "DependencyNotInstalled",
+                "DeprecatedEnv",
+            ];
+            let last = text.lines().last().unwrap_or_default();
+            let said = last.split_once(": ").map_or(last, |(_, said)| said);
+            if kinds.iter().any(|k| usage.contains(&k.as_str())) {
+                return MakeError::new(MakeErrorKind::Usage, format!("`{id}`: {said}"));
+            }
+            let kind = if kinds.iter().any(|k| k == "TypeError") {
+                MakeErrorKind::Usage
+            } else {
+                MakeErrorKind::Data
+            };
+            MakeError::new(kind, format!("`{id}` cannot be made: it raised\n{}", indented(text)))
+        }
+    }
+}
+
+fn package(module: &str) -> &str {
+    match module {
+        "gymnasium" | "numpy" => "gymnasium numpy",
+        other => other.split('.').next().unwrap_or(other),
+    }
+}
+
+impl Gym {
+    /// Starts a process that makes the environment `id` (with its prefix), and asks what it is.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn open(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
+        let name = check_name(id)?;
+        let kwargs = kwargs(&settings.env_kwargs)?;
+        let failed = |e: StartError| explain(id, &settings.python, &e);
+        let starting = Starting::new(settings, name, &kwargs, 1).map_err(failed)?;
+        let (worker, text) = starting.finish().map_err(failed)?;
+        let spaces = worker.spaces.clone();
+        worker.close();
+        let spec = EnvSpec {
+            id: id.to_owned(),
+            observation: spaces.observation(),
+            action: spaces.action(),
+            // Its own, which it tells at the end of an episode.
+            max_episode_steps: None,
+            reward_threshold: text.reward_threshold,
+            masks_actions: false,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let context = Context {
+            id: name.to_owned(),
+            settings: settings.clone(),
+            kwargs,
+            workers: if settings.env_workers == 0 { cores } else { settings.env_workers },
+            spaces,
+            spec,
+            monitor: Monitor::new(id, settings),
+        };
+        Ok(Self { context: Arc::new(context), limit: text.max_episode_steps, versions: text.versions })
+    }
+    /// What it is.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        &self.context.spec
+    }
+    /// A batch of `n` copies. Their processes are started when it is reset.
+    ///
+    /// # Panics
+    /// When `n` is 0.
+    #[must_use]
+    pub fn make(&self, n: usize) -> Box<dyn BatchEnv> {
+        assert!(n > 0, "a batch has at least one environment");
+        Box::new(GymBatch::new(Arc::clone(&self.context), n))
+    }
+    /// The parts of an observation, in order: name (empty for a whole space) and how many numbers.
+    #[must_use]
+    pub fn parts(&self) -> Vec<(String, usize)> {
+        self.context.spaces.parts()
+    }
+    /// The time limit that the environment has by itself.
+    #[must_use]
+    pub fn own_limit(&self) -> Option<u32> {
+        self.limit
+    }
+    /// Versions of Gymnasium, numpy and Python.
+    #[must_use]
+    pub fn versions(&self) -> &str {
+        &self.versions
+    }
+    /// What there is to tell of all copies since this was last asked; the numbers are totals.
+    #[must_use]
+    pub fn news(&self) -> News {
+        self.context.monitor.news()
+    }
+}

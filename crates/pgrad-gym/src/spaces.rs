@@ -1,0 +1,385 @@
+//! Gymnasium's spaces: what lies where in a row of bytes, and how it becomes the numbers that are learnt from.
+
+use pgrad_env::{BoxSpace, Space};
+use serde::Deserialize;
+
+/// Type of the numbers of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dtype {
+    F16,
+    F32,
+    F64,
+    Signed(usize),
+    Unsigned(usize),
+}
+
+impl Dtype {
+    /// Of numpy's `dtype.str`: byte order, kind, bytes. None for what cannot be read here.
+    fn parse(text: &str) -> Option<Self> {
+        let (order, rest) = text.split_at_checked(1)?;
+        let (kind, size) = rest.split_at_checked(1)?;
+        let size: usize = size.parse().ok()?;
+        let native = if cfg!(target_endian = "little") { "<" } else { ">" };
+        if order != "|" && order != native {
+            return None;
+        }
+        match (kind, size) {
+            ("f", 2) => Some(Self::F16),
+            ("f", 4) => Some(Self::F32),
+            ("f", 8) => Some(Self::F64),
+            ("i", 1 | 2 | 4 | 8) => Some(Self::Signed(size)),
+            ("u" | "b", 1 | 2 | 4 | 8) => Some(Self::Unsigned(size)),
+            _ => None,
+        }
+    }
+    fn size(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::Signed(n) | Self::Unsigned(n) => n,
+        }
+    }
+    /// The number whose bytes these are.
+    #[inline]
+    fn number(self, bytes: &[u8]) -> f64 {
+        fn all<const N: usize>(bytes: &[u8]) -> [u8; N] {
+            std::array::from_fn(|i| bytes[i])
+        }
+        match self {
+            Self::F16 => half(u16::from_ne_bytes(all(bytes))),
+            Self::F32 => f64::from(f32::from_ne_bytes(all(bytes))),
+            Self::F64 => f64::from_ne_bytes(all(bytes)),
+            Self::Signed(1) => f64::from(i8::from_ne_bytes(all(bytes))),
+            Self::Signed(2) => f64::from(i16::from_ne_bytes(all(bytes))),
+            Self::Signed(4) => f64::from(i32::from_ne_bytes(all(bytes))),
+            Self::Signed(_) => i64::from_ne_bytes(all(bytes)) as f64,
+            Self::Unsigned(1) => f64::from(bytes[0]),
+            Self::Unsigned(2) => f64::from(u16::from_ne_bytes(all(bytes))),
+            Self::Unsigned(4) => f64::from(u32::from_ne_bytes(all(bytes))),
+            Self::Unsigned(_) => u64::from_ne_bytes(all(bytes)) as f64,
+        }
+    }
+    /// The bytes of a number, rounded to one of this type.
+    fn write(self, x: f64, to: &mut [u8]) {
+        match self {
+            Self::F16 => to.copy_from_slice(&to_half(x).to_ne_bytes()),
+            Self::F32 => to.copy_from_slice(&(x as f32).to_ne_bytes()),
+            Self::F64 => to.copy_from_slice(&x.to_ne_bytes()),
+            // Little end first or last: the low bytes of the widest number.
+            Self::Signed(n) => copy_low(&(x.round() as i64).to_ne_bytes(), &mut to[..n]),
+            Self::Unsigned(n) => copy_low(&(x.round() as u64).to_ne_bytes(), &mut to[..n]),
+        }
+    }
+}
+
+fn copy_low(wide: &[u8; 8], to: &mut [u8]) {
+    let n = to.len();
+    to.copy_from_slice(if cfg!(target_endian = "little") { &wide[..n] } else { &wide[8 - n..] });
+}
+
+/// A number of IEEE 754 binary16.
+fn half(bits: u16) -> f64 {
+    let (sign, exponent, mantissa) =
+        (if bits >> 15 == 1 { -1.0 } else { 1.0 }, i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    sign * match exponent {
+        0 => mantissa * 2f64.powi(-24),
+        31 if mantissa == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        e => (1.0 + mantissa / 1024.0) * 2f64.powi(e - 15),
+    }
+}
+
+/// The nearest number of binary16, towards 0 where two are as near.
+fn to_half(x: f64) -> u16 {
+    let sign = u16::from(x.is_sign_negative()) << 15;
+    // The magnitudes of binary16 are in the order of their bits.
+    let (mut low, mut high) = (0u16, 0x7bff);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // Whether the magnitude is nearer to what comes after `middle`.
+        if x.abs() > f64::midpoint(half(middle), half(middle + 1)) { low = middle + 1 } else { high = middle }
+    }
+    sign | low
+}
+
+/// One part of a space, as the worker describes it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(crate) struct LeafText {
+    name: String,
+    kind: String,
+    dtype: String,
+    shape: Vec<usize>,
+    count: usize,
+    #[serde(default)]
+    low: Vec<String>,
+    #[serde(default)]
+    high: Vec<String>,
+    #[serde(default)]
+    n: Vec<i64>,
+    #[serde(default)]
+    start: Vec<i64>,
+}
+
+/// What an environment is, as the worker describes it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(crate) struct SpecText {
+    pub(crate) reward_threshold: Option<f64>,
+    pub(crate) max_episode_steps: Option<u32>,
+    pub(crate) observation: Vec<LeafText>,
+    pub(crate) action: LeafText,
+    pub(crate) composite: bool,
+    pub(crate) versions: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// Numbers between bounds.
+    Box { low: Vec<f64>, high: Vec<f64> },
+    /// Choices of `n[i]` alternatives from `start[i]` on, written one-hot.
+    Choices { n: Vec<i64>, start: Vec<i64> },
+    /// Switches.
+    Bits,
+}
+
+/// One part of a space.
+#[derive(Clone, Debug, PartialEq)]
+struct Leaf {
+    /// Keys and numbers on the way to it, with dots between; empty for a whole space.
+    name: String,
+    dtype: Dtype,
+    /// Numbers in the row of bytes.
+    count: usize,
+    kind: Kind,
+}
+
+/// What is wrong with a row of an observation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RowError {
+    /// It must not be learnt from.
+    Refused(String),
+    /// It lies outside the bounds of its space.
+    OutOfBounds(String),
+}
+
+fn numbers(texts: &[String], count: usize, what: &str) -> Result<Vec<f64>, String> {
+    let all: Result<Vec<f64>, _> = texts.iter().map(|t| t.parse()).collect();
+    match all {
+        Ok(one) if one.len() == 1 => Ok(vec![one[0]; count]),
+        Ok(all) if all.len() == count => Ok(all),
+        Ok(all) => Err(format!("it has {} {what} bounds for {count} numbers", all.len())),
+        Err(e) => Err(format!("a {what} bound is no number: {e}")),
+    }
+}
+
+impl Leaf {
+    fn new(text: &LeafText) -> Result<Self, String> {
+        let dtype = Dtype::parse(&text.dtype).ok_or_else(|| format!("numbers of `{}`", text.dtype))?;
+        if text.shape.iter().product::<usize>() != text.count {
+            return Err(format!("shape {:?} for {} numbers", text.shape, text.count));
+        }
+        let kind = match text.kind.as_str() {
+            "box" => Kind::Box {
+                low: numbers(&text.low, text.count, "lower")?,
+                high: numbers(&text.high, text.count, "upper")?,
+            },
+            "multi-binary" => Kind::Bits,
+            "discrete" | "multi-discrete" => {
+                if text.n.len() != text.count || text.start.len() != text.count {
+                    return Err(format!("{} choices for {} numbers", text.n.len(), text.count));
+                }
+                if let Some(n) = text.n.iter().find(|n| !(1..=1 << 24).contains(*n)) {
+                    return Err(format!("a choice of {n} alternatives"));
+                }
+                Kind::Choices { n: text.n.clone(), start: text.start.clone() }
+            }
+            other => return Err(format!("a space of the kind `{other}`")),
+        };
+        Ok(Self { name: text.name.clone(), dtype, count: text.count, kind })
+    }
+    fn bytes(&self) -> usize {
+        self.dtype.size() * self.count
+    }
+    /// Numbers that are learnt from.
+    fn dim(&self) -> usize {
+        match &self.kind {
+            Kind::Choices { n, .. } => n.iter().sum::<i64>() as usize,
+            _ => self.count,
+        }
+    }
+    fn space(&self) -> Space {
+        match &self.kind {
+            Kind::Box { low, high } => Space::Box(BoxSpace {
+                low: low.iter().map(|x| *x as f32).collect(),
+                high: high.iter().map(|x| *x as f32).collect(),
+            }),
+            Kind::Choices { n, .. } if n.len() == 1 => Space::Discrete { n: n[0] as usize },
+            Kind::Choices { n, .. } => Space::MultiDiscrete { nvec: n.iter().map(|n| *n as usize).collect() },
+            Kind::Bits => Space::MultiBinary { n: self.count },
+        }
+    }
+    fn number_name(&self, i: usize) -> String {
+        let of = if self.name.is_empty() { String::new() } else { format!("`{}` of ", self.name) };
+        format!("number {i} of {of}the observation")
+    }
+    /// Writes the numbers of a row of bytes.
+    fn decode(&self, bytes: &[u8], to: &mut [f32]) -> Result<(), RowError> {
+        let size = self.dtype.size();
+        match &self.kind {
+            Kind::Box { low, high } => {
+                let mut inside = true;
+                if self.dtype == Dtype::F32 {
+                    for (((b, x), low), high) in bytes.chunks_exact(4).zip(to.iter_mut()).zip(low).zip(high) {
+                        *x = f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
+                        let wide = f64::from(*x);
+                        // Bounds that are infinite hold no number back: they must not let an infinity through.
+                        inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
+                    }
+                } else {
+                    for (((b, x), low), high) in
+                        bytes.chunks_exact(size).zip(to.iter_mut()).zip(low).zip(high)
+                    {
+                        let wide = self.dtype.number(b);
+                        *x = wide as f32;
+                        inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
+                    }
+                }
+                if inside { Ok(()) } else { Err(self.box_error(bytes, to, low, high)) }
+            }
+            Kind::Choices { n, start } => {
+                to.fill(0.0);
+                let mut at = 0;
+                for (i, b) in bytes.chunks_exact(size).enumerate() {
+                    let x = self.dtype.number(b) - start[i] as f64;
+                    if !(0.0..n[i] as f64).contains(&x) {
+                        let (first, last) = (start[i], start[i] + n[i] - 1);
+                        return Err(RowError::Refused(format!(
+                            "{} is {}, its space has {first} to {last}",
+                            self.number_name(i),
+                            self.dtype.number(b)
+                        )));
+                    }
+                    to[at + x as usize] = 1.0;
+                    at += n[i] as usize;
+                }
+                Ok(())
+            }
+            Kind::Bits => {
+                for (i, (b, x)) in bytes.chunks_exact(size).zip(to.iter_mut()).enumerate() {
+                    *x = self.dtype.number(b) as f32;
+                    if *x != 0.0 && *x != 1.0 {
+                        let name = self.number_name(i);
+                        return Err(RowError::Refused(format!("{name} is {x}, its space has 0 and 1")));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+    /// What is wrong with the first bad number; what is not finite comes first.
+    #[cold]
+    fn box_error(&self, bytes: &[u8], to: &[f32], low: &[f64], high: &[f64]) -> RowError {
+        let number = |i: usize| self.dtype.number(&bytes[i * self.dtype.size()..(i + 1) * self.dtype.size()]);
+        if let Some(i) = to.iter().position(|x| !x.is_finite()) {
+            let value = number(i);
+            let lossy = if value.is_finite() { ", which single precision cannot hold" } else { "" };
+            return RowError::Refused(format!("{} is {value:?}{lossy}", self.number_name(i)));
+        }
+        let i = (0..to.len()).find(|i| !(low[*i]..=high[*i]).contains(&number(*i))).unwrap_or(0);
+        let (value, low, high) = (number(i), low[i], high[i]);
+        RowError::OutOfBounds(format!(
+            "{} is {value:?}, its space has {low:?} to {high:?}",
+            self.number_name(i)
+        ))
+    }
+}
+
+/// The spaces of an environment.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Spaces {
+    observation: Vec<Leaf>,
+    action: Leaf,
+    composite: bool,
+}
+
+impl Spaces {
+    /// # Errors
+    /// What cannot be used.
+    pub(crate) fn new(text: &SpecText) -> Result<Self, String> {
+        let observation: Result<Vec<_>, _> = text.observation.iter().map(Leaf::new).collect();
+        let observation = observation.map_err(|e| format!("the observation space cannot be used: {e}"))?;
+        let action = Leaf::new(&text.action).map_err(|e| format!("the action space cannot be used: {e}"))?;
+        if observation.iter().all(|leaf| leaf.count == 0) || action.count == 0 {
+            return Err("a space without numbers cannot be used".to_owned());
+        }
+        Ok(Self { observation, action, composite: text.composite })
+    }
+    /// The space of observations, flattened.
+    pub(crate) fn observation(&self) -> Space {
+        if let ([leaf], false) = (&self.observation[..], self.composite) {
+            return leaf.space();
+        }
+        let (mut low, mut high) = (Vec::new(), Vec::new());
+        for leaf in &self.observation {
+            if let Space::Box(b) = leaf.space() {
+                low.extend(b.low);
+                high.extend(b.high);
+            } else {
+                low.resize(low.len() + leaf.dim(), 0.0);
+                high.resize(high.len() + leaf.dim(), 1.0);
+            }
+        }
+        Space::Box(BoxSpace { low, high })
+    }
+    /// The space of actions.
+    pub(crate) fn action(&self) -> Space {
+        self.action.space()
+    }
+    /// The parts of an observation, in order: name and numbers.
+    pub(crate) fn parts(&self) -> Vec<(String, usize)> {
+        self.observation.iter().map(|leaf| (leaf.name.clone(), leaf.dim())).collect()
+    }
+    /// Bytes of one environment's rows, part after part.
+    pub(crate) fn observation_bytes(&self) -> impl Iterator<Item = usize> + '_ {
+        self.observation.iter().map(Leaf::bytes)
+    }
+    pub(crate) fn action_bytes(&self) -> usize {
+        self.action.bytes()
+    }
+    /// Writes the numbers of an observation from its parts' rows of bytes, one after the other.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place. What lies outside its bounds is written all the same.
+    pub(crate) fn decode(&self, mut bytes: &[u8], mut to: &mut [f32]) -> Result<(), RowError> {
+        let mut result = Ok(());
+        for leaf in &self.observation {
+            let (row, rest) = bytes.split_at(leaf.bytes());
+            let (own, others) = std::mem::take(&mut to).split_at_mut(leaf.dim());
+            match leaf.decode(row, own) {
+                Ok(()) => {}
+                Err(e @ RowError::Refused(_)) => return Err(e),
+                Err(e) => result = result.and(Err(e)),
+            }
+            (bytes, to) = (rest, others);
+        }
+        result
+    }
+    /// Writes the bytes of alternative `x` of choice `i`.
+    pub(crate) fn encode_index(&self, i: usize, x: u32, to: &mut [u8]) {
+        let start = match &self.action.kind {
+            Kind::Choices { start, .. } => start[i],
+            _ => 0,
+        };
+        let size = self.action.dtype.size();
+        self.action.dtype.write((start + i64::from(x)) as f64, &mut to[i * size..(i + 1) * size]);
+    }
+    /// Writes the bytes of number `i`, brought inside its bounds as the environment's own type holds them.
+    pub(crate) fn encode_number(&self, i: usize, x: f32, to: &mut [u8]) {
+        let mut x = f64::from(x);
+        if let Kind::Box { low, high } = &self.action.kind {
+            x = x.max(low[i]).min(high[i]);
+        }
+        let size = self.action.dtype.size();
+        self.action.dtype.write(x, &mut to[i * size..(i + 1) * size]);
+    }
+}

@@ -1,0 +1,201 @@
+//! What an environment returns is looked at before it is used.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
+#[expect(dead_code, reason = "what other tests use")]
+mod common;
+
+use common::{open, python, run, settings};
+use pgrad_env::{BoxSpace, End, EnvError, MakeErrorKind, Space};
+use pgrad_gym::{Gym, GymSettings, OnOutOfBounds};
+use serde_json::json;
+
+/// Cases of `Wrong`, and what is said of each.
+const REFUSED: &[(&str, &str)] = &[
+    ("shape (1,)", "shape (1,) and dtype float32, its space has shape (4,)"),
+    ("shape (2, 2)", "shape (2, 2) and dtype float32, its space has shape (4,)"),
+    ("shape (5,)", "shape (5,)"),
+    ("shape ()", "shape () and dtype float32"),
+    ("float64", "dtype float64, its space has shape (4,) and dtype float32"),
+    ("float64 1e300", "dtype float64"),
+    ("int64", "dtype int64"),
+    ("list", "the observation is list [0.0"),
+    ("none", "the observation is NoneType"),
+    ("text", "the observation is str"),
+    ("nan", "number 2 of the observation is NaN"),
+    ("inf", "number 2 of the observation is inf"),
+    ("-inf", "number 2 of the observation is -inf"),
+    ("discrete:3", "the observation is 3, its space has 0 to 2"),
+    ("discrete:-1", "the observation is -1, its space has 0 to 2"),
+    ("discrete:1.5", "the observation is float 1.5"),
+    ("discrete:huge", "cannot be used"),
+    ("multi-discrete:2", "number 0 of the observation is 2, its space has 0 to 1"),
+    ("multi-discrete:float", "dtype float64"),
+    ("multi-binary:2", "number 0 of the observation is 2, its space has 0 and 1"),
+    ("multi-binary:-1", "number 0 of the observation is -1"),
+    ("dict:missing", "the parts ['p'], its space has ['p', 'q']"),
+    ("dict:more", "the parts ['p', 'q', 'r']"),
+    ("dict:shape", "`p` of the observation is ndarray of shape (3,)"),
+    ("dict:nan", "number 1 of `p` of the observation is NaN"),
+    ("dict:array", "the observation has the parts ndarray"),
+    ("tuple:short", "the observation has the parts 1, its space has 2"),
+    ("tuple:range", "`1` of the observation is 2, its space has 0 to 1"),
+    ("wide:1e300", "number 1 of the observation is 1e300, which single precision cannot hold"),
+    ("reward nan", "the reward is NaN"),
+    ("reward inf", "the reward is inf"),
+    ("reward 1e300", "the reward is 1"),
+    ("reward none", "the reward is NoneType"),
+    ("reward text", "the reward is str"),
+    ("reward array", "the reward is ndarray of shape (1,)"),
+    ("reward vector", "the reward is ndarray of shape (2,)"),
+    ("terminated none", "`terminated` is NoneType"),
+    ("terminated text", "`terminated` is str 'False'"),
+    ("truncated array", "`truncated` is ndarray"),
+    ("truncated nan", "`truncated` is float nan"),
+    ("four values", "it returned 4 values"),
+    ("no tuple", "it returned NoneType"),
+];
+
+#[test]
+fn what_is_wrong_is_refused_with_its_place() {
+    // All cases are environments of their own; a few at a time, as they wait for Python to start.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some((case, said)) =
+                    REFUSED.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+                {
+                    // In a step in the middle; observations also in the first reset and in the final observation.
+                    let at: &[u32] = if case.starts_with(['s', 'n']) && !case.contains("no t") {
+                        &[3, 0, 8]
+                    } else {
+                        &[3]
+                    };
+                    for at in at {
+                        let gym = open(
+                            "Wrong-v0",
+                            &GymSettings { env_workers: 1, ..settings(&json!({"case": case, "at": at})) },
+                        );
+                        let error = run(&gym, 2, 10, 1).map(drop).unwrap_err();
+                        let text = error.to_string();
+                        assert!(text.contains(said), "{case} at {at}: {text}");
+                        let place = format!(
+                            "environment 0 (`gym:tests.misbehaving:Wrong-v0`), episode 0, step {at}: "
+                        );
+                        assert!(text.starts_with(&place), "{case} at {at}: {text}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn what_lies_outside_its_bounds_is_counted_and_reported_once_or_stops() {
+    let wrong = settings(&json!({"case": "out of bounds", "at": 3}));
+    let gym = open("Wrong-v0", &wrong);
+    let (trace, _) = run(&gym, 2, 24, 1).unwrap();
+    assert_eq!(trace[0][3].obs[2], 1e9);
+    let news = gym.news();
+    assert_eq!(news.notices.len(), 1, "{:?}", news.notices);
+    let said = "environment 0 (`gym:tests.misbehaving:Wrong-v0`), episode 0, step 3: number 2 of the observation is \
+                1000000000.0, its space has -1.0 to 1.0";
+    assert!(news.notices[0].starts_with(said), "{}", news.notices[0]);
+    assert!(
+        news.metrics.contains(&("env/out_of_bounds", 6.0)),
+        "3 episodes of 2 environments: {:?}",
+        news.metrics
+    );
+    let strict = GymSettings { on_out_of_bounds: OnOutOfBounds::Stop, ..wrong };
+    let error = run(&open("Wrong-v0", &strict), 2, 24, 1).map(drop).unwrap_err();
+    assert!(
+        matches!(&error, EnvError::Failed { step: 3, reason, .. } if reason.contains("its space has -1.0 to 1.0")),
+        "{error}"
+    );
+}
+
+#[test]
+fn spaces_are_flattened_as_gymnasium_does_with_named_parts() {
+    let gym = open("Parts-v0", &settings(&json!({})));
+    let parts: Vec<(String, usize)> =
+        [("a", 3), ("b", 2), ("c.0", 5), ("c.1", 4), ("d", 4)].map(|(n, d)| (n.to_owned(), d)).into();
+    assert_eq!(gym.parts(), parts);
+    let Space::Box(BoxSpace { low, high }) = &gym.spec().observation else { panic!("{:?}", gym.spec()) };
+    assert_eq!((low.len(), low[3], high[4], high[17]), (18, -1.0, f32::INFINITY, 255.0));
+    assert_eq!((low[2], high[2]), (0.0, 1.0), "choices are switches");
+    let (trace, _) = run(&gym, 3, 4, 1).unwrap();
+    // What `gymnasium.spaces.flatten` says of the same observations.
+    let script = "import numpy as np, tests.misbehaving as m\n\
+                  from gymnasium.spaces import flatten\n\
+                  e = m.Parts(); obs, _ = e.reset(seed=1)\n\
+                  print(*flatten(e.observation_space, obs))\n\
+                  obs = e.step(2)[0]; print(*flatten(e.observation_space, obs))";
+    let out = std::process::Command::new(python()).args(["-c", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let expected: Vec<Vec<f32>> =
+        text.lines().map(|l| l.split(' ').map(|x| x.parse().unwrap()).collect()).collect();
+    assert_eq!(expected.len(), 2, "{}", String::from_utf8_lossy(&out.stderr));
+    for seen in &trace {
+        assert_eq!(seen[0].obs, expected[0]);
+        assert_eq!(seen[1].obs, expected[1]);
+        assert_eq!((seen[2].end, seen[2].last.as_ref()), (End::Truncated, Some(&expected[1])));
+        assert_eq!(seen[3].obs, expected[0], "the next episode");
+    }
+}
+
+#[test]
+fn every_action_is_inside_its_space_and_arrives() {
+    for (action, space) in [
+        ("discrete", Space::Discrete { n: 3 }),
+        ("multi-discrete", Space::MultiDiscrete { nvec: vec![2, 3] }),
+        ("multi-binary", Space::MultiBinary { n: 3 }),
+        ("box", Space::Box(BoxSpace { low: vec![-0.1, 0.0], high: vec![0.1, 2.0] })),
+        ("box32", Space::Box(BoxSpace::uniform(-1.0, 1.0, 4))),
+        ("int", Space::Box(BoxSpace::uniform(-2.0, 3.0, 2))),
+        ("half", Space::Box(BoxSpace::uniform(-1.5, 1.5, 2))),
+    ] {
+        let gym = open("Parts-v0", &GymSettings { env_workers: 1, ..settings(&json!({"action": action})) });
+        assert_eq!(gym.spec().action, space, "{action}");
+        // The environment itself refuses what its space does not contain, and pays the sum of what it got.
+        let (trace, _) = run(&gym, 2, 12, 1).unwrap_or_else(|e| panic!("{action}: {e}"));
+        let rewards: Vec<f64> = trace.iter().flatten().map(|s| s.reward).collect();
+        let (min, max) = rewards.iter().fold((f64::MAX, f64::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
+        assert!(min < max && gym.news().notices.is_empty(), "{action}: {rewards:?}");
+        if action == "discrete" {
+            assert!(rewards.iter().all(|r| [2.0, 3.0, 4.0].contains(r)), "{rewards:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_used_or_made_says_why() {
+    let fails = |id: &str, settings: GymSettings| Gym::open(id, &settings).map(drop).unwrap_err();
+    for (case, said) in [
+        ("text", "the observation space cannot be used: it is a Text space"),
+        ("sequence in dict", "the observation space cannot be used: `s` is a Sequence space"),
+        ("dict action", "the action space cannot be used: it is a Dict space"),
+        ("tuple action", "the action space cannot be used: it is a Tuple space"),
+    ] {
+        let e = fails("gym:tests.misbehaving:Unusable-v0", settings(&json!({"case": case})));
+        assert!(e.kind == MakeErrorKind::Data && e.message.contains(said), "{case}: {e}");
+    }
+    let usual = || settings(&json!({}));
+    let e = fails("gym:NoSuchEnv-v0", usual());
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("NoSuchEnv"), "{e}");
+    let e = fails("gym:no_such_module:E-v0", usual());
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("has no module `no_such_module`"), "{e}");
+    let e = fails("gym:CartPole-v1", GymSettings { python: "/no/such/python".into(), ..usual() });
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("cannot start `/no/such/python`"), "{e}");
+    assert!(e.hint.unwrap_or_default().contains("--python"));
+    let e = fails("gym:CartPole-v1", settings(&json!({"no_such_argument": 1})));
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("no_such_argument"), "{e}");
+    let e = fails("gym:CartPole-v1", GymSettings { env_kwargs: "7".into(), ..usual() });
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("env_kwargs"), "{e}");
+    for name in ["gym:", "gym:a b", "gym:a:b:c", "gym:;x"] {
+        assert_eq!(fails(name, usual()).kind, MakeErrorKind::Usage, "{name}");
+    }
+    // A TOML table does as well.
+    let toml = GymSettings { env_kwargs: "{ sutton_barto_reward = true }".into(), ..usual() };
+    assert_eq!(Gym::open("gym:CartPole-v1", &toml).unwrap().own_limit(), Some(500));
+}

@@ -1,0 +1,288 @@
+"""Environments that go wrong, for the tests: `gym:tests.misbehaving:ID`."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+def fail(how):
+    """Goes wrong in one way."""
+    if how == "raise":
+        raise RuntimeError("as planned")
+    if how == "exit-by-exception":
+        sys.exit(3)
+    if how.startswith("exit "):
+        os._exit(int(how.split()[1]))
+    if how.startswith("kill "):
+        os.kill(os.getpid(), getattr(signal, how.split()[1]))
+        time.sleep(60)
+    if how == "segfault":
+        ctypes.string_at(0)
+    if how == "abort":
+        os.abort()
+    if how == "memory":
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+        np.ones(1 << 32)
+    if how == "import":
+        import no_such_module_of_pgrad  # noqa: F401
+    if how == "fork":
+        # A child that keeps every descriptor open, when its parent is gone.
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(1)
+    if how == "grandchild":
+        subprocess.Popen(["sleep", "61"])
+        os._exit(1)
+    if how == "sleep":
+        time.sleep(60)
+    if how == "busy":
+        while True:
+            pass
+    if how == "deadlock":
+        lock = ctypes.PyDLL(None)  # holds the interpreter's lock
+        lock.pause()
+    if how == "print":
+        for _ in range(200):
+            print("x" * 1000)
+    if how == "later":
+        threading.Timer(0.1, os._exit, (4,)).start()
+        return
+    if how == "stdin":
+        input()
+    raise RuntimeError(f"no fault is called {how}")
+
+
+class Planned(gym.Env):
+    """Episodes of 5 to 12 steps whose observations depend on seed and actions; goes wrong as planned.
+
+    `faults` maps the seed of an episode to `[step, how]`; step 0 is the reset.
+    """
+
+    observation_space = spaces.Box(-100.0, 100.0, (3,), np.float32)
+    action_space = spaces.Discrete(2, start=5)
+
+    def __init__(self, faults=None, close=None, init=None):
+        self.faults = {int(seed): fault for seed, fault in (faults or {}).items()}
+        self.on_close = close
+        if init:
+            fail(init)
+
+    def go_wrong(self):
+        step, how = self.fault
+        if step == self.t:
+            fail(how)
+
+    def obs(self):
+        return np.array([self.x, self.t, self.length], np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.fault = 0, self.faults.get(seed, (-1, ""))
+        self.length = int(self.np_random.integers(5, 13))
+        self.x = float(self.np_random.normal())
+        self.go_wrong()
+        return self.obs(), {}
+
+    def step(self, action):
+        assert action in (5, 6), action
+        self.t += 1
+        self.go_wrong()
+        self.x += (action - 5.5) * float(self.np_random.normal())
+        over = self.t >= self.length
+        cut = over and self.length % 2 == 0
+        return self.obs(), self.x, over and not cut, cut, {}
+
+    def close(self):
+        if self.on_close:
+            fail(self.on_close)
+
+
+gym.register("Planned-v0", Planned)
+
+
+class Parts(gym.Env):
+    """An observation of every kind of part, and the action that is asked for."""
+
+    SPACE = spaces.Dict(
+        {
+            "b": spaces.Box(np.array([-1, 0], np.float64), np.array([1, np.inf], np.float64), dtype=np.float64),
+            "a": spaces.Discrete(3, start=-1),
+            "c": spaces.Tuple([spaces.MultiDiscrete([2, 3]), spaces.MultiBinary([2, 2])]),
+            "d": spaces.Box(0, 255, (2, 1, 2), np.uint8),
+        }
+    )
+
+    def __init__(self, action="discrete"):
+        self.observation_space = self.SPACE
+        self.action_space = {
+            "discrete": spaces.Discrete(3, start=2),
+            "multi-discrete": spaces.MultiDiscrete([2, 3], start=[1, -1]),
+            "multi-binary": spaces.MultiBinary(3),
+            "box": spaces.Box(np.array([-0.1, 0]), np.array([0.1, 2]), dtype=np.float64),
+            "box32": spaces.Box(-1, 1, (2, 2), np.float32),
+            "int": spaces.Box(-2, 3, (2,), np.int16),
+            "half": spaces.Box(-1.5, 1.5, (2,), np.float16),
+        }[action]
+        self.seen = []
+
+    def obs(self):
+        return {
+            "a": 1 if not self.seen else -1,
+            "b": np.array([0.5, 1e6]),
+            "c": (np.array([1, 2]), np.array([[0, 1], [1, 0]], np.int8)),
+            "d": np.array([[[1, 2]], [[3, 255]]], np.uint8),
+        }
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seen = []
+        return self.obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), (action, type(action))
+        self.seen.append(np.sum(action, dtype=np.float64))
+        return self.obs(), float(self.seen[-1]), False, len(self.seen) == 3, {}
+
+
+gym.register("Parts-v0", Parts)
+
+# What an environment returns, and may return in its place.
+OK = np.zeros(4, np.float32)
+
+
+def with_number(x):
+    obs = OK.copy()
+    obs[2] = x
+    return obs
+
+
+BAD_OBS = {
+    "shape (1,)": np.zeros(1, np.float32),
+    "shape (2, 2)": np.zeros((2, 2), np.float32),
+    "shape (5,)": np.zeros(5, np.float32),
+    "shape ()": np.float32(0),
+    "float64": np.zeros(4),
+    "float64 1e300": np.full(4, 1e300),
+    "int64": np.zeros(4, np.int64),
+    "list": [0.0, 0.0, 0.0, 0.0],
+    "none": None,
+    "text": "0000",
+    "nan": with_number(np.nan),
+    "inf": with_number(np.inf),
+    "-inf": with_number(-np.inf),
+}
+
+
+class Wrong(gym.Env):
+    """Returns one wrong thing, at a step (0 is the reset)."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, case, at):
+        self.case, self.at = case, at
+        spaces_of = {
+            "discrete": spaces.Discrete(3),
+            "multi-discrete": spaces.MultiDiscrete([2, 3]),
+            "multi-binary": spaces.MultiBinary(2),
+            "dict": spaces.Dict({"p": spaces.Box(-1, 1, (2,), np.float32), "q": spaces.Discrete(2)}),
+            "tuple": spaces.Tuple([spaces.Discrete(2), spaces.Discrete(2)]),
+            "wide": spaces.Box(-np.inf, np.inf, (2,), np.float64),
+        }
+        kind = case.split(":")[0]
+        self.observation_space = spaces_of.get(kind, Wrong.observation_space)
+
+    def right(self):
+        kind = self.case.split(":")[0]
+        return {
+            "discrete": 1,
+            "multi-discrete": np.array([1, 2]),
+            "multi-binary": np.array([0, 1], np.int8),
+            "dict": {"p": np.zeros(2, np.float32), "q": 1},
+            "tuple": (0, 1),
+            "wide": np.zeros(2),
+        }.get(kind, OK.copy())
+
+    def returned(self):
+        p = np.zeros(2, np.float32)
+        wrong = {
+            "out of bounds": with_number(1e9),
+            "discrete:3": 3,
+            "discrete:-1": -1,
+            "discrete:1.5": 1.5,
+            "discrete:huge": 1 << 70,
+            "multi-discrete:2": np.array([2, 0]),
+            "multi-discrete:float": np.array([1.0, 0.0]),
+            "multi-binary:2": np.array([2, 0], np.int8),
+            "multi-binary:-1": np.array([-1, 0], np.int8),
+            "dict:missing": {"p": p},
+            "dict:more": {"p": p, "q": 1, "r": 1},
+            "dict:shape": {"p": np.zeros(3, np.float32), "q": 1},
+            "dict:nan": {"p": np.array([0, np.nan], np.float32), "q": 1},
+            "dict:array": p,
+            "tuple:short": (0,),
+            "tuple:range": (0, 2),
+            "wide:1e300": np.array([0, 1e300]),
+            **BAD_OBS,
+        }
+        return wrong[self.case] if self.t == self.at and self.case in wrong else self.right()
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        if self.case == "reset returns no pair" and self.at == 0:
+            return self.right()
+        return self.returned(), {}
+
+    def step(self, action):
+        self.t += 1
+        result = [self.returned(), 1.0, False, self.t == 8, {}]
+        if self.t == self.at:
+            name, value = {
+                "reward nan": (1, np.nan),
+                "reward inf": (1, np.inf),
+                "reward 1e300": (1, 1e300),
+                "reward none": (1, None),
+                "reward text": (1, "1.0"),
+                "reward array": (1, np.ones(1)),
+                "reward vector": (1, np.ones(2)),
+                "terminated none": (2, None),
+                "terminated text": (2, "False"),
+                "truncated array": (3, np.zeros(2, bool)),
+                "truncated nan": (3, np.nan),
+            }.get(self.case, (None, None))
+            if name is not None:
+                result[name] = value
+            if self.case == "four values":
+                return tuple(result[:4])
+            if self.case == "no tuple":
+                return None
+        return tuple(result)
+
+
+gym.register("Wrong-v0", Wrong)
+
+
+class Unusable(gym.Env):
+    """A space that cannot be used."""
+
+    def __init__(self, case):
+        box = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space, self.action_space = {
+            "text": (spaces.Text(5), spaces.Discrete(2)),
+            "sequence in dict": (spaces.Dict({"s": spaces.Sequence(box)}), spaces.Discrete(2)),
+            "dict action": (box, spaces.Dict({"a": box})),
+            "tuple action": (box, spaces.Tuple([box])),
+        }[case]
+
+
+gym.register("Unusable-v0", Unusable)
