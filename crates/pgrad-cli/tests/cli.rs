@@ -226,6 +226,47 @@ fn a_setting_that_does_not_apply_is_refused() {
 }
 
 #[test]
+fn a_preset_is_chosen_by_its_name() {
+    let shown = |args: &[&str]| pgrad(&[&["show", "ppo", "CartPole-v1"], args].concat()).done();
+    assert_eq!(shown(&["--preset", "tuned"]), shown(&[]));
+    assert_ne!(shown(&["--preset", "none"]), shown(&[]));
+    pgrad(&["train", "ppo", "CartPole-v1", "--preset", "papr"])
+        .refused(64, &["there is no preset `papr` of ppo for CartPole-v1; there are tuned, none"]);
+}
+
+#[cfg(not(feature = "mujoco"))]
+#[test]
+fn a_task_of_a_feature_says_how_to_get_it() {
+    pgrad(&["train", "ppo", "HalfCheetah-v5"]).refused(
+        64,
+        &[
+            "`HalfCheetah-v5` needs a pgrad that was built with `mujoco`",
+            "hint: `cargo xtask mujoco` gets MuJoCo; then `cargo run --release --features mujoco",
+        ],
+    );
+}
+
+#[cfg(feature = "mujoco")]
+#[test]
+fn a_model_that_is_missing_is_said_before_anything_starts() {
+    let dir = TempDir::new().unwrap();
+    let mut command = assert_cmd::cargo::cargo_bin_cmd!("pgrad");
+    command.current_dir(dir.path()).env("PGRAD_MUJOCO_MODELS", dir.path());
+    let output = command.args(["train", "ppo", "HalfCheetah-v5"]).output().unwrap();
+    Outcome::of(&output).refused(
+        74,
+        &[
+            "`HalfCheetah-v5` needs the model",
+            "half_cheetah.xml",
+            "hint: `cargo xtask mujoco` gets the library and the models of Gymnasium's tasks",
+        ],
+    );
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no run was begun");
+    let shown = pgrad(&["show", "ppo", "Hopper-v4", "--preset", "paper"]).done();
+    assert!(shown.contains("n_steps = 2048") && shown.contains("normalize_reward = false"), "{shown}");
+}
+
+#[test]
 fn what_show_prints_is_a_configuration() {
     let dir = TempDir::new().unwrap();
     for preset in pgrad_run::presets::all() {
