@@ -73,13 +73,14 @@ fn unknown_names_are_64_with_what_was_meant() {
         .refused(64, &["there is no environment `CartPole`", "did you mean `CartPole-v1`?"]);
     pgrad(&["train", "CartPole-v1"])
         .refused(64, &["hint: the algorithm comes first: `pgrad train ppo CartPole-v1`"]);
-    pgrad(&["check-env", "Humanoid-v5"])
-        .refused(64, &["there is no environment `Humanoid-v5`", "hint: `pgrad list envs`"]);
+    pgrad(&["check-env", "Blackjack-v1"])
+        .refused(64, &["there is no environment `Blackjack-v1`", "hint: `pgrad list envs`"]);
 }
 
 #[test]
 fn environments_are_checked() {
-    for env in pgrad_envs::REGISTRY {
+    // Those of MuJoCo are checked beside their library; one of them is enough here.
+    for env in pgrad_envs::REGISTRY.iter().filter(|e| !e.is_elsewhere() || e.id == "Reacher-v5") {
         assert_eq!(pgrad(&["check-env", env.id]).done(), format!("{}: nothing wrong found\n", env.id));
     }
     pgrad(&["check-env", "CartPole-v1", "--seed", "-3"])
