@@ -1,7 +1,7 @@
 //! The runner: the only floor that reads a clock, touches files or starts threads.
 //!
 //! - [`config`]: what to train, on what, with which settings; [`presets`] are known to work;
-//! - [`env`]: environments by name, native or from elsewhere;
+//! - [`mod@env`]: environments by name, native or from elsewhere;
 //! - [`driver`]: [`driver::train`] and [`driver::resume`];
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
