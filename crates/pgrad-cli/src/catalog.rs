@@ -55,7 +55,8 @@ pub(crate) fn settings_help(algo: &AlgoEntry) -> String {
 /// is what `--steps` said.
 ///
 /// # Errors
-/// When a name or a setting is wrong, or the settings do not fit together.
+/// When a name or a setting is wrong, or the settings do not fit together. What an environment from elsewhere has to say
+/// to them comes when it is opened: [`RunConfig::check`].
 pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Result<RunConfig> {
     let file = match &args.config {
         Some(path) => {
@@ -108,6 +109,7 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
     if !problems.is_empty() {
         return Err(Failure { code: Code::Usage, problems, silent: false }.hint_where_none(&all));
     }
-    config.check()?;
+    // To show settings nothing has to be installed.
+    config.check_at_home()?;
     Ok(config)
 }

@@ -27,6 +27,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         apply_text("seconds", text, "--seconds", &mut [&mut length])?;
     }
     let config = catalog::config(&args.task, &args.settings, None)?;
+    config.check()?;
     let threads = args.threads.count()?;
     let duration = Duration::from_secs_f64(length.seconds);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
