@@ -465,7 +465,10 @@ mod tests {
     #[test]
     fn every_preset_is_accepted_and_fits_its_environment() {
         for preset in presets::all() {
-            RunConfig::with_preset(preset.algo, preset.env, preset.name).unwrap().check().unwrap();
+            let config = RunConfig::with_preset(preset.algo, preset.env, preset.name).unwrap();
+            // Those need a Python that has them.
+            let elsewhere = preset.env.starts_with("gym:");
+            if elsewhere { config.check_at_home() } else { config.check() }.unwrap();
         }
         let plain = |c: RunConfig| c.to_toml(false);
         let tuned = RunConfig::new("ppo", "CartPole-v1").unwrap();
