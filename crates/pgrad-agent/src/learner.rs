@@ -10,6 +10,8 @@ use pgrad_rl::dist::{ActionDist, Actions};
 /// Partial gradients of a network, at most. Chunk `c` of a minibatch goes to partial sum `c mod LANES`, and
 /// the partial sums are added in order: the same bits for any number of threads.
 const LANES: usize = 8;
+/// Networks that a gradient goes through, at most: the actor's and the critic's.
+const NETWORKS: usize = 2;
 
 /// Sums over the samples of a minibatch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -114,6 +116,46 @@ pub(crate) struct Gathered {
     same_bits: bool,
 }
 
+/// A gradient, as it was computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GradientPass {
+    /// What the losses kept.
+    pub sums: LossSums,
+    /// Euclidean norm of the gradient of all parameters. Finite only when the gradient is, so that no other pass has to
+    /// look.
+    pub norm: f64,
+}
+
+/// The gradient of one network, to be put together from its lanes.
+#[derive(Default)]
+struct Target<'a> {
+    gradient: &'a mut [f32],
+    squared_norm: f64,
+}
+
+impl<'a> Target<'a> {
+    /// The parts of `gradient` that belong to the networks of `lanes`; what belongs to none is 0.
+    fn of(lanes: &[Lane], model: &ActorCritic, gradient: &'a mut [f32]) -> [Self; NETWORKS] {
+        let mut targets: [Self; NETWORKS] = Default::default();
+        let (mut rest, mut start) = (gradient, 0);
+        for (target, lane) in targets.iter_mut().zip(lanes) {
+            let params = lane.part(model).params.clone();
+            let (unasked, from) = rest.split_at_mut(params.start - start);
+            unasked.fill(0.0);
+            (target.gradient, rest) = from.split_at_mut(params.len());
+            start = params.end;
+        }
+        rest.fill(0.0);
+        targets
+    }
+    fn add_up<'l>(&mut self, mut lanes: impl Iterator<Item = &'l Lane>) {
+        let first = lanes.next().expect("a network has a lane");
+        self.gradient.copy_from_slice(&first.gradient);
+        lanes.for_each(|lane| kernels::axpy(1.0, &lane.gradient, self.gradient));
+        self.squared_norm = kernels::sum_of_squares(self.gradient, 0.0);
+    }
+}
+
 /// A partial gradient: every `LANES`-th chunk of a minibatch through one network.
 #[derive(Debug)]
 struct Lane {
@@ -212,7 +254,8 @@ impl Learner {
     /// The gradient of the policy's and the critic's loss, summed over `samples`, with respect to `θ`. A recurrent
     /// model takes whole sequences, one after the other: [`Rollout::order`], [`Minibatches`](crate::Minibatches).
     ///
-    /// Writes `gradient` and returns the sums that the losses kept.
+    /// Writes `gradient`, and returns the sums that the losses kept and the norm. With as many threads as networks or
+    /// fewer a network's gradient is put together by the thread that computed it, in whose core's cache it lies.
     ///
     /// # Panics
     /// When `gradient` has another length than `θ`, or sequences are cut into pieces.
@@ -225,10 +268,10 @@ impl Learner {
         gradient: &mut [f32],
         policy_loss: impl Fn(PolicyChunk<'_>) + Sync,
         value_loss: impl Fn(ValueChunk<'_>) + Sync,
-    ) -> LossSums {
+    ) -> GradientPass {
         assert_eq!(gradient.len(), model.theta.len());
         let (stride, chunk, set) = (self.lanes_per_network, self.chunk, rollout.samples(model));
-        team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
+        let pass = |lane: &mut Lane, work: &mut ChunkWork| {
             lane.gradient.fill(0.0);
             lane.sums = LossSums::default();
             for ids in samples.chunks(chunk).skip(lane.number).step_by(stride) {
@@ -241,15 +284,29 @@ impl Learner {
                     }
                 });
             }
-        });
-        let mut sums = LossSums::default();
-        gradient.fill(0.0);
-        for lane in &self.lanes {
-            let part = if lane.role == Role::Value { model.critic() } else { model.actor() };
-            kernels::axpy(1.0, &lane.gradient, &mut gradient[part.params.clone()]);
-            sums.add(&lane.sums);
+        };
+        let networks = self.lanes.len() / stride;
+        let mut targets = Target::of(&self.lanes[..networks], model, gradient);
+        let targets = &mut targets[..networks];
+        if stride == 1 {
+            let mut both: [Option<(&mut Lane, &mut Target<'_>)>; NETWORKS] = Default::default();
+            for (both, pair) in both.iter_mut().zip(self.lanes.iter_mut().zip(targets.iter_mut())) {
+                *both = Some(pair);
+            }
+            team.each_with(&mut both[..networks], &mut self.work, |_, both, work| {
+                let Some((lane, target)) = both else { return };
+                pass(lane, work);
+                target.add_up([&**lane].into_iter());
+            });
+        } else {
+            team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| pass(lane, work));
+            let lanes = &self.lanes;
+            team.each_near(targets, |i, target| target.add_up(lanes[i..].iter().step_by(networks)));
         }
-        sums
+        let mut sums = LossSums::default();
+        self.lanes.iter().for_each(|lane| sums.add(&lane.sums));
+        let norm = targets.iter().map(|target| target.squared_norm).sum::<f64>().sqrt();
+        GradientPass { sums, norm }
     }
 
     /// Lets `see` look at the policy's present outputs over `samples`, without a gradient; returns the sums that it
@@ -277,6 +334,13 @@ impl Learner {
         let mut sums = LossSums::default();
         self.lanes.iter().for_each(|lane| sums.add(&lane.sums));
         sums
+    }
+}
+
+impl Lane {
+    /// The network that it goes through.
+    fn part<'a>(&self, model: &'a ActorCritic) -> &'a Part {
+        if self.role == Role::Value { model.critic() } else { model.actor() }
     }
 }
 

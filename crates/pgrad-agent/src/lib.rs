@@ -39,7 +39,7 @@ pub use curvature::Curvature;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;
 pub use hogwild::{Segment, SegmentOutputs, SegmentPasses, Turns};
-pub use learner::{Learner, LossSums, PolicyChunk, ValueChunk};
+pub use learner::{GradientPass, Learner, LossSums, PolicyChunk, ValueChunk};
 pub use local::{Fisher, LocalPolicy, PolicyProblem};
 pub use minibatch::Minibatches;
 pub use model::{ActorCritic, Critic, ModelShape, Part, Recurrence, Trunk};

@@ -150,6 +150,8 @@ pub struct ActorCritic {
     actor: Part,
     /// The critic's own network, if it has one.
     critic: Option<Part>,
+    /// Where the parameters of each network end.
+    ends: Vec<usize>,
 }
 
 impl ActorCritic {
@@ -233,7 +235,12 @@ impl ActorCritic {
             theta.extend(net.init::<f32>(orthogonal_init, span, &mut rng));
             Part { net, params: start..theta.len(), name: "critic" }
         });
-        Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic })
+        let ends = std::iter::once(&actor).chain(&critic).map(|part| part.params.end).collect();
+        Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic, ends })
+    }
+    /// The parameters, to be changed, and where those of each network end: the actor's first.
+    pub fn theta_and_ends(&mut self) -> (&mut [f32], &[usize]) {
+        (&mut self.theta, &self.ends)
     }
     /// What the model looks like.
     #[must_use]

@@ -6,7 +6,8 @@ mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{
-    ActorCritic, Critic, Learner, LossSums, ModelShape, PolicyChunk, Rollout, RolloutShape, Trunk, ValueChunk,
+    ActorCritic, Critic, GradientPass, Learner, ModelShape, PolicyChunk, Rollout, RolloutShape, Trunk,
+    ValueChunk,
 };
 use pgrad_nn::Activation;
 use pgrad_num::{Stream, Team, kernels};
@@ -94,17 +95,22 @@ impl Case {
             })
             .collect()
     }
-    fn gradient(&self, samples: &[u32], max_samples: usize, threads: usize) -> (Vec<f32>, LossSums) {
+    fn gradient(&self, samples: &[u32], max_samples: usize, threads: usize) -> (Vec<f32>, GradientPass) {
         let mut learner = Learner::new(&self.new, max_samples, threads);
         self.gradient_of(&mut learner, samples, threads)
     }
-    fn gradient_of(&self, learner: &mut Learner, samples: &[u32], threads: usize) -> (Vec<f32>, LossSums) {
+    fn gradient_of(
+        &self,
+        learner: &mut Learner,
+        samples: &[u32],
+        threads: usize,
+    ) -> (Vec<f32>, GradientPass) {
         let team = Team::new(threads).unwrap();
         // What was there before must not matter.
         let mut g = vec![f32::NAN; self.new.theta.len()];
-        let sums =
+        let pass =
             learner.gradient(&self.new, &self.rollout, samples, &team, &mut g, policy_loss, value_loss);
-        (g, sums)
+        (g, pass)
     }
     /// The parts of the loss, from the definition, in `f64`.
     fn loss(&self, samples: &[u32], batch: &Batch, theta: &[f64]) -> [f64; 3] {
@@ -149,7 +155,7 @@ fn gradients_agree_with_finite_differences_of_the_loss() {
                 for n in [1, 63, 64, 65, 200] {
                     let samples = &order[..n];
                     let batch = case.batch(samples);
-                    let (got, sums) = case.gradient(samples, n, 1);
+                    let (got, GradientPass { sums, norm }) = case.gradient(samples, n, 1);
                     let loss = |theta: &[f64]| {
                         let [surrogate, entropy, value] = case.loss(samples, &batch, theta);
                         -surrogate - f64::from(ENTROPY_COEF) * entropy + value
@@ -158,6 +164,8 @@ fn gradients_agree_with_finite_differences_of_the_loss() {
                     let expected = finite_difference_gradient(loss, &theta);
                     let error = relative_difference(&wide(&got), &expected);
                     assert!(error < 2e-5, "{name}, {n} samples: {error:e}");
+                    let length = wide(&got).iter().map(|g| g * g).sum::<f64>().sqrt();
+                    assert!((norm - length).abs() < 1e-12 * length, "{name}, {n} samples: {norm} {length}");
                     let [surrogate, entropy, _] = case.loss(samples, &batch, &theta);
                     assert!((sums.surrogate - surrogate).abs() < 1e-4 * n as f64, "{name}: {sums:?}");
                     assert!((sums.entropy - entropy).abs() < 1e-5 * n as f64, "{name}: {sums:?}");

@@ -12,8 +12,8 @@ use crate::common::{
     check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Learner, LossSums, ObsNormalizer, Paths, PolicyChunk, Rollout,
-    ValueChunk,
+    ActorCritic, AgentError, Critic, GradientPass, Learner, LossSums, ObsNormalizer, Paths, PolicyChunk,
+    Rollout, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -149,7 +149,7 @@ impl Algorithm for A2c {
                 rollout.evaluate_ratios(model, team)?; // π_θ/μ
             }
             rollout.estimate(team, |p| estimate(p, c, self.gamma as f32))?; // R_i − V(s_i), and R_i
-            let sums = learner.gradient(
+            let GradientPass { sums, norm } = learner.gradient(
                 model,
                 rollout,
                 samples,
@@ -159,8 +159,9 @@ impl Algorithm for A2c {
                 |v| value_loss(v, c, n),
             ); // dθ, downhill
             total.add(&sums, epoch)?;
-            let norm = clip_finite(gradient, c.max_grad_norm, model, epoch, 0)?;
-            rmsprop.step(&mut model.theta, gradient, alpha); // θ
+            let scale = clip_finite(gradient, norm, c.max_grad_norm, model, epoch, 0)?;
+            let (theta, ends) = model.theta_and_ends();
+            rmsprop.step_parts(team, ends, theta, gradient, scale, alpha); // θ
             total.grad_norm += norm;
         }
         self.steps += rollout.len() as u64;

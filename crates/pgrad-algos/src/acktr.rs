@@ -14,7 +14,8 @@ use crate::common::{
     clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Curvature, Learner, ObsNormalizer, PolicyChunk, Rollout, ValueChunk,
+    ActorCritic, AgentError, Critic, Curvature, GradientPass, Learner, ObsNormalizer, PolicyChunk, Rollout,
+    ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -130,7 +131,7 @@ impl Algorithm for Acktr {
         rollout.estimate(team, |p| c.psi.estimate(p, gamma, lambda))?; // Â_t and V_t^targ
         rollout.write_order(samples);
         let n = samples.len();
-        let sums = learner.gradient(
+        let GradientPass { sums, norm } = learner.gradient(
             model,
             rollout,
             samples,
@@ -140,7 +141,7 @@ impl Algorithm for Acktr {
             |v| value_loss(v, c, n),
         ); // −∇L
         check_losses(&sums, 0, 0)?;
-        let norm = clip_finite(gradient, c.max_grad_norm, model, 0, 0)?;
+        kernels::scale(clip_finite(gradient, norm, c.max_grad_norm, model, 0, 0)? as f32, gradient);
         curvature.measure(model, rollout, team); // E[x̄ x̄ᵀ], E[g gᵀ] of each layer
         kfac.observe(|i| curvature.moments(i));
         kfac.factor().map_err(|e| AgentError::Loss {

@@ -8,7 +8,7 @@ use pgrad_agent::{
 use pgrad_env::EnvSpec;
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
-use pgrad_optim::{Adam, AdamParams, clip_global_norm};
+use pgrad_optim::{Adam, AdamParams, clip_scale};
 use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
@@ -455,20 +455,19 @@ pub(crate) fn check_gradient(
     })
 }
 
-/// Bounds the norm of the gradient of all parameters, and returns the norm that it had: finite only when the gradient
-/// is, so that no other pass has to look.
+/// What the gradient of all parameters, of norm `norm`, is multiplied by to be no longer than `max_norm`.
 pub(crate) fn clip_finite(
-    gradient: &mut [f32],
+    gradient: &[f32],
+    norm: f64,
     max_norm: Option<f64>,
     model: &ActorCritic,
     epoch: usize,
     minibatch: usize,
 ) -> Result<f64, AgentError> {
-    let norm = clip_global_norm(gradient, max_norm.unwrap_or(f64::INFINITY));
     if !norm.is_finite() {
         check_gradient(model, gradient, epoch, minibatch)?;
     }
-    Ok(norm)
+    Ok(clip_scale(norm, max_norm.unwrap_or(f64::INFINITY)))
 }
 
 /// The part of [`crate::Algorithm`] that is the same for all methods that learn from a rollout.

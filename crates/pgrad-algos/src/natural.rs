@@ -1,10 +1,10 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
 use crate::algorithm::{BuildError, Setup};
-use crate::common::{NormalizeSettings, Psi, RecurrentSettings, default_shard};
+use crate::common::{self, NormalizeSettings, Psi, RecurrentSettings, default_shard};
 use pgrad_agent::{
-    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, Learner, Minibatches, Recurrence, Rollout,
-    RolloutShape, ValueChunk,
+    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, GradientPass, Learner, Minibatches,
+    Recurrence, Rollout, RolloutShape, ValueChunk,
 };
 use pgrad_num::cg::CgParams;
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -293,7 +293,7 @@ impl Fit {
             for minibatch in 0..self.minibatches.count() {
                 let ids = self.minibatches.get(minibatch);
                 let n = ids.len();
-                let sums = self.learner.gradient(
+                let GradientPass { sums, norm } = self.learner.gradient(
                     model,
                     rollout,
                     ids,
@@ -309,9 +309,8 @@ impl Fit {
                     let (what, value) = ("value loss", sums.value_loss);
                     return Err(AgentError::Loss { what, epoch, minibatch, value });
                 }
-                if let Some(i) = kernels::first_non_finite(gradient) {
-                    let (tensor, index) = model.parameter_name(params.start + i);
-                    return Err(AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[i] });
+                if !norm.is_finite() {
+                    common::check_gradient(model, &self.gradient, epoch, minibatch)?;
                 }
                 self.adam.step(&mut model.theta[params.clone()], gradient, alpha);
                 loss += sums.value_loss;

@@ -13,8 +13,8 @@ use crate::common::{
     check_losses, clip_finite, load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Learner, LossSums, Minibatches, ObsNormalizer, Paths, PolicyChunk,
-    Rollout, ValueChunk,
+    ActorCritic, AgentError, Critic, GradientPass, Learner, LossSums, Minibatches, ObsNormalizer, Paths,
+    PolicyChunk, Rollout, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -208,7 +208,7 @@ impl Algorithm for Ppo {
                 let n = samples.len();
                 let (mean, std) =
                     if c.normalize_advantage { rollout.advantage_moments(samples) } else { (0.0, 1.0) };
-                let sums = learner.gradient(
+                let GradientPass { sums, norm } = learner.gradient(
                     model,
                     rollout,
                     samples,
@@ -222,8 +222,9 @@ impl Algorithm for Ppo {
                     total.stopped = true;
                     break 'epochs;
                 }
-                let norm = clip_finite(gradient, c.max_grad_norm, model, epoch, minibatch)?;
-                adam.step(&mut model.theta, gradient, alpha * self.step_scale); // θ
+                let scale = clip_finite(gradient, norm, c.max_grad_norm, model, epoch, minibatch)?;
+                let (theta, ends) = model.theta_and_ends();
+                adam.step_parts(team, ends, theta, gradient, scale, alpha * self.step_scale); // θ
                 total.grad_norm += norm;
                 total.updates += 1;
             }

@@ -19,8 +19,8 @@ use crate::common::{
     load_finite, rollout_algorithm,
 };
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Learner, LossSums, ObsNormalizer, PolicyChunk, Rollout, Trunk,
-    ValueChunk,
+    ActorCritic, AgentError, Critic, GradientPass, Learner, LossSums, ObsNormalizer, PolicyChunk, Rollout,
+    Trunk, ValueChunk,
 };
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_num::{Record, RecordError, Team, kernels};
@@ -163,7 +163,7 @@ impl Algorithm for Reinforce {
         let (mean, std) = rollout.advantage_moments(samples);
         let (shift, scale) = if c.normalize_psi { (mean, 1.0 / (std + 1e-8)) } else { (0.0, 1.0) };
         let k = *k as f64;
-        let sums = learner.gradient(
+        let GradientPass { sums, .. } = learner.gradient(
             model,
             rollout,
             samples,

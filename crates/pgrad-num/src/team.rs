@@ -1,7 +1,7 @@
 //! A team of threads for pieces of work of some 50 µs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,22 +13,65 @@ const ACTIVE: u64 = OPEN - 1;
 /// update, shorter than anything a person would notice.
 const SPINS: u32 = 4_000;
 
-/// A job: the address of a closure that lives in the caller's frame.
-type Job = &'static (dyn Fn(usize) + Sync);
+/// A job: the address of a closure that lives in the caller's frame, and takes the thread and the epoch.
+type Job = &'static (dyn Fn(usize, u64) + Sync);
 
 struct Shared {
-    state: AtomicU64,
-    job: Mutex<Option<Job>>,
+    door: Door,
     sleepers: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    /// Which of each thread's own pieces have been begun.
+    begun: Box<[Begun]>,
 }
 
-/// Threads that spin between pieces of work and share them out by a counter.
+/// What the caller tells the workers, on one cache line: it costs one trip between cores to read.
+#[repr(align(128))]
+struct Door {
+    state: AtomicU64,
+    /// Where the caller keeps the job. Null or stale while the door is closed.
+    job: AtomicPtr<Job>,
+}
+
+/// How many of a thread's own pieces have been begun: `epoch << COUNT_BITS | count`, on cache lines of its own. It starts
+/// anew with every epoch without being written to, so that it stays with its owner as long as nobody takes a piece
+/// from it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Begun(AtomicU64);
+
+const COUNT_BITS: u32 = 24;
+
+impl Begun {
+    /// The number of the next piece to begin in `epoch`.
+    fn next(&self, epoch: u64) -> usize {
+        let tag = epoch << COUNT_BITS;
+        let mut now = self.0.load(Ordering::Relaxed);
+        loop {
+            let count = Self::count(now, tag);
+            match self.0.compare_exchange_weak(now, tag | (count + 1), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return count as usize,
+                Err(other) => now = other,
+            }
+        }
+    }
+    /// How many have been begun in `epoch`.
+    fn so_far(&self, epoch: u64) -> usize {
+        Self::count(self.0.load(Ordering::Relaxed), epoch << COUNT_BITS) as usize
+    }
+    fn count(now: u64, tag: u64) -> u64 {
+        let bits = (1 << COUNT_BITS) - 1;
+        if now & !bits == tag { now & bits } else { 0 }
+    }
+}
+
+/// Threads that spin between pieces of work and share them out.
 ///
 /// A call costs about a microsecond, so an update of a hundred microseconds can use it many times, where
-/// a task queue would spend its time waking. Which thread does which piece is left to chance; results
-/// must therefore be kept per piece, not per thread, and that is what the interface hands out.
+/// a task queue would spend its time waking. Of `n` threads thread `t` first does the pieces `t`, `t + n`, ..., so
+/// that what a piece left in its core's cache is there when the same piece comes again; then it takes what the others
+/// have not begun. Which thread does a piece is thus left to chance; results must be kept per piece, not per thread,
+/// and that is what the interface hands out.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -51,11 +94,11 @@ impl Team {
     pub fn new(threads: usize) -> std::io::Result<Self> {
         assert!(threads > 0, "a team has at least the calling thread");
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
-            job: Mutex::new(None),
+            door: Door { state: AtomicU64::new(0), job: AtomicPtr::new(std::ptr::null_mut()) },
             sleepers: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
+            begun: (0..threads).map(|_| Begun::default()).collect(),
         });
         let mut team = Self { shared, workers: Vec::with_capacity(threads - 1) };
         for i in 1..threads {
@@ -77,9 +120,30 @@ impl Team {
     ///
     /// # Panics
     /// When `scratch` has fewer elements than the team has threads, or when `f` panics.
-    #[expect(unsafe_code, reason = "hands out disjoint elements of two slices to threads")]
     pub fn each_with<T: Send, S: Send>(
         &self,
+        items: &mut [T],
+        scratch: &mut [S],
+        f: impl Fn(usize, &mut T, &mut S) + Sync,
+    ) {
+        self.share(0, items, scratch, f);
+    }
+
+    /// [`Team::each`] for pieces of a few microseconds, where fetching a piece from another core's cache would take
+    /// longer than the work: the caller leaves the others their pieces unless they sleep.
+    ///
+    /// # Panics
+    /// When `f` panics.
+    pub fn each_near<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
+        let mut none = vec![(); self.threads()];
+        self.share(SPINS, items, &mut none, |i, item, ()| f(i, item));
+    }
+
+    /// [`Team::each_with`]; the caller waits for `patience` rounds before it takes a piece that is not its own.
+    #[expect(unsafe_code, reason = "hands out disjoint elements of two slices to threads")]
+    fn share<T: Send, S: Send>(
+        &self,
+        patience: u32,
         items: &mut [T],
         scratch: &mut [S],
         f: impl Fn(usize, &mut T, &mut S) + Sync,
@@ -91,21 +155,30 @@ impl Team {
             }
             return;
         }
-        let n = items.len();
-        let next = AtomicUsize::new(0);
+        let (n, threads, begun) = (items.len(), self.threads(), &*self.shared.begun);
+        assert!(n >> COUNT_BITS == 0, "at most 2^{COUNT_BITS} pieces, not {n}");
         let (items, scratch) = (Base(items.as_mut_ptr()), Base(scratch.as_mut_ptr()));
-        let job = |thread: usize| {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= n {
-                    break;
+        let pieces_of = |owner: usize| (n + threads - 1 - owner) / threads;
+        let job = |thread: usize, epoch: u64| {
+            for owner in (thread..threads).chain(0..thread) {
+                if thread == 0 && owner == 1 {
+                    let all_begun = || (1..threads).all(|t| begun[t].so_far(epoch) >= pieces_of(t));
+                    (0..patience).take_while(|_| !all_begun()).for_each(|_| std::hint::spin_loop());
                 }
-                // SAFETY: the counter gives each index below `n` to one thread only; each thread index is
-                // in use by one thread only (the caller is 0, workers are numbered); `T` and `S` are
-                // `Send`; `run` returns only when no thread is inside `job`, so the borrows of `items`
-                // and `scratch` outlive every use.
-                let (item, own) = unsafe { (&mut *items.at(i), &mut *scratch.at(thread)) };
-                f(i, item, own);
+                // Looking first leaves the counter with its owner.
+                while begun[owner].so_far(epoch) < pieces_of(owner) {
+                    let i = begun[owner].next(epoch) * threads + owner;
+                    if i >= n {
+                        break;
+                    }
+                    // SAFETY: `i` is `owner` modulo `threads`, and the owner's counter gives each of these to one
+                    // thread only, since all that are inside `job` count in the same epoch; each thread index is in
+                    // use by one thread only (the caller is 0, workers are numbered); `T` and `S` are `Send`; `run`
+                    // returns only when no thread is inside `job`, so the borrows of `items` and `scratch` outlive
+                    // every use.
+                    let (item, own) = unsafe { (&mut *items.at(i), &mut *scratch.at(thread)) };
+                    f(i, item, own);
+                }
             }
         };
         self.run(&job);
@@ -139,21 +212,20 @@ impl Team {
     }
 
     #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
-    fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        // SAFETY: only the lifetime is changed. The closure is reachable through `shared.job` until
-        // `close` below, which runs even when `job` panics; `close` takes the closure away and waits
-        // until no worker is inside it.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job) };
+    fn run(&self, job: &(dyn Fn(usize, u64) + Sync)) {
+        // SAFETY: only the lifetime is changed. Workers reach the closure through `door.job` between here and
+        // `close` below, which runs even when `job` panics, closes the door and waits until no worker is inside.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, u64) + Sync), Job>(job) };
         let shared = &*self.shared;
-        *shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
-        let epoch = (shared.state.load(Ordering::Relaxed) >> 16).wrapping_add(1);
-        shared.state.store(epoch << 16 | OPEN, Ordering::SeqCst);
+        shared.door.job.store((&raw const job).cast_mut(), Ordering::Relaxed);
+        let epoch = (shared.door.state.load(Ordering::Relaxed) >> 16).wrapping_add(1);
+        shared.door.state.store(epoch << 16 | OPEN, Ordering::SeqCst);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
             for w in &self.workers {
                 w.thread().unpark();
             }
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| job(0)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| job(0, epoch)));
         shared.close();
         if let Err(payload) = outcome {
             resume_unwind(payload);
@@ -177,11 +249,11 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// Takes the job away and waits until nobody is inside it.
+    /// Closes the door and waits until nobody is inside.
     fn close(&self) {
-        self.state.fetch_and(!OPEN, Ordering::SeqCst);
+        self.door.state.fetch_and(!OPEN, Ordering::SeqCst);
         let mut spins = 0u32;
-        while self.state.load(Ordering::Acquire) & ACTIVE != 0 {
+        while self.door.state.load(Ordering::Acquire) & ACTIVE != 0 {
             spins += 1;
             if spins > SPINS {
                 std::thread::yield_now(); // more threads than cores: let the others finish
@@ -189,31 +261,36 @@ impl Shared {
                 std::hint::spin_loop();
             }
         }
-        *self.job.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// A worker's life: wait for an open epoch that it has not served, enter, work, leave.
+    #[expect(unsafe_code, reason = "see the safety comment")]
     fn work(&self, thread: usize) {
         let mut served = 0u64;
         let mut spins = 0u32;
         while !self.stop.load(Ordering::Relaxed) {
-            let state = self.state.load(Ordering::Acquire);
+            let state = self.door.state.load(Ordering::Acquire);
             if state & OPEN == 0 || state >> 16 == served {
                 self.wait(&mut spins, served);
                 continue;
             }
-            if self.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if self
+                .door
+                .state
+                .compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+            {
                 continue;
             }
             served = state >> 16;
             spins = 0;
-            let job = *self.job.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(job) = job
-                && let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(thread)))
-            {
+            // SAFETY: this worker is inside, and the caller stays in `run`, where the job is kept, until it has left. The
+            // caller stored the pointer before it opened the door, which was seen open with acquire ordering.
+            let job = unsafe { *self.door.job.load(Ordering::Relaxed) };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(thread, served))) {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
-            self.state.fetch_sub(1, Ordering::AcqRel);
+            self.door.state.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -226,7 +303,7 @@ impl Shared {
         // Announce the sleep, look once more, and only then sleep: the caller first publishes the job and
         // then looks for sleepers, so one of the two sees the other.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
-        let state = self.state.load(Ordering::SeqCst);
+        let state = self.door.state.load(Ordering::SeqCst);
         if (state & OPEN == 0 || state >> 16 == served) && !self.stop.load(Ordering::SeqCst) {
             std::thread::park();
         }
@@ -260,13 +337,14 @@ mod tests {
             let team = Team::new(threads).unwrap();
             let mut items = vec![0u64; 37];
             let mut scratch = vec![0u64; threads];
-            for round in 0..500 {
+            for round in 0..250 {
+                team.each_near(&mut items, |i, item| *item += i as u64 + 2 * round);
                 team.each_with(&mut items, &mut scratch, |i, item, own| {
-                    *item += i as u64 + round;
+                    *item += i as u64 + 2 * round + 1;
                     *own += 1;
                 });
             }
-            assert_eq!(scratch.iter().sum::<u64>(), 37 * 500);
+            assert_eq!(scratch.iter().sum::<u64>(), 37 * 250);
             for (i, item) in items.iter().enumerate() {
                 assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2);
             }
@@ -283,6 +361,23 @@ mod tests {
             *a += i as u32;
         });
         assert!((0..50).all(|i| a[i] == 2 * i as u32 && b[i] == 10 * i as u64));
+    }
+
+    #[test]
+    fn a_piece_comes_back_to_its_thread_or_is_taken_from_one_that_sleeps() {
+        let team = Team::new(2).unwrap();
+        let me = std::thread::current().id();
+        let mut by_me = [false; 2];
+        // On a busy machine the worker sleeps for many rounds.
+        let came = (0..1_000_000).any(|_| {
+            team.each_near(&mut by_me, |_, by_me| *by_me = std::thread::current().id() == me);
+            assert!(by_me[0], "the caller's own piece");
+            !by_me[1]
+        });
+        assert!(came, "the worker has never come in time");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        team.each_near(&mut by_me, |_, by_me| *by_me = true); // and does not wait for ever
+        assert_eq!(by_me, [true; 2]);
     }
 
     #[test]

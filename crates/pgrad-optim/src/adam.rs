@@ -1,6 +1,7 @@
 //! Adam.
 
-use pgrad_num::{Real, Record, RecordError, kernels, simd};
+use crate::parts;
+use pgrad_num::{Real, Record, RecordError, Team, kernels, simd};
 
 /// Adam's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +46,35 @@ impl<R: Real> Adam<R> {
     pub fn step(&mut self, theta: &mut [R], gradient: &[R], alpha: f64) {
         let n = self.m.len();
         assert_eq!((theta.len(), gradient.len()), (n, n));
+        let rule = self.next(1.0, alpha);
+        rule.apply(theta, gradient, &mut self.m, &mut self.v);
+    }
+
+    /// One step down `scale` times the gradient, with the parameters up to each of `ends` on a thread of their own: the
+    /// one that computed this part of the gradient if [`Team::each_with`] was asked for the parts in the same order.
+    /// The same bits as [`Adam::step`] of the scaled gradient.
+    ///
+    /// # Panics
+    /// When the sizes differ from the number of parameters, or `ends` does not rise to it.
+    pub fn step_parts(
+        &mut self,
+        team: &Team,
+        ends: &[usize],
+        theta: &mut [R],
+        gradient: &[R],
+        scale: f64,
+        alpha: f64,
+    ) {
+        let n = self.m.len();
+        assert_eq!((theta.len(), gradient.len()), (n, n));
+        let rule = self.next(scale, alpha);
+        parts::each(team, ends, (theta, gradient, &mut self.m, &mut self.v), |(theta, gradient, m, v)| {
+            rule.apply(theta, gradient, m, v);
+        });
+    }
+
+    /// Counts a step, and tells its rule.
+    fn next(&mut self, scale: f64, alpha: f64) -> Rule<R> {
         self.t += 1;
         let AdamParams { beta1, beta2, epsilon } = self.params;
         let correct1 = 1.0 - beta1.powf(self.t as f64);
@@ -54,10 +84,30 @@ impl<R: Real> Adam<R> {
         let epsilon = R::of(epsilon * correct2.sqrt());
         let (keep1, take1) = (R::of(beta1), R::of(1.0 - beta1));
         let (keep2, take2) = (R::of(beta2), R::of(1.0 - beta2));
-        let (ms, vs) = (&mut self.m[..n], &mut self.v[..n]);
+        Rule { rate, epsilon, keep1, take1, keep2, take2, scale: R::of(scale) }
+    }
+}
+
+/// What one step does to each parameter.
+#[derive(Clone, Copy, Debug)]
+struct Rule<R> {
+    rate: R,
+    epsilon: R,
+    keep1: R,
+    take1: R,
+    keep2: R,
+    take2: R,
+    scale: R,
+}
+
+impl<R: Real> Rule<R> {
+    fn apply(self, theta: &mut [R], gradient: &[R], ms: &mut [R], vs: &mut [R]) {
+        let Self { rate, epsilon, keep1, take1, keep2, take2, scale } = self;
+        let n = theta.len();
+        let (gradient, ms, vs) = (&gradient[..n], &mut ms[..n], &mut vs[..n]);
         simd!(|| {
             for i in 0..n {
-                let g = gradient[i];
+                let g = scale * gradient[i];
                 let m = keep1.mul_add(ms[i], take1 * g);
                 let v = keep2.mul_add(vs[i], take2 * g * g);
                 ms[i] = m;

@@ -9,10 +9,18 @@ use pgrad_num::{Real, kernels};
 /// gradient left alone: the caller must not use it.
 pub fn clip_global_norm<R: Real>(gradient: &mut [R], max_norm: f64) -> f64 {
     let norm = kernels::sum_of_squares(gradient, 0.0).sqrt();
-    if norm.is_finite() && norm > max_norm {
-        kernels::scale(R::of(max_norm / norm), gradient);
+    let scale = clip_scale(norm, max_norm);
+    if scale < 1.0 {
+        kernels::scale(R::of(scale), gradient);
     }
     norm
+}
+
+/// What a gradient of norm `norm` is multiplied by to be no longer than `max_norm`: at most 1, and 1 for a norm that is
+/// not finite.
+#[must_use]
+pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
+    if norm.is_finite() && norm > max_norm { max_norm / norm } else { 1.0 }
 }
 
 #[cfg(test)]

@@ -14,11 +14,12 @@ mod clip;
 mod hogwild;
 mod kfac;
 mod local;
+mod parts;
 mod rms_prop;
 mod schedule;
 
 pub use adam::{Adam, AdamParams};
-pub use clip::clip_global_norm;
+pub use clip::{clip_global_norm, clip_scale};
 pub use hogwild::{Hogwild, HogwildRule};
 pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};

@@ -1,6 +1,7 @@
 //! RMSProp.
 
-use pgrad_num::{Real, Record, RecordError, kernels, simd};
+use crate::parts;
+use pgrad_num::{Real, Record, RecordError, Team, kernels, simd};
 
 /// RMSProp's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,12 +46,42 @@ impl<R: Real> RmsProp<R> {
     pub fn step(&mut self, theta: &mut [R], gradient: &[R], alpha: f64) {
         let n = self.v.len();
         assert_eq!((theta.len(), gradient.len()), (n, n));
-        let (keep, take) = (R::of(self.params.decay), R::of(1.0 - self.params.decay));
-        let (epsilon, alpha) = (R::of(self.params.epsilon), R::of(alpha));
-        let vs = &mut self.v[..n];
+        self.params.apply(1.0, alpha, theta, gradient, &mut self.v);
+    }
+
+    /// One step down `scale` times the gradient, with the parameters up to each of `ends` on a thread of their own: the
+    /// one that computed this part of the gradient if [`Team::each_with`] was asked for the parts in the same order.
+    /// The same bits as [`RmsProp::step`] of the scaled gradient.
+    ///
+    /// # Panics
+    /// When the sizes differ from the number of parameters, or `ends` does not rise to it.
+    pub fn step_parts(
+        &mut self,
+        team: &Team,
+        ends: &[usize],
+        theta: &mut [R],
+        gradient: &[R],
+        scale: f64,
+        alpha: f64,
+    ) {
+        let n = self.v.len();
+        assert_eq!((theta.len(), gradient.len()), (n, n));
+        let params = self.params;
+        parts::each(team, ends, (theta, gradient, &mut [], &mut self.v), |(theta, gradient, _, v)| {
+            params.apply(scale, alpha, theta, gradient, v);
+        });
+    }
+}
+
+impl RmsPropParams {
+    fn apply<R: Real>(self, scale: f64, alpha: f64, theta: &mut [R], gradient: &[R], vs: &mut [R]) {
+        let n = theta.len();
+        let (keep, take) = (R::of(self.decay), R::of(1.0 - self.decay));
+        let (epsilon, alpha, scale) = (R::of(self.epsilon), R::of(alpha), R::of(scale));
+        let (gradient, vs) = (&gradient[..n], &mut vs[..n]);
         simd!(|| {
             for i in 0..n {
-                let g = gradient[i];
+                let g = scale * gradient[i];
                 let v = keep.mul_add(vs[i], take * g * g);
                 vs[i] = v;
                 theta[i] -= alpha * g / (v + epsilon).sqrt();
