@@ -1,7 +1,9 @@
-//! The documents say what is true: links, quoted lines, names of metrics, lists of pages and dependencies.
+//! The documents say what is true: links, quoted lines, tables of scores, names of metrics, lists of pages and
+//! dependencies.
 
 use crate::command::root;
 use crate::pages::{check, files};
+use crate::scores;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,7 @@ const METRICS_HEADING: &str = "## Logged metrics";
 /// The page that explains what is logged whatever the algorithm.
 const RUNS_PAGE: &str = "book/src/concepts/runs.md";
 
-/// Checks all documents; with `fix`, moves line numbers to where the quoted lines are now.
+/// Checks all documents; with `fix`, moves line numbers to where the quoted lines are now and makes tables of scores anew.
 ///
 /// # Errors
 /// When anything is wrong that was not mended.
@@ -25,12 +27,18 @@ pub(crate) fn run(fix: bool) -> Result<()> {
             folder if folder.is_dir() => Some(String::new()),
             file => std::fs::read(file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         };
+        let tables = scores::check(&page.display().to_string(), &text, |file| {
+            std::fs::read_to_string(root.join(file)).ok()
+        });
+        let text = if fix { tables.mended } else { text };
         let checked = check(page, &text, &read);
-        found.extend(checked.problems);
-        if fix && !checked.stale.is_empty() {
+        found.extend(tables.problems.into_iter().chain(checked.problems));
+        if fix && !(checked.stale.is_empty() && tables.stale.is_empty()) {
             std::fs::write(root.join(page), checked.mended)?;
-            println!("{}: {} line numbers mended", page.display(), checked.stale.len());
+            let (lines, tables) = (checked.stale.len(), tables.stale.len());
+            println!("{}: {lines} line numbers and {tables} tables of scores mended", page.display());
         } else {
+            found.extend(tables.stale.into_iter().map(|s| format!("{s} (`cargo xtask book --fix`)")));
             found.extend(checked.stale.into_iter().map(|s| format!("{s} (`cargo xtask book --fix`)")));
         }
     }

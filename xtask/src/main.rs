@@ -11,6 +11,7 @@ mod loom;
 mod mujoco;
 mod pages;
 mod reference;
+mod scores;
 mod siblings;
 mod test;
 

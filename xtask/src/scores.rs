@@ -1,0 +1,116 @@
+//! Tables of scores in the documents: what a study's `summary.md` says, not typed over by hand.
+//!
+//! A table that follows `<!-- scores of STUDY -->`, or `<!-- scores of STUDY with TEXT -->` for the entries whose label
+//! has TEXT, is made from `studies/results/STUDY/summary.md`; a `, E` or `, T` at the end leaves only rows of that measure.
+
+const MARK: &str = "<!-- scores of ";
+const HEAD: &str = "| task | steps | measure | mean | 95 % interval of the mean | IQM | anchor | verdict |\n|---|--:|:-:|--:|:-:|--:|--:|---|\n";
+/// Columns of a summary's table of entries that go into a document.
+const COLUMNS: [usize; 8] = [0, 1, 3, 4, 6, 7, 10, 11];
+const SUMMARY_COLUMNS: usize = 12;
+
+/// A document's tables of scores beside the summaries they come from.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Scores {
+    /// What `--fix` cannot mend.
+    pub(crate) problems: Vec<String>,
+    /// Tables that say something else than their study.
+    pub(crate) stale: Vec<String>,
+    /// The document with the tables of today.
+    pub(crate) mended: String,
+}
+
+/// Compares the tables of scores in `text`, which is at `path`, with the summaries that `read` finds.
+pub(crate) fn check(path: &str, text: &str, read: impl Fn(&str) -> Option<String>) -> Scores {
+    let mut scores = Scores::default();
+    let mut lines = text.split_inclusive('\n').enumerate().peekable();
+    while let Some((i, line)) = lines.next() {
+        scores.mended.push_str(line);
+        let Some(asked) = line.trim().strip_prefix(MARK).and_then(|rest| rest.strip_suffix(" -->")) else {
+            continue;
+        };
+        let at = format!("{path}:{}", i + 1);
+        let (asked, measure) = asked.rsplit_once(", ").unwrap_or((asked, ""));
+        let (study, with) = asked.split_once(" with ").unwrap_or((asked, ""));
+        let mut table = String::new();
+        while let Some((_, row)) = lines.next_if(|(_, l)| l.starts_with('|')) {
+            table.push_str(row);
+        }
+        let file = format!("studies/results/{study}/summary.md");
+        let rows = read(&file).map(|summary| rows(&summary, with, measure));
+        match rows {
+            None => scores.problems.push(format!("{at}: there is no {file}")),
+            Some(rows) if rows.is_empty() => {
+                scores.problems.push(format!("{at}: no entry with `{with}` in {file}"));
+            }
+            Some(rows) => {
+                let right = format!("{HEAD}{rows}");
+                if table != right {
+                    scores.stale.push(format!("{at}: the table differs from {file}"));
+                }
+                table = right;
+            }
+        }
+        scores.mended.push_str(&table);
+    }
+    scores
+}
+
+/// The rows for a document, of the entries whose label has `with` and whose measure begins with `measure`.
+fn rows(summary: &str, with: &str, measure: &str) -> String {
+    let cells = |line: &str| -> Vec<String> {
+        line.trim().trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    summary
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(cells)
+        .filter(|c| {
+            c.len() == SUMMARY_COLUMNS && c[0] != "entry" && c[0].contains(with) && c[3].starts_with(measure)
+        })
+        .map(|c| format!("| {} |\n", COLUMNS.map(|i| c[i].as_str()).join(" | ")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUMMARY: &str = "| entry | steps | seeds | measure | mean | std | i | IQM | j | min | anchor | verdict |\n|---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|---|\n| A td | 10 | 2 | E | 1.5 | 0 | [1, 2] | 1.4 | [1, 2] | 1 | 2 | short |\n| B nac | 10 | 2 | T | 3 | 0 | [3, 3] | 3 | [3, 3] | 3 | – | – |\n\n| x | y |\n";
+
+    fn read(file: &str) -> Option<String> {
+        (file == "studies/results/s/summary.md").then(|| SUMMARY.to_owned())
+    }
+
+    #[test]
+    fn a_table_is_made_from_the_summary() {
+        let text = "before\n<!-- scores of s with td -->\n| old |\n| 1 |\n\nafter\n";
+        let got = check("page.md", text, read);
+        let row = "| A td | 10 | E | 1.5 | [1, 2] | 1.4 | 2 | short |\n";
+        assert_eq!(got.mended, format!("before\n<!-- scores of s with td -->\n{HEAD}{row}\nafter\n"));
+        assert_eq!(got.stale, ["page.md:2: the table differs from studies/results/s/summary.md"]);
+        let again = check("page.md", &got.mended, read);
+        assert_eq!((again.stale.len(), again.problems.len(), &again.mended), (0, 0, &got.mended));
+        let only = check("page.md", "<!-- scores of s, T -->\n", read).mended;
+        assert!(!only.contains("| A td |") && only.contains("| B nac |"), "{only}");
+        let all = check("page.md", "<!-- scores of s -->\n", read).mended;
+        assert!(
+            all.contains("| A td |") && all.contains("| B nac | 10 | T | 3 | [3, 3] | 3 | – | – |"),
+            "{all}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_and_the_table_left() {
+        let text = "<!-- scores of t -->\n| old |\n<!-- scores of s with ppo -->\n";
+        let got = check("page.md", text, read);
+        assert_eq!(got.mended, text);
+        assert_eq!(
+            got.problems,
+            [
+                "page.md:1: there is no studies/results/t/summary.md",
+                "page.md:3: no entry with `ppo` in studies/results/s/summary.md"
+            ]
+        );
+    }
+}
