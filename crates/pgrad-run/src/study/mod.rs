@@ -157,6 +157,8 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "recurrent", toml: include_str!("../../../../studies/recurrent.toml") },
     EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
     #[cfg(feature = "mujoco")]
+    EmbeddedStudy { name: "ppo-table1", toml: include_str!("../../../../studies/ppo-table1.toml") },
+    #[cfg(feature = "mujoco")]
     EmbeddedStudy { name: "mujoco-v4", toml: include_str!("../../../../studies/mujoco-v4.toml") },
     #[cfg(feature = "mujoco")]
     EmbeddedStudy { name: "mujoco-v5", toml: include_str!("../../../../studies/mujoco-v5.toml") },

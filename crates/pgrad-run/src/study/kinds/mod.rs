@@ -4,6 +4,7 @@ mod corridor;
 mod flow;
 mod grid;
 mod kakade;
+mod normalised;
 mod race;
 mod variance;
 
@@ -14,6 +15,7 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<corridor::Corridor>("short-corridor"),
     Kind::of::<grid::Grid>("grid"),
     Kind::of::<kakade::Kakade>("kakade"),
+    Kind::of::<normalised::Normalised>("normalised"),
     Kind::of::<race::Race>("race"),
     Kind::of::<variance::Variance>("variance"),
 ];
