@@ -113,6 +113,13 @@ fn after(points: &[Point], seconds: f64) -> f64 {
     before.map_or(f64::NAN, |p| p.score)
 }
 
+/// The quotient of two means with its standard error, to first order in the errors of the means.
+fn ratio(above: &[f64], below: &[f64]) -> (f64, f64) {
+    let value = mean(above) / mean(below);
+    let relative = |x: &[f64]| standard_error(x) / mean(x);
+    (value, value * relative(above).hypot(relative(below)))
+}
+
 fn sampled(name: String, x: &[f64]) -> Quantity {
     Quantity::sampled(name, mean(x), standard_error(x))
 }
@@ -168,7 +175,7 @@ impl Measurement for Race {
             }
         }
         let (mut rows, mut lines) = (Vec::new(), Vec::new());
-        let mut times: Vec<f64> = Vec::new();
+        let mut times: Vec<Vec<f64>> = Vec::new();
         findings.text = format!(
             "Means over {seeds} seeds. A run that did not reach its reference counts with its whole time.\n\n\
              | runner | reference | reached |\n|---|--:|--:|\n"
@@ -185,12 +192,12 @@ impl Measurement for Race {
             findings.quantities.push(sampled(name("seconds to reference"), &seconds));
             let steps = each(&|p| runner.reached(p).0.steps as f64);
             findings.quantities.push(sampled(name("steps to reference"), &steps));
-            times.push(mean(&seconds));
             if let Some(base) = &runner.baseline {
                 let i = self.runners.iter().position(|r| r.label == *base);
-                let speed_up = i.map_or(f64::NAN, |i| times[i] / mean(&seconds));
-                findings.quantities.push(Quantity::exact(name("speed-up"), speed_up));
+                let (value, error) = i.map_or((f64::NAN, f64::NAN), |i| ratio(&times[i], &seconds));
+                findings.quantities.push(Quantity::sampled(name("speed-up"), value, error));
             }
+            times.push(seconds);
             let reached = runs.iter().filter(|r| runner.reached(r).1).count();
             findings.text +=
                 &format!("| {} | {} | {reached} of {seeds} |\n", runner.label, number(runner.reference));
@@ -234,5 +241,35 @@ impl Measurement for Race {
         ];
         findings.results = Some(Csv { header, rows });
         Ok(findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against the spread of quotients of resampled means.
+    #[test]
+    fn the_error_of_a_quotient_is_its_spread() {
+        let (above, below): (Vec<f64>, Vec<f64>) = (0..40)
+            .map(|i| (4.0 + (f64::from(i) * 1.7).sin(), 2.0 + 0.3 * (f64::from(i) * 2.3).cos()))
+            .unzip();
+        let (value, error) = ratio(&above, &below);
+        let mut state = 1u64;
+        let mut draw = |x: &[f64]| {
+            let sum: f64 = (0..x.len())
+                .map(|_| {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    x[(state >> 33) as usize % x.len()]
+                })
+                .sum();
+            sum / x.len() as f64
+        };
+        let quotients: Vec<f64> = (0..20_000).map(|_| draw(&above) / draw(&below)).collect();
+        let (m, n) = (mean(&quotients), quotients.len() as f64);
+        let spread = (quotients.iter().map(|q| (q - m).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
+        assert!((value - m).abs() < 0.01, "{value} {m}");
+        assert!((error / spread - 1.0).abs() < 0.05, "{error} {spread}");
     }
 }
