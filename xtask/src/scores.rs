@@ -2,8 +2,8 @@
 //!
 //! A table that follows `<!-- scores of STUDY -->`, or `<!-- scores of STUDY with TEXT -->` for the entries whose label
 //! has TEXT, is made from `studies/results/STUDY/summary.md`; a `, E` or `, T` at the end leaves only rows of that measure.
+//! One that follows `<!-- table N of STUDY -->` is the N-th of that file, as it stands there.
 
-const MARK: &str = "<!-- scores of ";
 const HEAD: &str = "| task | steps | measure | mean | 95 % interval of the mean | IQM | anchor | verdict |\n|---|--:|:-:|--:|:-:|--:|--:|---|\n";
 /// Columns of a summary's table of entries that go into a document.
 const COLUMNS: [usize; 8] = [0, 1, 3, 4, 6, 7, 10, 11];
@@ -26,25 +26,18 @@ pub(crate) fn check(path: &str, text: &str, read: impl Fn(&str) -> Option<String
     let mut lines = text.split_inclusive('\n').enumerate().peekable();
     while let Some((i, line)) = lines.next() {
         scores.mended.push_str(line);
-        let Some(asked) = line.trim().strip_prefix(MARK).and_then(|rest| rest.strip_suffix(" -->")) else {
-            continue;
-        };
+        let asked = line.trim().strip_suffix(" -->").and_then(|l| l.strip_prefix("<!-- "));
+        let Some((study, part)) = asked.and_then(Part::of) else { continue };
         let at = format!("{path}:{}", i + 1);
-        let (asked, measure) = asked.rsplit_once(", ").unwrap_or((asked, ""));
-        let (study, with) = asked.split_once(" with ").unwrap_or((asked, ""));
         let mut table = String::new();
         while let Some((_, row)) = lines.next_if(|(_, l)| l.starts_with('|')) {
             table.push_str(row);
         }
         let file = format!("studies/results/{study}/summary.md");
-        let rows = read(&file).map(|summary| rows(&summary, with, measure));
-        match rows {
+        match read(&file).map(|summary| part.table(&summary)) {
             None => scores.problems.push(format!("{at}: there is no {file}")),
-            Some(rows) if rows.is_empty() => {
-                scores.problems.push(format!("{at}: no entry with `{with}` in {file}"));
-            }
-            Some(rows) => {
-                let right = format!("{HEAD}{rows}");
+            Some(right) if right.is_empty() => scores.problems.push(format!("{at}: no {part} in {file}")),
+            Some(right) => {
                 if table != right {
                     scores.stale.push(format!("{at}: the table differs from {file}"));
                 }
@@ -54,6 +47,56 @@ pub(crate) fn check(path: &str, text: &str, read: impl Fn(&str) -> Option<String
         scores.mended.push_str(&table);
     }
     scores
+}
+
+/// What of a summary is shown.
+#[derive(Debug)]
+enum Part<'a> {
+    Scores { with: &'a str, measure: &'a str },
+    Table(usize),
+}
+
+impl<'a> Part<'a> {
+    /// The study and the part that a remark asks for, if it asks for one.
+    fn of(remark: &'a str) -> Option<(&'a str, Self)> {
+        if let Some(asked) = remark.strip_prefix("table ") {
+            let (number, study) = asked.split_once(" of ")?;
+            return Some((study, Self::Table(number.parse().ok()?)));
+        }
+        let asked = remark.strip_prefix("scores of ")?;
+        let (asked, measure) = asked.rsplit_once(", ").unwrap_or((asked, ""));
+        let (study, with) = asked.split_once(" with ").unwrap_or((asked, ""));
+        Some((study, Self::Scores { with, measure }))
+    }
+    /// The table for a document; empty when the summary has none.
+    fn table(&self, summary: &str) -> String {
+        match self {
+            Self::Scores { with, measure } => {
+                let rows = rows(summary, with, measure);
+                if rows.is_empty() { rows } else { format!("{HEAD}{rows}") }
+            }
+            Self::Table(number) => {
+                let mut tables = vec![String::new()];
+                for line in summary.lines() {
+                    if line.starts_with('|') {
+                        tables.last_mut().expect("never empty").extend([line, "\n"]);
+                    } else if !tables.last().is_some_and(String::is_empty) {
+                        tables.push(String::new());
+                    }
+                }
+                number.checked_sub(1).and_then(|i| tables.get(i)).cloned().unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Scores { with, .. } => write!(f, "entry with `{with}`"),
+            Self::Table(number) => write!(f, "table {number}"),
+        }
+    }
 }
 
 /// The rows for a document, of the entries whose label has `with` and whose measure begins with `measure`.
@@ -98,6 +141,15 @@ mod tests {
             all.contains("| A td |") && all.contains("| B nac | 10 | T | 3 | [3, 3] | 3 | – | – |"),
             "{all}"
         );
+    }
+
+    #[test]
+    fn a_table_is_taken_as_it_stands() {
+        let got = check("page.md", "<!-- table 2 of s -->\n| old |\n", read);
+        assert_eq!(got.mended, "<!-- table 2 of s -->\n| x | y |\n");
+        let got = check("page.md", "<!-- table 3 of s -->\n<!-- table 0 of s -->\n", read);
+        assert_eq!(got.problems.len(), 2, "{:?}", got.problems);
+        assert_eq!(got.problems[0], "page.md:1: no table 3 in studies/results/s/summary.md");
     }
 
     #[test]
