@@ -9,13 +9,13 @@ use std::process::Command;
 
 /// Tests read this variable: a Python that has what they compare with.
 const VARIABLE: &str = "PGRAD_PYTHON";
-/// What the tests import: TensorBoard reads the event files back, and environments of Gymnasium are run.
-const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator; import gymnasium, numpy; \
+/// What the tests import: TensorBoard reads the event files back, and environments of Gymnasium and EnvPool are run.
+const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator; import envpool, gymnasium, numpy; \
                       assert int(gymnasium.__version__.split('.')[0]) >= 1";
 /// All crates, with the features that have tests.
 const EVERYTHING: [&str; 3] = ["--workspace", "--features", "mujoco"];
 /// What pip installs for it.
-const PACKAGES: [&str; 3] = ["tensorboard>=2.14", "gymnasium>=1.0", "numpy"];
+const PACKAGES: [&str; 4] = ["tensorboard>=2.14", "gymnasium>=1.0", "numpy", "envpool==1.2.5"];
 
 /// Runs the tests, with `rest` in place of `--workspace` when there is anything.
 ///
@@ -70,7 +70,7 @@ pub(crate) fn python() -> Result<PathBuf> {
     let python = folder.join("bin/python");
     if !can_import(python.as_os_str(), IMPORT) {
         println!(
-            "the tests read event files back with TensorBoard and run Gymnasium: making a Python for them in target/test-python"
+            "the tests read event files back with TensorBoard and run Gymnasium and EnvPool: making a Python for them in target/test-python"
         );
         make(&folder, &python)
             .with_context(|| format!("or set {VARIABLE} to a Python that has the packages {PACKAGES:?}"))?;

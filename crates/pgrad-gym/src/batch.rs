@@ -4,8 +4,13 @@
 //! nothing but that seed and the actions: not on the process that runs it, nor on what was before. The seed of the next
 //! episode is known beforehand (nothing else draws from the stream), and where an episode ends its worker begins the
 //! next one at once: the reset that follows finds it done.
+//!
+//! An EnvPool is one process that steps all environments in one call. Its environments have seeds of their own for as long
+//! as the process lives, two for each of ours (`worker.py` says why), and go on with their own numbers from episode to
+//! episode. So an episode depends on those seeds and on the actions in that environment, but on no other one.
 
 use crate::monitor::{Monitor, Verdict};
+use crate::name::Source;
 use crate::open::Context;
 use crate::process::{Death, StartError, Starting, Trouble, Worker, aligned, indented};
 use crate::spaces::RowError;
@@ -72,6 +77,9 @@ pub(crate) struct GymBatch {
     first_status: Vec<u8>,
     todo: Vec<u8>,
     fault: Option<(usize, String)>,
+    /// Pools that were started, and what the seeds of the next one come from: the environments' streams.
+    pools: i64,
+    pool_base: Vec<i64>,
 }
 
 /// The seed of an episode. 31 bits: every generator takes that.
@@ -105,6 +113,8 @@ impl GymBatch {
             first_status: Vec::new(),
             todo: vec![NOTHING; n],
             fault: None,
+            pools: 0,
+            pool_base: vec![0; n],
             context,
         }
     }
@@ -150,6 +160,17 @@ impl GymBatch {
             }
         }
     }
+    /// Two seeds for each environment of a pool, and other ones for each pool.
+    fn pool_seeds(&mut self) -> Vec<i64> {
+        if self.context.recipe.source != Source::EnvPool {
+            return Vec::new();
+        }
+        let (n, pools) = (self.len(), self.pools);
+        self.pools += 1;
+        // An odd factor: as many seeds as there are, before one comes again.
+        let seed = |i: usize| self.pool_base[i % n] + (2 * pools + (i / n) as i64) * 0x9e37_79b1;
+        (0..2 * n).map(|i| seed(i) & 0x7fff_ffff).collect()
+    }
     /// Starts the processes that are not there, all at once. Those that cannot be started are told with the first
     /// environment of theirs.
     fn start_workers(&mut self, groups: Range<usize>) -> Vec<(usize, StartError)> {
@@ -157,8 +178,8 @@ impl GymBatch {
         let mut starting: Vec<(usize, Starting)> = Vec::new();
         for g in groups {
             if self.groups[g].worker.is_none() {
-                let c = &self.context;
-                match Starting::new(&c.settings, &c.id, &c.kwargs, self.groups[g].range.len()) {
+                let seeds = self.pool_seeds();
+                match Starting::new(&self.context.recipe, self.groups[g].range.len(), &seeds) {
                     Ok(s) => starting.push((g, s)),
                     Err(e) => failed.push((g, e)),
                 }
@@ -194,7 +215,7 @@ impl GymBatch {
             worker.shared.write(worker.layout.first_status, &self.status);
             worker.ring();
         }
-        let deadline = Duration::from_secs_f64(self.context.settings.env_step_secs);
+        let deadline = Duration::from_secs_f64(self.context.recipe.settings.env_step_secs);
         let (mut troubles, mut deaths) = (Vec::new(), Vec::new());
         for g in groups {
             let group = &mut self.groups[g];
@@ -293,8 +314,13 @@ impl GymBatch {
                 && matches!(self.status[b - range.start], TERMINATED | TRUNCATED)
                 && self.first_status[b - range.start] == PENDING
         };
-        let culprit =
-            range.clone().find(|b| asked(*b) && (self.status[b - range.start] == PENDING || next(*b)));
+        let culprit = match self.context.recipe.source {
+            Source::Gymnasium => {
+                range.clone().find(|b| asked(*b) && (self.status[b - range.start] == PENDING || next(*b)))
+            }
+            // All at once.
+            Source::EnvPool => None,
+        };
         let in_next = culprit.is_some_and(next);
         let during = if in_next { "reset" } else { during };
         let others = range.clone().find(|b| self.state[*b] != State::Dropped);
@@ -413,6 +439,7 @@ impl GymBatch {
         self.step[b] = 0;
         self.begun[b] = false;
         self.next_seed[b] = draw_seed(&mut rng.clone());
+        self.pool_base[b] = self.next_seed[b];
         self.send_seeds(b, self.next_seed[b]);
     }
     fn write_actions(&mut self, actions: Actions<'_>) {
@@ -573,6 +600,8 @@ impl BatchEnv for GymBatch {
         self.after_begin(b, rng);
     }
     fn reset_all(&mut self, rngs: &mut [Stream]) {
+        let seeds: Vec<i64> = rngs.iter_mut().map(draw_seed).collect();
+        self.pool_base.copy_from_slice(&seeds);
         // Processes start, and environments reset, side by side; what fails is gone through one by one.
         let failed = self.start_workers(0..self.groups.len());
         if let Some((g, e)) = failed.into_iter().next() {
@@ -582,7 +611,6 @@ impl BatchEnv for GymBatch {
                 return;
             }
         }
-        let seeds: Vec<i64> = rngs.iter_mut().map(draw_seed).collect();
         for b in 0..self.len() {
             let there = self.groups[self.group_of(b)].worker.is_some();
             self.todo[b] = match self.state[b] {

@@ -1,9 +1,10 @@
-//! Any environment of Gymnasium, in Python processes that are watched.
+//! Any environment of Gymnasium, or of EnvPool, in Python processes that are watched.
 //!
 //! - [`Gym`]: an environment by its name, looked at and ready to be made in batches;
 //! - [`GymSettings`]: which Python, how many processes, deadlines, and what to do about failures.
 //!
-//! A batch has some worker processes, each with several environments; `worker.py` is what they run. Actions,
+//! A batch has some worker processes, each with several environments, or one with an EnvPool; `worker.py` is what they
+//! run. Actions,
 //! observations, rewards and endings lie in shared memory, and one byte over a socket wakes the other side. Every answer
 //! is waited for with a deadline, and a process that dies is found by its descriptor. Everything that an environment
 //! returns is looked at before it is learnt from: the worker compares shapes and types, which only it can, and this
@@ -35,7 +36,7 @@ mod spaces;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::Gym;
-pub use name::{GYM_PREFIX, News, check_name};
+pub use name::{ENVPOOL_PREFIX, GYM_PREFIX, News, check_name};
 #[cfg(target_os = "linux")]
 pub use open::Gym;
-pub use settings::{GymSettings, OnEnvError, OnOutOfBounds};
+pub use settings::{GymSettings, OfEnvPool, OfGymnasium, OnEnvError, OnOutOfBounds};

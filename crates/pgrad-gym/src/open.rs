@@ -2,7 +2,7 @@
 
 use crate::batch::GymBatch;
 use crate::monitor::Monitor;
-use crate::name::{GYM_PREFIX, News, check_name};
+use crate::name::{News, Source, parse_name};
 use crate::process::{StartError, Starting, indented};
 use crate::settings::GymSettings;
 use crate::spaces::Spaces;
@@ -11,17 +11,61 @@ use std::sync::Arc;
 
 /// What all batches of a run share.
 pub(crate) struct Context {
-    /// Name as Gymnasium takes it.
-    pub(crate) id: String,
-    pub(crate) settings: GymSettings,
-    pub(crate) kwargs: serde_json::Value,
+    pub(crate) recipe: Recipe,
     pub(crate) workers: usize,
     pub(crate) spaces: Spaces,
     pub(crate) spec: EnvSpec,
     pub(crate) monitor: Monitor,
 }
 
-/// An environment of Gymnasium, looked at and ready to be made.
+/// What a process needs to know to make environments.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    pub(crate) source: Source,
+    /// Name as the source takes it.
+    pub(crate) name: String,
+    pub(crate) settings: GymSettings,
+    kwargs: serde_json::Value,
+    cores: usize,
+}
+
+impl Recipe {
+    fn new(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
+        let (source, name) = parse_name(id)?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let kwargs = kwargs(&settings.env_kwargs)?;
+        if source == Source::EnvPool {
+            let ours = ["num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players"];
+            if let Some(key) = ours.iter().find(|key| kwargs.get(key).is_some()) {
+                let e = MakeError::new(MakeErrorKind::Usage, format!("`env_kwargs` has `{key}`, which pgrad gives itself"));
+                return Err(e.with_hint("`n_envs`, `seed` and `env_threads` are settings of the run"));
+            }
+        }
+        Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores })
+    }
+    /// What the process is told first, to make `n` environments; `seeds` are those of an EnvPool, two for each.
+    pub(crate) fn setup(&self, n: usize, seeds: &[i64]) -> serde_json::Value {
+        let mut setup = serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n });
+        if self.source == Source::EnvPool {
+            let threads = self.or_cores(self.settings.env_threads).min(2 * n);
+            setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds });
+        }
+        setup
+    }
+    fn or_cores(&self, n: usize) -> usize {
+        if n == 0 { self.cores } else { n }
+    }
+    /// The name, with its prefix.
+    fn id(&self) -> String {
+        let prefix = match self.source {
+            Source::Gymnasium => crate::GYM_PREFIX,
+            Source::EnvPool => crate::ENVPOOL_PREFIX,
+        };
+        format!("{prefix}{}", self.name)
+    }
+}
+
+/// An environment of Gymnasium or EnvPool, looked at and ready to be made.
 pub struct Gym {
     context: Arc<Context>,
     limit: Option<u32>,
@@ -57,7 +101,7 @@ fn kwargs(text: &str) -> Result<serde_json::Value, MakeError> {
 impl Context {
     /// A failure to start, for who asked.
     pub(crate) fn explain(&self, error: &StartError) -> MakeError {
-        explain(&format!("{GYM_PREFIX}{}", self.id), &self.settings.python, error)
+        explain(&self.recipe.id(), &self.recipe.settings.python, error)
     }
 }
 
@@ -85,6 +129,7 @@ fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
         StartError::Refused { text, kinds, .. } => {
             // Gymnasium's own errors about names and missing packages are the caller's to mend.
             let usage = [
+                "UnknownName",
                 "NameNotFound",
                 "NamespaceNotFound",
                 "VersionNotFound",
@@ -120,10 +165,9 @@ impl Gym {
     /// # Errors
     /// When there is none, or it cannot be used.
     pub fn open(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
-        let name = check_name(id)?;
-        let kwargs = kwargs(&settings.env_kwargs)?;
+        let recipe = Recipe::new(id, settings)?;
         let failed = |e: StartError| explain(id, &settings.python, &e);
-        let starting = Starting::new(settings, name, &kwargs, 1).map_err(failed)?;
+        let starting = Starting::new(&recipe, 1, &[0, 0]).map_err(failed)?;
         let (worker, text) = starting.finish().map_err(failed)?;
         let spaces = worker.spaces.clone();
         worker.close();
@@ -136,12 +180,12 @@ impl Gym {
             reward_threshold: text.reward_threshold,
             masks_actions: false,
         };
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let context = Context {
-            id: name.to_owned(),
-            settings: settings.clone(),
-            kwargs,
-            workers: if settings.env_workers == 0 { cores } else { settings.env_workers },
+            workers: match recipe.source {
+                Source::Gymnasium => recipe.or_cores(settings.env_workers),
+                Source::EnvPool => 1,
+            },
+            recipe,
             spaces,
             spec,
             monitor: Monitor::new(id, settings),

@@ -1,6 +1,6 @@
 //! One worker process: started, asked, waited for with a deadline, ended.
 
-use crate::settings::GymSettings;
+use crate::open::Recipe;
 use crate::shared::{Shared, memory_file};
 use crate::spaces::{Spaces, SpecText};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -196,16 +196,12 @@ enum Answer {
 }
 
 impl Starting {
-    /// Starts a process that makes `n` environments.
+    /// Starts a process that makes `n` environments; `seeds` as in [`Recipe::setup`].
     ///
     /// # Errors
     /// When there is no process to be had.
-    pub(crate) fn new(
-        settings: &GymSettings,
-        id: &str,
-        kwargs: &serde_json::Value,
-        n: usize,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn new(recipe: &Recipe, n: usize, seeds: &[i64]) -> Result<Self, StartError> {
+        let settings = &recipe.settings;
         let failed = |e: &io::Error| StartError::Spawn {
             python: settings.python.clone(),
             error: e.to_string(),
@@ -213,9 +209,8 @@ impl Starting {
         };
         let mut process = Process::start(&settings.python).map_err(|e| failed(&e))?;
         let deadline = now() + Duration::from_secs_f64(settings.env_start_secs);
-        let setup = serde_json::json!({ "id": id, "kwargs": kwargs, "n": n });
         // A process that is already gone says so when it is waited for.
-        let _ = process.tell(&setup);
+        let _ = process.tell(&recipe.setup(n, seeds));
         Ok(Self { process, n, deadline })
     }
     /// Waits until the environments are made, and shares memory with the process.

@@ -1,6 +1,6 @@
 //! Settings of foreign environments.
 
-use pgrad_settings::{above, choice, settings};
+use pgrad_settings::{above, choice, settings, settings_like};
 
 choice! {
     /// What to do when an environment fails.
@@ -28,13 +28,15 @@ settings! {
     /// Environments in Python.
     pub struct GymSettings {
         /// The Python that runs the environments: a name that is found on the path, or a path. It must have the
-        /// packages `gymnasium` and `numpy`, and what the environment needs.
+        /// packages `gymnasium` and `numpy` (and `envpool` for `envpool:`), and what the environment needs.
         python: String = "python3".to_owned(), range: 1..=4096;
         /// Keyword arguments of the environment, as a TOML inline table or a JSON object: `{ gravity = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
-        /// Processes for the environments that are stepped together; each runs several of them. 0 is one for each
-        /// core.
+        /// Processes for the environments that are stepped together (`gym:`); each runs several of them. 0 is one for
+        /// each core.
         env_workers: usize = 0, range: 0..=1024, unit: "processes";
+        /// Threads of the one process that steps all environments (`envpool:`). 0 is one for each core.
+        env_threads: usize = 0, range: 0..=1024, unit: "threads";
         /// Longest time that a step or a reset may take. A process that takes longer is ended.
         env_step_secs: f64 = 60.0, range: above(0.0).to(86_400.0), unit: "s";
         /// Longest time that starting a process and making its environments may take.
@@ -50,4 +52,14 @@ settings! {
         /// are not finite, always stop the run.
         on_out_of_bounds: OnOutOfBounds = OnOutOfBounds::Report;
     }
+}
+
+settings_like! {
+    /// Environments of Gymnasium.
+    pub struct OfGymnasium(GymSettings) without env_threads {}
+}
+
+settings_like! {
+    /// Environments of EnvPool.
+    pub struct OfEnvPool(GymSettings) without env_workers {}
 }

@@ -5,6 +5,7 @@ A ring is one byte; what is to be done, and what came of it, lies in the shared 
 """
 
 import ctypes
+import difflib
 import faulthandler
 import json
 import mmap
@@ -22,6 +23,10 @@ LONGEST_TRACE = 16_000
 
 class BadData(Exception):
     """An environment returned what its spaces do not allow."""
+
+
+class UnknownName(Exception):
+    """There is no environment of that name."""
 
 
 def die_with(parent):
@@ -222,7 +227,30 @@ def action_reader(leaf, memory, np):
     return lambda i: memory[i].copy()
 
 
+class Memory:
+    """What is shared with pgrad: `at` says where it lies."""
+
+    def __init__(self, fd, at, n, spec, np):
+        self.memory, self.n, self.spec, self.np = mmap.mmap(fd, at["size"]), n, spec, np
+
+    def array(self, offset, dtype, shape):
+        count = int(self.np.prod(shape, dtype=self.np.int64))
+        return self.np.frombuffer(self.memory, dtype, count, offset).reshape(shape)
+
+    def observations(self, offset):
+        """An array of each part, from `offset` on."""
+        for leaf in self.spec["observation"]:
+            yield self.array(offset, leaf["dtype"], (self.n, *leaf["shape"]))
+            size = self.np.dtype(leaf["dtype"]).itemsize * leaf["count"] * self.n
+            offset += (size + 63) // 64 * 64
+
+    def view(self, offset, size, kind):
+        return memoryview(self.memory)[offset : offset + size].cast(kind)
+
+
 class Worker:
+    """Environments of Gymnasium, one by one."""
+
     def __init__(self, control, setup):
         import gymnasium
         import numpy as np
@@ -239,47 +267,18 @@ class Worker:
 
     def share(self, fd, at):
         np, n = self.np, self.n
-        memory = mmap.mmap(fd, at["size"])
-
-        def array(offset, dtype, shape):
-            count = int(np.prod(shape, dtype=np.int64))
-            return np.frombuffer(memory, dtype, count, offset).reshape(shape)
-
-        def arrays(offset):
-            for leaf in self.spec["observation"]:
-                shape = (n, *leaf["shape"])
-                yield array(offset, leaf["dtype"], shape)
-                size = np.dtype(leaf["dtype"]).itemsize * leaf["count"] * n
-                offset += (size + 63) // 64 * 64
-
+        memory = Memory(fd, at, n, self.spec, np)
+        arrays, array = memory.observations, memory.array
         space, spaces = self.envs[0].observation_space, self.gymnasium.spaces
         self.put = writer(space, spaces, iter(self.spec["observation"]), arrays(at["obs"]), np)
         self.put_first = writer(space, spaces, iter(self.spec["observation"]), arrays(at["first"]), np)
         action = self.spec["action"]
         self.action = action_reader(action, array(at["actions"], action["dtype"], (n, *action["shape"])), np)
-        self.todo = memory_view(memory, at["todo"], n, "B")
-        self.status = memory_view(memory, at["status"], n, "B")
-        self.first_status = memory_view(memory, at["first_status"], n, "B")
-        self.seeds = memory_view(memory, at["seeds"], 8 * n, "q")
-        self.rewards = memory_view(memory, at["rewards"], 8 * n, "d")
-        self.memory = memory
-
-    def run(self):
-        control = self.control
-        while True:
-            byte = control.byte()
-            if byte == b"s":
-                errors = self.work()
-                if errors:
-                    control.tell(errors)
-                else:
-                    control.ring()
-            elif byte == b"q":
-                control.tell(self.close())
-                return
-            else:
-                # pgrad is gone.
-                return
+        self.todo = memory.view(at["todo"], n, "B")
+        self.status = memory.view(at["status"], n, "B")
+        self.first_status = memory.view(at["first_status"], n, "B")
+        self.seeds = memory.view(at["seeds"], 8 * n, "q")
+        self.rewards = memory.view(at["rewards"], 8 * n, "d")
 
     def work(self):
         """Does what is asked of each environment; what went wrong."""
@@ -359,8 +358,224 @@ class Worker:
         return errors
 
 
-def memory_view(memory, offset, size, kind):
-    return memoryview(memory)[offset : offset + size].cast(kind)
+class Pool:
+    """The environments of an EnvPool, stepped in one call.
+
+    EnvPool begins the next episode in the step after the one that ended the last. An environment of the run is therefore
+    two of the pool, which take turns: where an episode of one ends the other stands at the beginning of its own already,
+    and while that one is stepped the first begins its next episode in the same call. So neither a final nor a first
+    observation is ever missing, every step that is asked for is one, and none costs a call of its own.
+
+    A call of EnvPool that raises ends this process: nobody knows then how its environments stand.
+    """
+
+    def __init__(self, control, setup):
+        import envpool
+        import gymnasium
+        import numpy as np
+
+        self.control, self.np, self.n = control, np, setup["n"]
+        name, n = setup["id"], self.n
+        tasks = envpool.list_all_envs()
+        if name not in tasks:
+            near = difflib.get_close_matches(name, tasks, 3)
+            meant = f"; did you mean {' or '.join(f'`{x}`' for x in near)}?" if near else ""
+            raise UnknownName(f"EnvPool {envpool.__version__} has no task `{name}`{meant}")
+        threads, seeds = setup["pool"]["threads"], setup["pool"]["seeds"]
+        kwargs = dict(num_envs=2 * n, num_threads=threads, seed=seeds, **setup["kwargs"])
+        pool = envpool.make(name, env_type="gymnasium", **kwargs)
+        # The arrays as they are: what is built around them in `step` costs as much as 16 CartPoles.
+        lacking = [x for x in ("_send", "_recv", "_reset", "_to", "_state_keys") if not hasattr(pool, x)]
+        if lacking:
+            raise BadData(f"EnvPool {envpool.__version__} lacks {lacking}; version 1.2.5 has them")
+        if pool.config.get("max_num_players", 1) != 1:
+            raise BadData("it has several players")
+        self.pool, self.send, self.receive, self.begin = pool, pool._send, pool._recv, pool._reset
+        keys = list(pool._state_keys)
+        wanted = ("info:env_id", "elapsed_step", "done", "trunc", "reward")
+        self.env_id, self.elapsed, self.done, self.trunc, self.reward = map(keys.index, wanted)
+        self.obs_key = keys.index("obs") if "obs" in keys else None
+        self.space = pool.observation_space
+        self.composite = isinstance(self.space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple))
+        self.spec = self.describe(envpool, gymnasium)
+        self.active = np.arange(n, dtype=np.int32)
+        self.pending = []
+        # Environments whose episode has begun and not been stepped.
+        self.standing = set(range(n))
+        self.begin(np.arange(2 * n, dtype=np.int32))
+        state = self.receive()
+        self.firsts = [x.copy() for x in self.parts(state)]
+        for leaf, x in zip(self.spec["observation"], self.firsts):
+            if leaf["kind"] != "box" and x.dtype.kind in "iu":
+                # Its space says nothing of the size.
+                leaf["dtype"] = x.dtype.str
+            self.check_part(leaf, x, 2 * n)
+
+    def describe(self, envpool, gymnasium):
+        np, pool = self.np, self.pool
+        spec = spec_of(pool, gymnasium, np)
+        action, array = spec["action"], list(pool.spec.action_array_spec.values())[-1]
+        action["dtype"] = np.dtype(array.dtype).str
+        limit = pool.config.get("max_episode_steps")
+        spec["max_episode_steps"] = None if limit is None or limit >= 1 << 31 else int(limit)
+        threshold = pool.config.get("reward_threshold")
+        spec["reward_threshold"] = None if threshold is None else float(threshold)
+        spec["versions"] = f"envpool {envpool.__version__}, {spec['versions']}"
+        for leaf in spec["observation"]:
+            if leaf["kind"] == "box" and np.dtype(leaf["dtype"]).kind == "f":
+                # EnvPool takes the smallest positive number for the lowest one.
+                info = np.finfo(leaf["dtype"])
+                leaf["low"] = ["-inf" if x == number(info.tiny) else x for x in leaf["low"]]
+                leaf["high"] = ["inf" if x == number(info.max) else x for x in leaf["high"]]
+        return spec
+
+    def parts(self, state):
+        """The arrays of the observations, part after part."""
+        if self.obs_key is not None and not self.composite:
+            return [state[self.obs_key]]
+
+        def walk(space, x):
+            inner = getattr(space, "spaces", None)
+            if inner is None:
+                return [x]
+            keys = list(inner) if hasattr(inner, "keys") else range(len(inner))
+            return [leaf for k in keys for leaf in walk(inner[k], x[k])]
+
+        return walk(self.space, self.pool._to(state, True, True)[0])
+
+    def check_part(self, leaf, x, n):
+        shape, dtype = (n, *leaf["shape"]), self.np.dtype(leaf["dtype"])
+        if x.shape != shape or x.dtype != dtype:
+            raise BadData(f"{where(leaf)} of all is {describe(x)}, the space has shape {shape} and dtype {dtype}")
+
+    def share(self, fd, at):
+        n, action = self.n, self.spec["action"]
+        memory = Memory(fd, at, n, self.spec, self.np)
+        self.obs, self.first = (list(memory.observations(at[x])) for x in ("obs", "first"))
+        self.actions = memory.array(at["actions"], action["dtype"], (n, *action["shape"]))
+        self.todo, self.status, self.first_status = (
+            memory.array(at[x], "u1", (n,)) for x in ("todo", "status", "first_status")
+        )
+        self.rewards = memory.array(at["rewards"], "f8", (n,))
+        self.all_step = bytes([STEP]) * n
+
+    def work(self):
+        try:
+            if self.todo.tobytes() == self.all_step:
+                self.step(None)
+                return []
+            todo = self.todo.tolist()
+            slots = [i for i, do in enumerate(todo) if do in (RESET, REBUILD)]
+            if slots:
+                self.reset(slots)
+            slots = [i for i, do in enumerate(todo) if do == STEP]
+            if slots:
+                self.step(slots)
+            return []
+        except BadData as e:
+            self.status[:] = BAD
+            return [{"env": 0, "during": "step", "bad": True, "text": str(e)}]
+
+    def checked(self, ids):
+        """What the pool answered for the environments `ids`, and the parts of their observations."""
+        state = self.receive()
+        if state[self.env_id].tobytes() != ids.tobytes():
+            raise BadData(f"EnvPool answered for {state[self.env_id].tolist()} when asked for {ids.tolist()}")
+        parts = self.parts(state)
+        for leaf, x in zip(self.spec["observation"], parts):
+            self.check_part(leaf, x, len(ids))
+        return state, parts
+
+    def reset(self, slots):
+        """Every environment of `slots` stands at the beginning of an episode afterwards."""
+        again = [i for i in slots if i not in self.standing]
+        if again:
+            ids = self.active[again]
+            self.begin(ids)
+            for first, x in zip(self.firsts, self.checked(ids)[1]):
+                first[ids] = x
+        for obs, first in zip(self.obs, self.firsts):
+            obs[slots] = first[self.active[slots]]
+        self.standing.update(slots)
+        self.status[slots] = RUNNING
+
+    def step(self, slots):
+        """Steps the environments of `slots`, `None` for all."""
+        np, n, pending = self.np, self.n, self.pending
+        whole = slots is None and not pending
+        if whole:
+            ids, actions, k = self.active, self.actions, n
+        else:
+            slots = list(range(n)) if slots is None else slots
+            k = len(slots)
+            ids = np.concatenate([self.active[slots], np.array(pending, np.int32)])
+            # That of an episode which begins is not looked at.
+            actions = self.actions[slots + [p % n for p in pending]]
+        self.send([ids, ids, actions])
+        state, parts = self.checked(ids)
+        elapsed, done, reward = state[self.elapsed], state[self.done], state[self.reward]
+        if np.count_nonzero(elapsed[:k]) != k or np.count_nonzero(elapsed[k:]) or np.count_nonzero(done[k:]):
+            raise BadData(
+                f"after {k} steps and {len(pending)} resets EnvPool's episodes are {elapsed.tolist()} steps long, over: "
+                f"{done.tolist()}"
+            )
+        if reward.shape != (len(ids),) or reward.dtype.kind != "f":
+            raise BadData(f"the rewards of all are {describe(reward)}, not {len(ids)} numbers")
+        if whole:
+            self.standing.clear()
+            for obs, x in zip(self.obs, parts):
+                obs[...] = x
+            self.rewards[:] = reward
+        else:
+            self.standing.difference_update(slots)
+            for obs, first, x in zip(self.obs, self.firsts, parts):
+                obs[slots] = x[:k]
+                first[pending] = x[k:]
+            self.rewards[slots] = reward[:k]
+            self.pending = []
+        if np.count_nonzero(done) == 0:
+            if whole:
+                self.status[:] = RUNNING
+            else:
+                self.status[slots] = RUNNING
+            return
+        slots = np.arange(n) if slots is None else np.array(slots)
+        over = np.flatnonzero(done[:k])
+        ended = slots[over]
+        self.pending = self.active[ended].tolist()
+        others = (self.active[ended] + n) % (2 * n)
+        for to, first in zip(self.first, self.firsts):
+            to[ended] = first[others]
+        self.first_status[ended] = RUNNING
+        self.standing.update(ended.tolist())
+        status = np.zeros(k, np.uint8)
+        status[over] = np.where(state[self.trunc][over], TRUNCATED, TERMINATED)
+        self.status[slots] = status
+        # Last: `active` is what `ids` was.
+        self.active = self.active.copy()
+        self.active[ended] = others
+
+    def close(self):
+        return []
+
+
+def serve(worker):
+    """Does what pgrad asks for, until it asks for no more."""
+    control = worker.control
+    while True:
+        byte = control.byte()
+        if byte == b"s":
+            errors = worker.work()
+            if errors:
+                control.tell(errors)
+            else:
+                control.ring()
+        elif byte == b"q":
+            control.tell(worker.close())
+            return
+        else:
+            # pgrad is gone.
+            return
 
 
 def flag(x, name, np):
@@ -390,20 +605,21 @@ def main():
     control.exactly(1)
     setup = control.message()
     try:
-        worker = Worker(control, setup)
+        worker = (Pool if "pool" in setup else Worker)(control, setup)
     except BaseException as e:
         causes = [c for c in (e, e.__cause__) if isinstance(c, ModuleNotFoundError)]
         missing = next((c.name for c in causes if c.name), None)
         bad = isinstance(e, BadData)
+        told = isinstance(e, (BadData, UnknownName))
         names = [c.__name__ for c in type(e).__mro__]
-        control.tell({"failed": str(e) if bad else trace(), "missing": missing, "bad": bad, "kinds": names})
+        control.tell({"failed": str(e) if told else trace(), "missing": missing, "bad": bad, "kinds": names})
         os._exit(1)
     control.tell({"spec": worker.spec})
     if control.byte() != b"m":
         os._exit(0)
     worker.share(memory, control.message())
     control.ring()
-    worker.run()
+    serve(worker)
     sys.stdout.flush()
     os._exit(0)
 

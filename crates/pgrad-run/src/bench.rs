@@ -180,6 +180,7 @@ pub fn bench_env(
     let team = Team::new(threads)?;
     // A few environments, each of which is much work, are still work for every thread, and some of them for who is early.
     let shard = SHARD.min(n_envs.div_ceil(4 * threads)).max(1);
+    let shard = if config.env().is_one_batch() { n_envs } else { shard };
     let space = config.env_spec()?.action.clone();
     let mut shards = Vec::new();
     for first in (0..n_envs).step_by(shard) {

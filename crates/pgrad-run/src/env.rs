@@ -7,11 +7,12 @@
 
 use pgrad_env::{Actions, BatchEnv, End, EnvSpec, MakeError};
 use pgrad_envs::{EnvEntry, UnknownEnv};
-use pgrad_gym::{Gym, GymSettings};
+use pgrad_gym::{Gym, GymSettings, OfEnvPool, OfGymnasium};
 use pgrad_num::{ColsMut, Stream};
 use pgrad_settings::Settings;
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 pub use pgrad_envs::EnvMaker;
@@ -29,6 +30,10 @@ pub trait EnvSource: fmt::Debug + Send + Sync {
     /// Whether opening it asks for something outside this program: a file, a library, a process.
     fn is_elsewhere(&self) -> bool {
         true
+    }
+    /// Whether all environments of a run are best stepped in one batch, and not in shards, where nobody says otherwise.
+    fn is_one_batch(&self) -> bool {
+        false
     }
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn EnvSource>;
@@ -104,12 +109,23 @@ pub static SCHEMES: &[Scheme] = &[
         title: "any environment of Gymnasium, in Python processes",
         source: |id| {
             pgrad_gym::check_name(id)?;
-            Ok(Box::new(GymSource { id: id.to_owned(), settings: GymSettings::default() }))
+            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfGymnasium::default() }))
         },
         settings: Some(|| {
             static DECLARED: LazyLock<GymSettings> = LazyLock::new(GymSettings::default);
             &*DECLARED
         }),
+    },
+    Scheme {
+        prefix: pgrad_gym::ENVPOOL_PREFIX,
+        form: "envpool:ID",
+        title: "any environment of EnvPool, in one Python process",
+        source: |id| {
+            pgrad_gym::check_name(id)?;
+            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfEnvPool::default() }))
+        },
+        // Declared above.
+        settings: None,
     },
 ];
 
@@ -176,6 +192,11 @@ impl NamedEnv {
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {
         self.source.is_elsewhere()
+    }
+    /// Whether all environments of a run are best stepped in one batch.
+    #[must_use]
+    pub fn is_one_batch(&self) -> bool {
+        self.source.is_one_batch()
     }
     /// Its own settings, if it has any.
     #[must_use]
@@ -292,19 +313,23 @@ impl EnvSource for Custom {
     }
 }
 
-/// An environment of Gymnasium.
+/// An environment of Gymnasium or EnvPool, with the settings that it has.
 #[derive(Clone, Debug)]
-struct GymSource {
+struct GymSource<S> {
     id: String,
-    settings: GymSettings,
+    settings: S,
 }
 
-impl EnvSource for GymSource {
+impl<S: Settings + Deref<Target = GymSettings> + Clone> EnvSource for GymSource<S> {
     fn settings(&self) -> Option<&dyn Settings> {
         Some(&self.settings)
     }
     fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
         Some(&mut self.settings)
+    }
+    fn is_one_batch(&self) -> bool {
+        // EnvPool has threads of its own.
+        self.id.starts_with(pgrad_gym::ENVPOOL_PREFIX)
     }
     fn boxed_clone(&self) -> Box<dyn EnvSource> {
         Box::new(self.clone())

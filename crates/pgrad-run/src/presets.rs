@@ -136,12 +136,13 @@ pub fn all() -> impl Iterator<Item = &'static Preset> {
     OWN.iter().chain(MUJOCO.iter().copied().flatten())
 }
 
-/// The preset called `name` of `algo` for `env`. A task of Gymnasium that is native as well (`gym:CartPole-v1`) has that
-/// one's.
+/// The preset called `name` of `algo` for `env`. A task of Gymnasium or EnvPool that is native as well
+/// (`gym:CartPole-v1`) has that one's, and EnvPool's has Gymnasium's (`envpool:LunarLander-v3`).
 #[must_use]
 pub fn find(algo: &str, env: &str, name: &str) -> Option<&'static Preset> {
     let of = |env: &str| all().find(|p| p.algo == algo && p.env == env && p.name == name);
-    of(env).or_else(|| of(env.strip_prefix(pgrad_gym::GYM_PREFIX)?))
+    let [gym, envpool] = [pgrad_gym::GYM_PREFIX, pgrad_gym::ENVPOOL_PREFIX].map(|p| env.strip_prefix(p));
+    of(env).or_else(|| of(gym.or(envpool)?)).or_else(|| of(&format!("{}{}", pgrad_gym::GYM_PREFIX, envpool?)))
 }
 
 #[cfg(test)]
