@@ -22,8 +22,10 @@ envs = envpool.make_gymnasium(args.env, num_envs=args.n_envs, num_threads=args.t
 envs.reset()
 space = envs.action_space
 rng = np.random.default_rng(1)
-discrete = hasattr(space, "n")
-actions = rng.integers(space.n, size=(997, args.n_envs)).astype(np.int32) if discrete else rng.uniform(space.low, space.high, (997, args.n_envs, *space.shape)).astype(space.dtype)
+if hasattr(space, "n"):
+    actions = rng.integers(space.n, size=(997, args.n_envs)).astype(np.int32)
+else:
+    actions = rng.uniform(space.low, space.high, (997, args.n_envs, *space.shape)).astype(space.dtype)
 steps, start = 0, time.perf_counter()
 while time.perf_counter() - start < args.seconds:
     for _ in range(50):

@@ -22,14 +22,14 @@ use std::time::Duration;
 
 // What an environment is asked to do, and how that ended. The same numbers are in worker.py.
 const NOTHING: u8 = 0;
-const STEP: u8 = 1;
+pub(crate) const STEP: u8 = 1;
 const RESET: u8 = 2;
 const REBUILD: u8 = 3;
-const RUNNING: u8 = 0;
-const TERMINATED: u8 = 1;
-const TRUNCATED: u8 = 2;
+pub(crate) const RUNNING: u8 = 0;
+pub(crate) const TERMINATED: u8 = 1;
+pub(crate) const TRUNCATED: u8 = 2;
 const RAISED: u8 = 8;
-const BAD: u8 = 9;
+pub(crate) const BAD: u8 = 9;
 /// The worker has not come to it.
 pub(crate) const PENDING: u8 = 255;
 

@@ -33,6 +33,8 @@ mod settings;
 mod shared;
 #[cfg(target_os = "linux")]
 mod spaces;
+#[cfg(target_os = "linux")]
+mod turns;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::Gym;

@@ -1,8 +1,10 @@
 //! One worker process: started, asked, waited for with a deadline, ended.
 
+use crate::name::Source;
 use crate::open::Recipe;
 use crate::shared::{Shared, memory_file};
 use crate::spaces::{Spaces, SpecText};
+use crate::turns::Turns;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -27,6 +29,9 @@ const MAX_MESSAGE: u32 = 1 << 28;
 const GRACE: Duration = Duration::from_secs(2);
 /// Looks at the progress of a process, in the time that an environment has.
 const SLICES: u32 = 4;
+/// The answer of an EnvPool is looked for without sleeping where the last one took no longer: waking up takes half as long as
+/// 16 of its CartPoles. Where it takes longer, sleeping costs little, and looking would take a core from its threads.
+const WATCH: Duration = Duration::from_micros(120);
 /// How long a process that hangs may take to say where.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -131,7 +136,24 @@ pub(crate) struct Layout {
     pub(crate) actions: usize,
     pub(crate) obs: usize,
     pub(crate) first: usize,
+    /// What an EnvPool takes and gives, where there is one.
+    pub(crate) pool: Option<PoolLayout>,
     size: usize,
+}
+
+/// Where the rows lie that an EnvPool is asked for, and what it says of them: `2n` at most, of which `count` are in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolLayout {
+    pub(crate) command: usize,
+    pub(crate) count: usize,
+    pub(crate) ids: usize,
+    pub(crate) actions: usize,
+    pub(crate) env_id: usize,
+    pub(crate) elapsed: usize,
+    pub(crate) done: usize,
+    pub(crate) trunc: usize,
+    pub(crate) reward: usize,
+    pub(crate) obs: usize,
 }
 
 /// Every array begins at a multiple of this.
@@ -140,7 +162,7 @@ pub(crate) fn aligned(bytes: usize) -> usize {
 }
 
 impl Layout {
-    fn new(n: usize, spaces: &Spaces) -> Self {
+    fn new(n: usize, spaces: &Spaces, source: Source) -> Self {
         let mut size = 0;
         let mut place = |bytes: usize| {
             let at = size;
@@ -152,13 +174,27 @@ impl Layout {
         let actions = place(n * spaces.action_bytes());
         let rows = || spaces.observation_bytes().map(|bytes| aligned(n * bytes)).sum();
         let (obs, first) = (place(rows()), place(rows()));
-        Self { n, todo, status, first_status, seeds, rewards, actions, obs, first, size }
+        let pool = (source == Source::EnvPool).then(|| {
+            let m = 2 * n;
+            let (command, count, ids) = (place(1), place(8), place(4 * m));
+            let actions = place(m * spaces.action_bytes());
+            let (env_id, elapsed, done, trunc, reward) =
+                (place(4 * m), place(4 * m), place(m), place(m), place(4 * m));
+            let obs = place(spaces.observation_bytes().map(|bytes| aligned(m * bytes)).sum());
+            PoolLayout { command, count, ids, actions, env_id, elapsed, done, trunc, reward, obs }
+        });
+        Self { n, todo, status, first_status, seeds, rewards, actions, obs, first, pool, size }
     }
     fn json(&self) -> serde_json::Value {
         serde_json::json!({
             "size": self.size, "todo": self.todo, "status": self.status, "first_status": self.first_status,
             "seeds": self.seeds, "rewards": self.rewards, "actions": self.actions, "obs": self.obs,
             "first": self.first,
+            // Some under the names that EnvPool has for them.
+            "pool": self.pool.map(|p| serde_json::json!({
+                "command": p.command, "count": p.count, "ids": p.ids, "actions": p.actions, "info:env_id": p.env_id,
+                "elapsed_step": p.elapsed, "done": p.done, "trunc": p.trunc, "reward": p.reward, "obs": p.obs,
+            })),
         })
     }
 }
@@ -166,6 +202,7 @@ impl Layout {
 /// Half of a worker: the process is there, its environments are being made.
 pub(crate) struct Starting {
     process: Process,
+    source: Source,
     n: usize,
     deadline: Instant,
 }
@@ -176,6 +213,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Shared,
     pub(crate) layout: Layout,
     pub(crate) spaces: Spaces,
+    /// Who of an EnvPool's environments is whose.
+    turns: Option<Turns>,
 }
 
 /// A process, until it is dropped.
@@ -187,6 +226,9 @@ struct Process {
     memory: File,
     tail: Vec<u8>,
     over: bool,
+    /// How long to look for an answer before sleeping, where the last one was as quick.
+    watch: Duration,
+    quick: bool,
 }
 
 /// What a process answered.
@@ -211,7 +253,7 @@ impl Starting {
         let deadline = now() + Duration::from_secs_f64(settings.env_start_secs);
         // A process that is already gone says so when it is waited for.
         let _ = process.tell(&recipe.setup(n, seeds));
-        Ok(Self { process, n, deadline })
+        Ok(Self { process, source: recipe.source, n, deadline })
     }
     /// Waits until the environments are made, and shares memory with the process.
     ///
@@ -232,7 +274,7 @@ impl Starting {
         };
         let refused = |text| StartError::Refused { text, missing: None, bad: true, kinds: Vec::new() };
         let spaces = Spaces::new(&spec).map_err(refused)?;
-        let layout = Layout::new(self.n, &spaces);
+        let layout = Layout::new(self.n, &spaces, self.source);
         let shared = Shared::new(&self.process.memory, layout.size);
         let shared = shared.map_err(|e| StartError::Spawn {
             python: "shared memory".to_owned(),
@@ -241,7 +283,13 @@ impl Starting {
         })?;
         let _ = self.process.tell(&layout.json());
         match self.process.wait(self.deadline, what).map_err(StartError::Death)? {
-            Answer::Ring => Ok((Worker { process: self.process, shared, layout, spaces }, spec)),
+            Answer::Ring => {
+                let turns = layout.pool.map(|pool| Turns::new(pool, &layout, &spaces, &shared));
+                if turns.is_some() {
+                    self.process.watch = WATCH;
+                }
+                Ok((Worker { process: self.process, shared, layout, spaces, turns }, spec))
+            }
             Answer::Message(_) => Err(StartError::Death(self.process.broken("an answer out of order"))),
         }
     }
@@ -253,6 +301,11 @@ impl Worker {
     }
     /// Lets the process do what the memory asks for. [`Worker::wait`] must follow.
     pub(crate) fn ring(&mut self) {
+        if let Some(turns) = &mut self.turns
+            && !turns.ask(&self.shared)
+        {
+            return;
+        }
         // A process that is gone is found by `wait`.
         let _ = self.process.control.write_all(b"s");
     }
@@ -262,6 +315,16 @@ impl Worker {
     /// # Errors
     /// When the process ended, or was ended because it took too long.
     pub(crate) fn wait(&mut self, step: Duration) -> Result<Vec<Trouble>, Death> {
+        if self.turns.as_ref().is_some_and(|turns| !turns.is_asked()) {
+            return Ok(Vec::new());
+        }
+        let mut troubles = self.wait_for_process(step)?;
+        if let Some(turns) = &mut self.turns {
+            turns.settle(&self.shared, &mut troubles);
+        }
+        Ok(troubles)
+    }
+    fn wait_for_process(&mut self, step: Duration) -> Result<Vec<Trouble>, Death> {
         // In slices, so that what hangs is found soon after its time, whatever came before it.
         let (mut pending, mut still) = (self.pending(), 0);
         loop {
@@ -333,7 +396,7 @@ impl Process {
         let words = File::from(OwnedFd::from(words));
         fcntl_setfl(&words, fcntl_getfl(&words)? | OFlags::NONBLOCK)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Self { child, control, pidfd, words, memory, tail: Vec::new(), over: false })
+        Ok(Self { child, control, pidfd, words, memory, tail: Vec::new(), over: false, watch: Duration::ZERO, quick: false })
     }
     fn tell(&mut self, value: &serde_json::Value) -> io::Result<()> {
         let text = value.to_string();
@@ -355,8 +418,19 @@ impl Process {
     }
     /// An answer; `None` at the deadline.
     fn answer(&mut self, deadline: Instant) -> Result<Option<Answer>, Death> {
+        if self.watch.is_zero() {
+            return self.answer_by(deadline, deadline);
+        }
+        let began = now();
+        let answer = self.answer_by(deadline, began + if self.quick { self.watch } else { Duration::ZERO });
+        self.quick = now() - began < self.watch;
+        answer
+    }
+    /// An answer; looks for it without sleeping until `watched`, unless that is the deadline.
+    fn answer_by(&mut self, deadline: Instant, watched: Instant) -> Result<Option<Answer>, Death> {
         loop {
-            let left = deadline.saturating_duration_since(now());
+            let watching = watched < deadline && now() < watched;
+            let left = if watching { Duration::ZERO } else { deadline.saturating_duration_since(now()) };
             let timeout =
                 Timespec { tv_sec: left.as_secs() as _, tv_nsec: i64::from(left.subsec_nanos()) as _ };
             let (answered, died, spoke) = {
@@ -366,6 +440,10 @@ impl Process {
                     PollFd::new(&self.words, PollFlags::IN),
                 ];
                 match poll(&mut fds, Some(&timeout)) {
+                    Ok(0) if watching => {
+                        std::thread::yield_now();
+                        continue;
+                    }
                     Ok(0) => return Ok(None),
                     Err(rustix::io::Errno::INTR) => continue,
                     Err(e) => return Err(self.broken(&format!("it cannot be waited for: {e}"))),

@@ -26,6 +26,8 @@ pub(crate) fn memory_file() -> io::Result<File> {
 /// Numbers that may be copied from and to shared memory: every pattern of bits is one.
 pub(crate) trait Plain: Copy + Default {}
 impl Plain for u8 {}
+impl Plain for i32 {}
+impl Plain for f32 {}
 impl Plain for i64 {}
 impl Plain for f64 {}
 

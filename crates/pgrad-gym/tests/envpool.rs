@@ -202,12 +202,12 @@ fn what_a_pool_returns_is_checked() {
     let clean = run(&Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({}))).unwrap(), 4, 20, 1).unwrap().0;
     for (how, said) in [
         ("order", "EnvPool answered for ["),
-        ("began", "EnvPool's episodes are [0, "),
-        ("dtype", "the observation of all is ndarray of shape (4, 3) and dtype float64, the space has shape (4, 3) and"),
-        ("shape", "shape (4, 2) and dtype float32, the space has shape (4, 3)"),
-        ("short", "shape (3, 3) and dtype float32, the space has shape (4, 3)"),
-        ("no-reward", "dtype int32, not 4 numbers"),
-        ("rewards", "shape (3,) and dtype float32, not 4 numbers"),
+        ("began", "after 4 steps and 0 beginnings EnvPool's episodes are [0, "),
+        ("dtype", "the observation of all is ndarray of shape (4, 3) and dtype float64, and should be of shape (4, 3) and"),
+        ("shape", "shape (4, 2) and dtype float32, and should be of shape (4, 3)"),
+        ("short", "shape (3, 3) and dtype float32, and should be of shape (4, 3)"),
+        ("no-reward", "the column `reward` is ndarray of shape (4,) and dtype int32"),
+        ("rewards", "the column `reward` is ndarray of shape (3,)"),
         ("nan", "number 2 of the observation is NaN"),
         ("reward", "the reward is inf"),
     ] {
