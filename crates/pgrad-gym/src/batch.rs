@@ -14,10 +14,11 @@ use crate::name::Source;
 use crate::open::Context;
 use crate::process::{Death, StartError, Starting, Trouble, Worker, aligned, indented};
 use crate::spaces::RowError;
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec};
+use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Picture, PictureError};
 use pgrad_num::{ColsMut, Stream};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 // What an environment is asked to do, and how that ended. The same numbers are in worker.py.
@@ -89,15 +90,12 @@ fn draw_seed(rng: &mut Stream) -> i64 {
 
 impl GymBatch {
     pub(crate) fn new(context: Arc<Context>, n: usize) -> Self {
-        let workers = context.workers.min(n);
-        let groups = (0..workers)
-            .map(|w| Group { range: w * n / workers..(w + 1) * n / workers, worker: None })
-            .collect();
+        context.batches.fetch_add(1, Ordering::Relaxed);
         let dim = context.spec.observation.obs_dim();
         let bytes: usize = context.spaces.observation_bytes().sum();
         Self {
             spec: context.spec.clone(),
-            groups,
+            groups: Vec::new(),
             first: 0,
             state: vec![State::Good; n],
             next_seed: vec![-1; n],
@@ -116,6 +114,15 @@ impl GymBatch {
             pools: 0,
             pool_base: vec![0; n],
             context,
+        }
+    }
+    /// Shares the environments out to processes, the first time that any is needed: all batches of the run are there then.
+    fn divide(&mut self) {
+        if self.groups.is_empty() {
+            let n = self.len();
+            let workers = self.context.workers(n);
+            let range = |w: usize| w * n / workers..(w + 1) * n / workers;
+            self.groups = (0..workers).map(|w| Group { range: range(w), worker: None }).collect();
         }
     }
     fn monitor(&self) -> &Monitor {
@@ -580,6 +587,7 @@ impl BatchEnv for GymBatch {
         self.fault.take()
     }
     fn reset(&mut self, b: usize, rng: &mut Stream) {
+        self.divide();
         let mut seed = draw_seed(rng);
         if self.state[b] == State::Broken {
             // It may have been that seed's fault.
@@ -600,6 +608,7 @@ impl BatchEnv for GymBatch {
         self.after_begin(b, rng);
     }
     fn reset_all(&mut self, rngs: &mut [Stream]) {
+        self.divide();
         let seeds: Vec<i64> = rngs.iter_mut().map(draw_seed).collect();
         self.pool_base.copy_from_slice(&seeds);
         // Processes start, and environments reset, side by side; what fails is gone through one by one.
@@ -703,10 +712,19 @@ impl BatchEnv for GymBatch {
     fn load(&mut self, _b: usize, _state: &[f64]) -> bool {
         false
     }
+    fn picture(&mut self, b: usize) -> Result<Picture, PictureError> {
+        let failed = |reason: String| PictureError { id: self.spec.id.clone(), reason };
+        let deadline = Duration::from_secs_f64(self.context.recipe.settings.env_start_secs);
+        let group = self.groups.iter_mut().find(|g| g.range.contains(&b));
+        let worker = group.and_then(|g| g.worker.as_mut().map(|worker| (b - g.range.start, worker)));
+        let (i, worker) = worker.ok_or_else(|| failed("its process is not there".to_owned()))?;
+        worker.picture(i, deadline).map_err(failed)
+    }
 }
 
 impl Drop for GymBatch {
     fn drop(&mut self) {
+        self.context.batches.fetch_sub(1, Ordering::Relaxed);
         for group in &mut self.groups {
             let first = self.first + group.range.start;
             if let Some(worker) = group.worker.take() {

@@ -17,6 +17,13 @@ impl Gym {
         check_name(id)?;
         Err(MakeError::new(MakeErrorKind::Usage, format!("`{id}`: environments of Gymnasium need Linux")))
     }
+    /// Says that there is none.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open_drawn(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
+        Self::open(id, settings)
+    }
     /// What it is.
     #[must_use]
     pub fn spec(&self) -> &EnvSpec {

@@ -8,11 +8,13 @@ use crate::settings::GymSettings;
 use crate::spaces::Spaces;
 use pgrad_env::{BatchEnv, EnvSpec, MakeError, MakeErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What all batches of a run share.
 pub(crate) struct Context {
     pub(crate) recipe: Recipe,
-    pub(crate) workers: usize,
+    /// Batches that there are.
+    pub(crate) batches: AtomicUsize,
     pub(crate) spaces: Spaces,
     pub(crate) spec: EnvSpec,
     pub(crate) monitor: Monitor,
@@ -27,10 +29,11 @@ pub(crate) struct Recipe {
     pub(crate) settings: GymSettings,
     kwargs: serde_json::Value,
     cores: usize,
+    drawn: bool,
 }
 
 impl Recipe {
-    fn new(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
+    fn new(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
         let (source, name) = parse_name(id)?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let kwargs = kwargs(&settings.env_kwargs)?;
@@ -41,11 +44,11 @@ impl Recipe {
                 return Err(e.with_hint("`n_envs`, `seed` and `env_threads` are settings of the run"));
             }
         }
-        Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores })
+        Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores, drawn })
     }
     /// What the process is told first, to make `n` environments; `seeds` are those of an EnvPool, two for each.
     pub(crate) fn setup(&self, n: usize, seeds: &[i64]) -> serde_json::Value {
-        let mut setup = serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n });
+        let mut setup = serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n, "drawn": self.drawn });
         if self.source == Source::EnvPool {
             let threads = self.or_cores(self.settings.env_threads).min(2 * n);
             setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds });
@@ -99,6 +102,16 @@ fn kwargs(text: &str) -> Result<serde_json::Value, MakeError> {
 }
 
 impl Context {
+    /// Processes for a batch of `n`: as many as asked for, else as many as are one for each core with all batches that
+    /// there are.
+    pub(crate) fn workers(&self, n: usize) -> usize {
+        let workers = match (self.recipe.source, self.recipe.settings.env_workers) {
+            (Source::EnvPool, _) => 1,
+            (Source::Gymnasium, 0) => self.recipe.cores.div_ceil(self.batches.load(Ordering::Relaxed).max(1)),
+            (Source::Gymnasium, workers) => workers,
+        };
+        workers.min(n)
+    }
     /// A failure to start, for who asked.
     pub(crate) fn explain(&self, error: &StartError) -> MakeError {
         explain(&self.recipe.id(), &self.recipe.settings.python, error)
@@ -165,7 +178,17 @@ impl Gym {
     /// # Errors
     /// When there is none, or it cannot be used.
     pub fn open(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
-        let recipe = Recipe::new(id, settings)?;
+        Self::open_with(id, settings, false)
+    }
+    /// The same, for environments whose pictures are wanted: they are told so when they are made.
+    ///
+    /// # Errors
+    /// As [`Gym::open`].
+    pub fn open_drawn(id: &str, settings: &GymSettings) -> Result<Self, MakeError> {
+        Self::open_with(id, settings, true)
+    }
+    fn open_with(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
+        let recipe = Recipe::new(id, settings, drawn)?;
         let failed = |e: StartError| explain(id, &settings.python, &e);
         let starting = Starting::new(&recipe, 1, &[0, 0]).map_err(failed)?;
         let (worker, text) = starting.finish().map_err(failed)?;
@@ -181,10 +204,7 @@ impl Gym {
             masks_actions: false,
         };
         let context = Context {
-            workers: match recipe.source {
-                Source::Gymnasium => recipe.or_cores(settings.env_workers),
-                Source::EnvPool => 1,
-            },
+            batches: AtomicUsize::new(0),
             recipe,
             spaces,
             spec,

@@ -5,6 +5,7 @@ use crate::open::Recipe;
 use crate::shared::{Shared, memory_file};
 use crate::spaces::{Spaces, SpecText};
 use crate::turns::Turns;
+use pgrad_env::{Content, Picture};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -360,6 +361,36 @@ impl Worker {
     fn pending(&self) -> usize {
         let status = self.bytes(self.layout.status);
         status.iter().filter(|s| **s == crate::batch::PENDING).count()
+    }
+    /// What environment `i` looks like; why there is no picture of it.
+    pub(crate) fn picture(&mut self, i: usize, time: Duration) -> Result<Picture, String> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Shown {
+            Picture { width: u32, height: u32, fps: f64 },
+            Failed { failed: String },
+        }
+        let i = self.turns.as_ref().map_or(i, |turns| turns.active(i));
+        // A process that is gone is found when it is waited for.
+        let _ = self.process.control.write_all(b"p");
+        let _ = self.process.tell(&serde_json::json!({ "env": i }));
+        let deadline = now() + time;
+        let mut message = || match self.process.wait(deadline, "to draw") {
+            Ok(Answer::Message(message)) => Ok(message),
+            Ok(Answer::Ring) => Err("its process answered out of order".to_owned()),
+            Err(death) => Err(format!("its process {death}")),
+        };
+        match serde_json::from_slice(&message()?).map_err(|e| e.to_string())? {
+            Shown::Failed { failed } => Err(failed),
+            Shown::Picture { width, height, fps } => {
+                let rgb = message()?;
+                if rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 || !(fps > 0.0 && fps.is_finite()) {
+                    let bytes = rgb.len();
+                    return Err(format!("{bytes} bytes of {width} x {height} pixels, {fps} a second"));
+                }
+                Ok(Picture { frames_per_second: fps, content: Content::Pixels { width, height, rgb } })
+            }
+        }
     }
     /// Asks the process to close its environments and end; what went wrong doing so.
     pub(crate) fn close(mut self) -> Vec<Trouble> {

@@ -32,8 +32,8 @@ settings! {
         python: String = "python3".to_owned(), range: 1..=4096;
         /// Keyword arguments of the environment, as a TOML inline table or a JSON object: `{ gravity = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
-        /// Processes for the environments that are stepped together (`gym:`); each runs several of them. 0 is one for
-        /// each core.
+        /// Processes for the environments of a shard (`gym:`); each runs several of them. 0 is as many as make one for
+        /// each core with those of the other shards, but at least one.
         env_workers: usize = 0, range: 0..=1024, unit: "processes";
         /// Threads of the one process that steps all environments (`envpool:`). 0 is one for each core.
         env_threads: usize = 0, range: 0..=1024, unit: "threads";

@@ -81,6 +81,10 @@ impl Turns {
     fn other(&self, id: i32) -> i32 {
         (id + self.layout.n as i32) % (2 * self.layout.n as i32)
     }
+    /// The pool's number of environment `b`.
+    pub(crate) fn active(&self, b: usize) -> usize {
+        self.active[b] as usize
+    }
     /// Whether the last [`Turns::ask`] has something for the process to do.
     pub(crate) fn is_asked(&self) -> bool {
         !self.ids.is_empty()

@@ -44,6 +44,24 @@ def die_with(parent):
     os.register_at_fork(after_in_child=bind)
 
 
+def watch_over_programs():
+    """Starts a process that ends what environments have started, when this one is gone.
+
+    Programs that environments start are in its group, but the kernel tells only children of their parent's death. pgrad ends
+    the group by itself, as long as it lives; a program that leaves the group is nobody's.
+    """
+    worker = os.getpid()
+    if os.fork():
+        return
+    # What pgrad asks of the group is not for this process, and it must keep nothing open.
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
+    os.closerange(0, 1024)
+    ctypes.CDLL(None).prctl(1, signal.SIGHUP, 0, 0, 0)  # PR_SET_PDEATHSIG
+    while os.getppid() == worker:
+        signal.sigwait({signal.SIGHUP})
+    os.killpg(0, signal.SIGKILL)
+
+
 class Control:
     """The socket to pgrad."""
 
@@ -80,7 +98,9 @@ class Control:
         os.write(self.fd, b".")
 
     def tell(self, value):
-        text = json.dumps(value).encode()
+        self.tell_bytes(json.dumps(value).encode())
+
+    def tell_bytes(self, text):
         self.send(b"m" + struct.pack("<I", len(text)) + text)
 
 
@@ -267,10 +287,16 @@ class Worker:
 
         self.control, self.gymnasium, self.np = control, gymnasium, np
         self.id, self.kwargs, self.n = setup["id"], setup["kwargs"], setup["n"]
+        if setup["drawn"]:
+            self.kwargs = {"render_mode": "rgb_array"} | self.kwargs
         reals = [t for t in np.sctypeDict.values() if issubclass(t, (np.integer, np.floating))]
         self.reals = frozenset([float, int, bool, *reals])
         self.envs = [self.make() for _ in range(self.n)]
         self.spec = spec_of(self.envs[0], gymnasium, np)
+
+    def frame(self, i):
+        env = self.envs[i]
+        return env.render(), env.metadata.get("render_fps") or 30
 
     def make(self):
         return self.gymnasium.make(self.id, disable_env_checker=True, **self.kwargs)
@@ -402,6 +428,8 @@ class Pool:
             meant = f"; did you mean {' or '.join(f'`{x}`' for x in near)}?" if near else ""
             raise UnknownName(f"EnvPool {envpool.__version__} has no task `{name}`{meant}")
         threads, seeds = setup["pool"]["threads"], setup["pool"]["seeds"]
+        if setup["drawn"]:
+            setup["kwargs"] = {"render_mode": "rgb_array"} | setup["kwargs"]
         kwargs = dict(num_envs=2 * n, num_threads=threads, seed=seeds, **setup["kwargs"])
         pool = envpool.make(name, env_type="gymnasium", **kwargs)
         # The arrays as they are: what is built around them in `step` costs as much as 16 CartPoles.
@@ -495,6 +523,10 @@ class Pool:
         except BadData as e:
             return [{"env": 0, "during": "step", "bad": True, "text": str(e)}]
 
+    def frame(self, i):
+        # It does not say how fast its time is.
+        return self.pool.render(env_ids=self.np.array([i], self.np.int32))[0], 30
+
     def take(self, state, k):
         parts = iter(self.parts(state))
         for name, column, to, shape, dtype in self.of(k)[2]:
@@ -518,12 +550,30 @@ def serve(worker):
                 control.tell(errors)
             else:
                 control.ring()
+        elif byte == b"p":
+            control.exactly(1)
+            draw(worker, control.message()["env"])
         elif byte == b"q":
             control.tell(worker.close())
             return
         else:
             # pgrad is gone.
             return
+
+
+def draw(worker, i):
+    """Tells what environment `i` looks like."""
+    control = worker.control
+    try:
+        frame, fps = worker.frame(i)
+    except BaseException:
+        control.tell({"failed": f"drawing it raised\n{trace()}"})
+        return
+    if getattr(frame, "ndim", 0) != 3 or frame.shape[2] != 3 or frame.dtype != "u1":
+        control.tell({"failed": f"its picture is {describe(frame)}, not rows of pixels of red, green and blue"})
+        return
+    control.tell({"width": frame.shape[1], "height": frame.shape[0], "fps": float(fps)})
+    control.tell_bytes(frame.tobytes())
 
 
 def flag(x, name, np):
@@ -542,6 +592,7 @@ def said(e, result):
 
 def main():
     die_with(int(sys.argv[1]))
+    watch_over_programs()
     control, memory = Control(os.dup(0)), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

@@ -24,6 +24,7 @@ const RAISES: &[(&str, &str)] = &[
     ("exit-by-exception", "SystemExit: 3"),
     ("import", "ModuleNotFoundError: No module named 'no_such_module_of_pgrad'"),
     ("stdin", "EOFError"),
+    ("memory", "MemoryError: Unable to allocate"),
 ];
 const DIES: &[(&str, &str)] = &[
     ("exit 0", "exited with code 0"),
@@ -241,7 +242,7 @@ fn no_process_outlives_the_run() {
     if std::env::var_os(MARK).is_some() {
         // This is the run: it waits for an environment that hangs.
         let mut faults = Map::new();
-        fault(&mut faults, 0, 1, "busy");
+        fault(&mut faults, 0, 1, "program");
         let own = GymSettings { env_step_secs: 600.0, ..settings(&json!({ "faults": faults })) };
         let gym = open("Planned-v0", &GymSettings { env_workers: 2, ..own });
         println!("working");
@@ -269,11 +270,17 @@ fn no_process_outlives_the_run() {
             std::thread::sleep(Duration::from_millis(20));
         }
     };
-    until("both workers are there", &|n| n == 2);
-    std::thread::sleep(Duration::from_millis(300));
+    // Each of the two with a process that watches over what it starts.
+    until("both workers are there", &|n| n == 4);
+    let program = || processes("sleep\u{0}62").len();
+    let began = Instant::now();
+    while program() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(20), "no program was started");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
-    until("and gone", &|n| n == 0);
+    until("and gone", &|n| n == 0 && program() == 0);
 }
 
 /// A worker that dies while nothing is asked of it.

@@ -42,6 +42,9 @@ def fail(how):
     if how == "grandchild":
         subprocess.Popen(["sleep", "61"])
         os._exit(1)
+    if how == "program":
+        subprocess.Popen(["sleep", "62"])
+        how = "busy"
     if how == "sleep":
         time.sleep(60)
     if how == "busy":

@@ -187,10 +187,11 @@ pub fn bench_env(
         let n = shard.min(n_envs - first);
         let mut env = VecEnv::new(config.make_env(n)?, config.run.seed, first);
         env.reserve_episodes(n * STEPS);
-        env.start()?;
         let actions = RandomActions::new(&space, n, config.run.seed, first as u32);
         shards.push(Shard { env, actions, result: Ok(()) });
     }
+    // All are there before the first starts: how many processes one has may depend on that.
+    shards.iter_mut().try_for_each(|shard| shard.env.start())?;
     let pass = |shards: &mut [Shard]| -> Result<f64, EnvError> {
         let start = clock.now();
         team.each(shards, |_, shard| {

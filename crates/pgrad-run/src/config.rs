@@ -305,6 +305,11 @@ impl RunConfig {
     pub fn for_another_run(&self) -> Self {
         Self { env: self.env.for_another_run(), ..self.clone() }
     }
+    /// The same configuration, with environments that are made to be drawn.
+    #[must_use]
+    pub fn drawn(&self) -> Self {
+        Self { env: self.env.drawn(), ..self.clone() }
+    }
     /// All settings, the run's and the algorithm's.
     #[must_use]
     pub fn parts(&self) -> Vec<&dyn Settings> {

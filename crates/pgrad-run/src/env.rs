@@ -37,6 +37,10 @@ pub trait EnvSource: fmt::Debug + Send + Sync {
     }
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn EnvSource>;
+    /// The same, whose environments are made to be drawn, where that must be known beforehand.
+    fn drawn(&self) -> Box<dyn EnvSource> {
+        self.boxed_clone()
+    }
     /// Finds out what the environment is, and how it is made.
     ///
     /// # Errors
@@ -109,7 +113,7 @@ pub static SCHEMES: &[Scheme] = &[
         title: "any environment of Gymnasium, in Python processes",
         source: |id| {
             pgrad_gym::check_name(id)?;
-            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfGymnasium::default() }))
+            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfGymnasium::default(), drawn: false }))
         },
         settings: Some(|| {
             static DECLARED: LazyLock<GymSettings> = LazyLock::new(GymSettings::default);
@@ -122,7 +126,7 @@ pub static SCHEMES: &[Scheme] = &[
         title: "any environment of EnvPool, in one Python process",
         source: |id| {
             pgrad_gym::check_name(id)?;
-            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfEnvPool::default() }))
+            Ok(Box::new(GymSource { id: id.to_owned(), settings: OfEnvPool::default(), drawn: false }))
         },
         // Declared above.
         settings: None,
@@ -213,6 +217,11 @@ impl NamedEnv {
     #[must_use]
     pub fn for_another_run(&self) -> Self {
         Self::of(&self.id, self.source.clone())
+    }
+    /// The same environment, made to be drawn.
+    #[must_use]
+    pub fn drawn(&self) -> Self {
+        Self::of(&self.id, self.source.drawn())
     }
     /// The environment, opened the first time that it is asked for.
     ///
@@ -318,6 +327,7 @@ impl EnvSource for Custom {
 struct GymSource<S> {
     id: String,
     settings: S,
+    drawn: bool,
 }
 
 impl<S: Settings + Deref<Target = GymSettings> + Clone> EnvSource for GymSource<S> {
@@ -334,8 +344,12 @@ impl<S: Settings + Deref<Target = GymSettings> + Clone> EnvSource for GymSource<
     fn boxed_clone(&self) -> Box<dyn EnvSource> {
         Box::new(self.clone())
     }
+    fn drawn(&self) -> Box<dyn EnvSource> {
+        Box::new(Self { drawn: true, ..self.clone() })
+    }
     fn open(&self) -> Result<Box<dyn OpenEnv>, MakeError> {
-        Ok(Box::new(Gym::open(&self.id, &self.settings)?))
+        let open = if self.drawn { Gym::open_drawn } else { Gym::open };
+        Ok(Box::new(open(&self.id, &self.settings)?))
     }
 }
 

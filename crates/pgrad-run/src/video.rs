@@ -161,6 +161,7 @@ pub fn film(
     options: &EvalOptions,
 ) -> Result<Film, VideoError> {
     let format = Format::of(path)?;
+    let config = config.drawn();
     let mut encoder: Option<Encoder> = None;
     let mut failed = None;
     let watched = evaluate_watched(policy, |n| config.make_env(n), options, &mut |env| {
