@@ -1,5 +1,6 @@
 //! Running normalisation of observations and rewards.
 
+use crate::rollout::mark_lost;
 use pgrad_env::End;
 use pgrad_num::{Cols, ColsMut, Moments, Record, RecordError};
 
@@ -93,6 +94,7 @@ pub struct RewardNormalizer {
     gamma: f64,
     clip: f32,
     seen: Vec<f32>,
+    lost: Vec<bool>,
 }
 
 impl RewardNormalizer {
@@ -105,23 +107,31 @@ impl RewardNormalizer {
             gamma,
             clip: clip as f32,
             seen: Vec::new(),
+            lost: Vec::new(),
         }
     }
-    /// Adds the rewards of a shard, `[T, B]` flat, environments `first..first + b`.
+    /// Adds the rewards of a shard, `[T, B]` flat, environments `first..first + b`; not those of lost episodes.
     pub fn observe(&mut self, first: usize, b: usize, rewards: &[f32], ends: &[End]) {
         self.seen.clear();
-        for (row, ends) in rewards.chunks_exact(b).zip(ends.chunks_exact(b)) {
+        self.lost.clear();
+        if ends.contains(&End::Lost) {
+            self.lost.resize(ends.len(), false);
+            mark_lost(ends, b, &mut self.lost);
+        }
+        for (t, (row, ends)) in rewards.chunks_exact(b).zip(ends.chunks_exact(b)).enumerate() {
             for i in 0..b {
                 let ret = &mut self.returns[first + i];
                 *ret = self.gamma * *ret + f64::from(row[i]);
                 // Finite rewards may sum to more than single precision holds: infinity would spoil the moments.
-                self.seen.push(ret.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32);
+                if !self.lost.get(t * b + i).is_some_and(|lost| *lost) {
+                    self.seen.push(ret.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32);
+                }
                 if ends[i] != End::Running {
                     *ret = 0.0;
                 }
             }
         }
-        self.moments.add_cols(Cols::new(&self.seen, 1, rewards.len()));
+        self.moments.add_cols(Cols::new(&self.seen, 1, self.seen.len()));
     }
     /// Makes room for `samples` rewards a shard, so that [`RewardNormalizer::observe`] never allocates.
     pub fn reserve(&mut self, samples: usize) {

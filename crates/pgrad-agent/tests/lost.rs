@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{
-    ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence, Rollout,
+    ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence, RewardNormalizer, Rollout,
     RolloutShape, Stepper, Trunk,
 };
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
@@ -279,4 +279,27 @@ fn a_step_that_did_not_happen_is_told_from_an_end() {
     }
     assert_eq!(seen, [(false, true, 0), (false, true, 0), (true, false, 1), (false, true, 0)]);
     assert_eq!(stepper.episodes().count(), 0);
+}
+
+/// Environment 1 loses what it gave in steps 1 to 3.
+#[test]
+fn rewards_of_lost_episodes_do_not_scale_others() {
+    use End::{Lost, Running, Terminated};
+    let (zero, one) = ([1.0, -2.0, 0.5, 3.0, 1.0, 0.25], [2.0, 700.0, -900.0, 800.0, -1.0, 4.0]);
+    let ends = [Terminated, Running, Running, Lost, Running, Running];
+    let scaled = |norm: &RewardNormalizer| {
+        let mut x = [0.01];
+        norm.apply(&mut x);
+        f64::from(x[0])
+    };
+    let mut norm = RewardNormalizer::new(2, 0.9, 10.0);
+    let rows: Vec<f32> = zero.iter().zip(&one).flat_map(|(a, b)| [*a, *b]).collect();
+    norm.observe(0, 2, &rows, &ends.map(|end| [Running, end]).concat());
+    let mut kept = RewardNormalizer::new(2, 0.9, 10.0);
+    kept.observe(0, 1, &zero, &[Running; 6]);
+    kept.observe(1, 1, &[one[0], one[4], one[5]], &[Terminated, Running, Running]);
+    assert!((scaled(&norm) / scaled(&kept) - 1.0).abs() < 1e-5, "{} {}", scaled(&norm), scaled(&kept));
+    // Also where nothing is left.
+    norm.observe(1, 1, &[5.0, 6.0], &[Running, Lost]);
+    assert!((scaled(&norm) / scaled(&kept) - 1.0).abs() < 1e-5);
 }

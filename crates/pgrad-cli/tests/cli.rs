@@ -557,3 +557,39 @@ fn two_processes_cannot_write_to_one_run() {
     send(&child, "-TERM");
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(75));
 }
+
+/// Environments in Python, through every command that takes some.
+#[cfg(target_os = "linux")]
+#[test]
+fn python_environments_are_trained_evaluated_filmed_checked_and_studied() {
+    let python = std::env::var("PGRAD_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    for (env, made_by) in [("gym:CartPole-v1", "gymnasium "), ("envpool:CartPole-v1", "envpool ")] {
+        let dir = TempDir::new().unwrap();
+        let last = |args: &[&str]| -> serde_json::Value {
+            let out = pgrad_in(dir.path(), args).done();
+            serde_json::from_str(out.lines().last().unwrap()).unwrap()
+        };
+        let small = ["--steps", "512", "--set", "n_envs=2", "--set", "n_steps=128", "--set", "minibatch_size=64"];
+        let train = ["train", "ppo", env, "--python", &python, "--run-dir", "run", "--json"];
+        assert_eq!(last(&[&train[..], &small].concat())["steps"], 512);
+        let eval = |seed: &str| last(&["eval", "run", "--episodes", "3", "--seed", seed, "--json"]);
+        let first = eval("5");
+        assert_eq!(first, eval("5"), "{env}: the same episodes");
+        assert_ne!(first, eval("6"), "{env}: other ones");
+        let film = last(&["eval", "run", "--episodes", "1", "--video", "film.gif", "--json"]);
+        assert_eq!(film["video_frames"].as_f64(), film["length_mean"].as_f64(), "{env}: {film}");
+        assert!(std::fs::read(dir.path().join("film.gif")).unwrap().starts_with(b"GIF89a"), "{env}");
+        let checked = pgrad_in(dir.path(), &["check-env", env, "--python", &python]).done();
+        assert!(checked.contains("nothing wrong found"), "{checked}");
+        assert!(checked.contains(&format!("made by      {made_by}")), "{checked}");
+        assert_eq!(checked.contains("not checked"), env.starts_with("envpool"), "{checked}");
+        let study = format!(
+            "title = \"Python\"\nepisodes = 2\n[[entry]]\nenv = \"{env}\"\nsteps = 512\nseeds = {{ first = 1, count = 2 }}\n\
+             settings = {{ python = \"{python}\", n_envs = 2, n_steps = 128, minibatch_size = 64 }}\n"
+        );
+        std::fs::write(dir.path().join("mine.toml"), study).unwrap();
+        pgrad_in(dir.path(), &["study", "mine.toml", "--threads", "1", "--out", "results"]).done();
+        let table = std::fs::read_to_string(dir.path().join("results/results.csv")).unwrap();
+        assert_eq!(table.lines().filter(|l| l.contains(env)).count(), 2, "{table}");
+    }
+}

@@ -44,6 +44,11 @@ impl Gym {
     pub fn own_limit(&self) -> Option<u32> {
         match *self {}
     }
+    /// Whether every episode has a seed of its own.
+    #[must_use]
+    pub fn seeds_episodes(&self) -> bool {
+        match *self {}
+    }
     /// Versions of Gymnasium, numpy and Python.
     #[must_use]
     pub fn versions(&self) -> &str {

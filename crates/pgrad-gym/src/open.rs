@@ -236,6 +236,11 @@ impl Gym {
     pub fn own_limit(&self) -> Option<u32> {
         self.limit
     }
+    /// Whether every episode has a seed of its own; with EnvPool only every environment has.
+    #[must_use]
+    pub fn seeds_episodes(&self) -> bool {
+        self.context.recipe.source == Source::Gymnasium
+    }
     /// Versions of Gymnasium, numpy and Python.
     #[must_use]
     pub fn versions(&self) -> &str {

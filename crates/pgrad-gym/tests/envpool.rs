@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "what other tests use")]
 mod common;
 
-use common::{Seen, Trace, python, run, seeds, settings};
+use common::{Seen, Trace, pool_seeds, python, run, settings};
 use pgrad_env::{Actions, BoxSpace, End, EnvError, MakeErrorKind, RandomActions, Space, VecEnv};
 use pgrad_gym::{Gym, GymSettings, News, OnEnvError, OnOutOfBounds};
 use serde_json::{Value, json};
@@ -43,12 +43,6 @@ for line in sys.stdin:
             turn = 1 - turn
     print(json.dumps(out))
 "#;
-
-/// The seeds of the two environments of a pool that are environment `b`, in the first pool of a run.
-fn pool_seeds(run_seed: u64, b: usize) -> [u32; 2] {
-    let first = seeds(run_seed, b).next().unwrap();
-    [first, first.wrapping_add(0x9e37_79b1) & 0x7fff_ffff]
-}
 
 /// The actions that [`run`] draws, for each environment.
 fn actions(space: &Space, n: usize, steps: usize, seed: u64) -> Vec<Vec<Vec<f64>>> {

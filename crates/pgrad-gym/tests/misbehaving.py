@@ -70,10 +70,12 @@ class Planned(gym.Env):
     `faults` maps the seed of an episode to `[step, how]`; step 0 is the reset.
     """
 
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}
     observation_space = spaces.Box(-100.0, 100.0, (3,), np.float32)
     action_space = spaces.Discrete(2, start=5)
 
-    def __init__(self, faults=None, close=None, init=None):
+    def __init__(self, faults=None, close=None, init=None, render_mode=None, render=None):
+        self.render_mode, self.on_render = render_mode, render
         self.faults = {int(seed): fault for seed, fault in (faults or {}).items()}
         self.on_close = close
         if init:
@@ -103,6 +105,13 @@ class Planned(gym.Env):
         over = self.t >= self.length
         cut = over and self.length % 2 == 0
         return self.obs(), self.x, over and not cut, cut, {}
+
+    def render(self):
+        if self.on_render == "gray":
+            return np.zeros((4, 6), np.uint8)
+        if self.on_render:
+            fail(self.on_render)
+        return np.full((4, 6, 3), [self.t, 7, 9], np.uint8) if self.render_mode == "rgb_array" else None
 
     def close(self):
         if self.on_close:

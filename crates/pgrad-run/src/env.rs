@@ -57,6 +57,11 @@ pub trait OpenEnv: Send + Sync {
     /// # Errors
     /// When they cannot be made.
     fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError>;
+    /// Whether an episode depends only on the random numbers at its beginning and on the actions, so that what an earlier one
+    /// left behind can be seen.
+    fn seeds_episodes(&self) -> bool {
+        true
+    }
     /// Lines about it, for whoever looks at it.
     fn about(&self) -> Vec<String> {
         Vec::new()
@@ -360,6 +365,9 @@ impl OpenEnv for Gym {
     fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
         Ok(self.make(n))
     }
+    fn seeds_episodes(&self) -> bool {
+        self.seeds_episodes()
+    }
     fn about(&self) -> Vec<String> {
         let spec = self.spec();
         let parts: Vec<String> = self
@@ -376,6 +384,11 @@ impl OpenEnv for Gym {
             format!("time limit   {limit}"),
             format!("made by      {}", self.versions()),
         ]
+        .into_iter()
+        .chain((!self.seeds_episodes()).then(|| {
+            "not checked  whether an episode leaves something to the next one: its random numbers go on".to_owned()
+        }))
+        .collect()
     }
     fn news(&self) -> EnvNews {
         let news = self.news();

@@ -35,6 +35,12 @@ pub fn seeds(run_seed: u64, b: usize) -> impl Iterator<Item = u32> {
     std::iter::repeat_with(move || stream.bits32() >> 1)
 }
 
+/// The seeds of the two environments of a pool that are environment `b`, in the first pool of a run.
+pub fn pool_seeds(run_seed: u64, b: usize) -> [u32; 2] {
+    let first = seeds(run_seed, b).next().unwrap();
+    [first, first.wrapping_add(0x9e37_79b1) & 0x7fff_ffff]
+}
+
 /// One step of one environment: what was seen before it, what came of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
