@@ -13,6 +13,7 @@ mod pages;
 mod reference;
 mod scores;
 mod siblings;
+mod soak;
 mod test;
 
 use anyhow::{Result, bail};
@@ -32,6 +33,7 @@ cargo xtask TASK
   siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
   loom                 models of what threads share without locks, in every interleaving (loom)
+  soak                 a run whose environments fail 1000 times and more: descriptors and memory must not grow
   mujoco               gets the MuJoCo library and Gymnasium's models, for the feature `mujoco`
 ";
 
@@ -58,6 +60,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
         ["loom"] => loom::run_models(),
+        ["soak"] => soak::run(),
         ["mujoco"] => mujoco::run(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{
-    ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence, RewardNormalizer, Rollout,
-    RolloutShape, Stepper, Trunk,
+    ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence,
+    RewardNormalizer, Rollout, RolloutShape, Stepper, Trunk,
 };
 use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::{Activation, Cell};

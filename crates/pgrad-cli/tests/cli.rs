@@ -569,7 +569,8 @@ fn python_environments_are_trained_evaluated_filmed_checked_and_studied() {
             let out = pgrad_in(dir.path(), args).done();
             serde_json::from_str(out.lines().last().unwrap()).unwrap()
         };
-        let small = ["--steps", "512", "--set", "n_envs=2", "--set", "n_steps=128", "--set", "minibatch_size=64"];
+        let small =
+            ["--steps", "512", "--set", "n_envs=2", "--set", "n_steps=128", "--set", "minibatch_size=64"];
         let train = ["train", "ppo", env, "--python", &python, "--run-dir", "run", "--json"];
         assert_eq!(last(&[&train[..], &small].concat())["steps"], 512);
         let eval = |seed: &str| last(&["eval", "run", "--episodes", "3", "--seed", seed, "--json"]);

@@ -38,9 +38,13 @@ impl Recipe {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let kwargs = kwargs(&settings.env_kwargs)?;
         if source == Source::EnvPool {
-            let ours = ["num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players"];
+            let ours =
+                ["num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "max_num_players"];
             if let Some(key) = ours.iter().find(|key| kwargs.get(key).is_some()) {
-                let e = MakeError::new(MakeErrorKind::Usage, format!("`env_kwargs` has `{key}`, which pgrad gives itself"));
+                let e = MakeError::new(
+                    MakeErrorKind::Usage,
+                    format!("`env_kwargs` has `{key}`, which pgrad gives itself"),
+                );
                 return Err(e.with_hint("`n_envs`, `seed` and `env_threads` are settings of the run"));
             }
         }
@@ -48,7 +52,8 @@ impl Recipe {
     }
     /// What the process is told first, to make `n` environments; `seeds` are those of an EnvPool, two for each.
     pub(crate) fn setup(&self, n: usize, seeds: &[i64]) -> serde_json::Value {
-        let mut setup = serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n, "drawn": self.drawn });
+        let mut setup =
+            serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n, "drawn": self.drawn });
         if self.source == Source::EnvPool {
             let threads = self.or_cores(self.settings.env_threads).min(2 * n);
             setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds });

@@ -384,7 +384,9 @@ impl Worker {
             Shown::Failed { failed } => Err(failed),
             Shown::Picture { width, height, fps } => {
                 let rgb = message()?;
-                if rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 || !(fps > 0.0 && fps.is_finite()) {
+                if rgb.len() as u64 != u64::from(width) * u64::from(height) * 3
+                    || !(fps > 0.0 && fps.is_finite())
+                {
                     let bytes = rgb.len();
                     return Err(format!("{bytes} bytes of {width} x {height} pixels, {fps} a second"));
                 }
@@ -427,7 +429,17 @@ impl Process {
         let words = File::from(OwnedFd::from(words));
         fcntl_setfl(&words, fcntl_getfl(&words)? | OFlags::NONBLOCK)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Self { child, control, pidfd, words, memory, tail: Vec::new(), over: false, watch: Duration::ZERO, quick: false })
+        Ok(Self {
+            child,
+            control,
+            pidfd,
+            words,
+            memory,
+            tail: Vec::new(),
+            over: false,
+            watch: Duration::ZERO,
+            quick: false,
+        })
     }
     fn tell(&mut self, value: &serde_json::Value) -> io::Result<()> {
         let text = value.to_string();

@@ -216,7 +216,11 @@ impl Turns {
     fn check(&self) -> Result<(), String> {
         let k = self.ids.len();
         if self.env_id[..k] != self.ids[..] {
-            return Err(format!("EnvPool answered for {:?} when asked for {:?}", &self.env_id[..k], self.ids));
+            return Err(format!(
+                "EnvPool answered for {:?} when asked for {:?}",
+                &self.env_id[..k],
+                self.ids
+            ));
         }
         let steps = if self.command == STEP { self.slots.len() } else { 0 };
         let began = |i: usize| self.elapsed[i] == 0 && self.done[i] == 0;

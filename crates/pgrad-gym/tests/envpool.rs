@@ -136,11 +136,17 @@ fn every_step_is_that_of_envpool_alone() {
         let own = GymSettings { env_start_secs: 60.0, env_threads: 2, ..settings(&kwargs) };
         let gym = Gym::open(&format!("envpool:{name}"), &own).unwrap();
         let (trace, env) = run(&gym, n, steps, 3).unwrap();
-        let lines: Vec<_> =
-            actions(&gym.spec().action, n, steps, 3).into_iter().enumerate().map(|(b, a)| (pool_seeds(3, b), a)).collect();
+        let lines: Vec<_> = actions(&gym.spec().action, n, steps, 3)
+            .into_iter()
+            .enumerate()
+            .map(|(b, a)| (pool_seeds(3, b), a))
+            .collect();
         let [terminated, truncated] = compare(&trace, &gym.spec().observation, &alone(name, &kwargs, &lines));
         assert!(truncated > 0 || name == "FrozenLake-v1", "{name}");
-        assert!(terminated > n || kwargs["max_episode_steps"] != json!(17) && name != "FrozenLake-v1", "{name}");
+        assert!(
+            terminated > n || kwargs["max_episode_steps"] != json!(17) && name != "FrozenLake-v1",
+            "{name}"
+        );
         assert_eq!(env.finished().len(), terminated + truncated, "{name}");
         assert_eq!(gym.news().notices, Vec::<String>::new(), "{name}");
     }
@@ -193,11 +199,15 @@ fn metric(news: &News, name: &str) -> f64 {
 #[test]
 fn what_a_pool_returns_is_checked() {
     let dir = tempfile::tempdir().unwrap();
-    let clean = run(&Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({}))).unwrap(), 4, 20, 1).unwrap().0;
+    let clean =
+        run(&Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({}))).unwrap(), 4, 20, 1).unwrap().0;
     for (how, said) in [
         ("order", "EnvPool answered for ["),
         ("began", "after 4 steps and 0 beginnings EnvPool's episodes are [0, "),
-        ("dtype", "the observation of all is ndarray of shape (4, 3) and dtype float64, and should be of shape (4, 3) and"),
+        (
+            "dtype",
+            "the observation of all is ndarray of shape (4, 3) and dtype float64, and should be of shape (4, 3) and",
+        ),
         ("shape", "shape (4, 2) and dtype float32, and should be of shape (4, 3)"),
         ("short", "shape (3, 3) and dtype float32, and should be of shape (4, 3)"),
         ("no-reward", "the column `reward` is ndarray of shape (4,) and dtype int32"),
@@ -222,7 +232,8 @@ fn what_a_pool_returns_is_checked() {
 fn a_pool_whose_process_ends_is_replaced_with_all_its_environments() {
     let dir = tempfile::tempdir().unwrap();
     let (n, steps) = (4, 20);
-    let clean = run(&Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({}))).unwrap(), n, steps, 1).unwrap().0;
+    let clean =
+        run(&Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({}))).unwrap(), n, steps, 1).unwrap().0;
     for (how, said) in [
         ("raise", "RuntimeError: as planned"),
         ("exit", "exited with code 3"),
@@ -244,12 +255,16 @@ fn a_pool_whose_process_ends_is_replaced_with_all_its_environments() {
             assert_eq!(lost, [5, 11, 17], "{how}");
             // Every pool has other seeds: what an environment shows first.
             fresh.extend([0, 6, 12, 18].map(|t| trace[b][t].obs[0] as u32));
-            assert!([6, 12, 18].iter().all(|t| trace[b][*t].obs[2] == 0.0 && trace[b][*t].place.1 == 0), "{how}");
+            assert!(
+                [6, 12, 18].iter().all(|t| trace[b][*t].obs[2] == 0.0 && trace[b][*t].place.1 == 0),
+                "{how}"
+            );
         }
         assert!(fresh.len() >= 4 * n - 1, "{how}: {fresh:?}");
         assert_eq!(env.lost_episodes() as usize, 3 * n, "{how}");
         assert_eq!(metric(&news, "env/lost_episodes") as usize, 3 * n, "{how}");
-        let ended = trace.iter().flatten().filter(|s| matches!(s.end, End::Terminated | End::Truncated)).count();
+        let ended =
+            trace.iter().flatten().filter(|s| matches!(s.end, End::Terminated | End::Truncated)).count();
         assert_eq!(env.finished().len(), ended, "{how}");
     }
     let own = |on_env_error, env_restarts| GymSettings {
@@ -276,8 +291,15 @@ fn what_cannot_be_made_says_why() {
     let fails = |id: &str, settings: GymSettings| Gym::open(id, &settings).map(drop).unwrap_err();
     let usual = || settings(&json!({}));
     let e = fails("envpool:CartPole-v9", usual());
-    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("no task `CartPole-v9`; did you mean `CartPole-v"), "{e}");
-    let e = fails("envpool:CartPole-v1", GymSettings { python: with_module(dir.path(), "no_envpool"), ..usual() });
+    assert!(
+        e.kind == MakeErrorKind::Usage
+            && e.message.contains("no task `CartPole-v9`; did you mean `CartPole-v"),
+        "{e}"
+    );
+    let e = fails(
+        "envpool:CartPole-v1",
+        GymSettings { python: with_module(dir.path(), "no_envpool"), ..usual() },
+    );
     assert!(e.kind == MakeErrorKind::Usage && e.message.contains("has no module `envpool`"), "{e}");
     assert!(e.hint.unwrap().contains("-m pip install envpool"));
     let e = fails("envpool:CartPole-v1", settings(&json!({"num_threads": 3})));

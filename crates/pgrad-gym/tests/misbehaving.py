@@ -121,6 +121,19 @@ class Planned(gym.Env):
 gym.register("Planned-v0", Planned)
 
 
+class Soak(Planned):
+    """Raises or kills its process at random."""
+
+    def step(self, action):
+        x = self.np_random.random()
+        if x < 0.06:
+            fail("kill SIGKILL" if x < 0.003 else "raise")
+        return super().step(action)
+
+
+gym.register("Soak-v0", Soak)
+
+
 class Parts(gym.Env):
     """An observation of every kind of part, and the action that is asked for."""
 

@@ -36,7 +36,11 @@ fn an_environment_is_drawn_when_it_was_asked_for() {
     }
     for (open, kwargs, said) in [
         (Gym::open as fn(&str, &GymSettings) -> _, json!({}), "its picture is NoneType"),
-        (Gym::open_drawn, json!({"render": "gray"}), "its picture is ndarray of shape (4, 6) and dtype uint8"),
+        (
+            Gym::open_drawn,
+            json!({"render": "gray"}),
+            "its picture is ndarray of shape (4, 6) and dtype uint8",
+        ),
         (Gym::open_drawn, json!({"render": "raise"}), "RuntimeError: as planned"),
         (Gym::open_drawn, json!({"render": "exit 3"}), "exited with code 3"),
         (Gym::open_drawn, json!({"render": "sleep"}), "to draw"),
@@ -44,7 +48,10 @@ fn an_environment_is_drawn_when_it_was_asked_for() {
         // Of what does not raise or end its process, a start has to be waited for.
         let own = GymSettings { env_start_secs: 4.0, ..settings(&kwargs) };
         let error = pictures(&open(PLANNED, &own).unwrap(), 0).remove(0).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("`{PLANNED}` cannot be drawn: ")) && error.contains(said), "{error}");
+        assert!(
+            error.starts_with(&format!("`{PLANNED}` cannot be drawn: ")) && error.contains(said),
+            "{error}"
+        );
     }
 }
 
@@ -68,7 +75,8 @@ fn a_pool_draws_the_environment_that_is_under_way() {
              e.reset()\n\
              sys.stdout.buffer.write(e.render(env_ids=0)[0].tobytes())"
         );
-        let alone = std::process::Command::new(python()).args(["-W", "ignore", "-c", &script]).output().unwrap();
+        let alone =
+            std::process::Command::new(python()).args(["-W", "ignore", "-c", &script]).output().unwrap();
         let Content::Pixels { rgb, .. } = &picture.content else { panic!("no pixels") };
         assert!(rgb.len() > 10_000 && *rgb == alone.stdout, "{}", String::from_utf8_lossy(&alone.stderr));
     }

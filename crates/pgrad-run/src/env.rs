@@ -386,7 +386,8 @@ impl OpenEnv for Gym {
         ]
         .into_iter()
         .chain((!self.seeds_episodes()).then(|| {
-            "not checked  whether an episode leaves something to the next one: its random numbers go on".to_owned()
+            "not checked  whether an episode leaves something to the next one: its random numbers go on"
+                .to_owned()
         }))
         .collect()
     }

@@ -129,6 +129,8 @@ static OWN: &[Preset] = &[
     preset!(gym "BipedalWalker-v3", "ppo"),
     preset!(gym "BipedalWalker-v3", "a2c"),
     preset!(gym "BipedalWalker-v3", "trpo"),
+    preset!(gym "LunarLanderContinuous-v3", "ppo"),
+    preset!(gym "BipedalWalkerHardcore-v3", "ppo"),
 ];
 
 /// All presets.
@@ -148,6 +150,16 @@ pub fn find(algo: &str, env: &str, name: &str) -> Option<&'static Preset> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn environments_in_python_have_those_of_the_same_task() {
+        let path = |env: &str| find("ppo", env, TUNED).map(|p| p.path);
+        assert_eq!(path("gym:CartPole-v1"), path("CartPole-v1"));
+        assert_eq!(path("envpool:CartPole-v1"), path("CartPole-v1"));
+        assert!(path("envpool:LunarLander-v3").is_some());
+        assert_eq!(path("envpool:LunarLander-v3"), path("gym:LunarLander-v3"));
+        assert_eq!(path("LunarLander-v3"), None);
+    }
 
     #[test]
     fn none_hides_another() {
