@@ -6,6 +6,7 @@
     reason = "a test panics when something is wrong, and watches deadlines"
 )]
 
+#[expect(dead_code, reason = "what other tests use")]
 mod common;
 
 use common::{Trace, open, processes, python, run, seeds, settings};
