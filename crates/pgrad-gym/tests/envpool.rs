@@ -168,6 +168,9 @@ fn environments_do_not_depend_on_each_other() {
                 env.restart().unwrap();
                 assert_eq!(env.position(0).1, 0);
             }
+            // It goes on from where the episode begins, at rest but for a twentieth; the pole would be far away.
+            let begins = env.position(1).1 <= 1;
+            assert!(!begins || (0..3).step_by(2).all(|i| env.obs().at(i, 1).abs() < 0.06), "{t}");
             let obs: Vec<f32> = (0..4).map(|i| env.obs().at(i, 1)).collect();
             seen.push((obs, env.ends()[1], env.position(1)));
         }
