@@ -146,6 +146,78 @@ fn a_process_is_shared() {
     assert!((0..3).all(|b| same(b) >= 3), "all were as before until then");
 }
 
+/// One raise, in every place of a rollout, with few and many environments, under every policy.
+#[test]
+fn a_raise_anywhere_in_a_rollout() {
+    const T: usize = 8;
+    for n in [1, 4, 16] {
+        let b = n - 1;
+        let with = |on_env_error, faults: Value, close: Option<&str>| {
+            let own = settings(&json!({ "faults": faults, "close": close }));
+            let gym = open("Planned-v0", &GymSettings { on_env_error, env_workers: 1, ..own });
+            let done = run(&gym, n, 5 * T, SEED);
+            (done, gym)
+        };
+        let (clean, _) = with(OnEnvError::Stop, json!({}), None).0.unwrap();
+        let same_others = |trace: &Trace, what: &str| {
+            assert!((0..b).all(|other| trace[other] == clean[other]), "{what}");
+        };
+        // When the environment is closed.
+        let (done, gym) = with(OnEnvError::Stop, json!({}), Some("raise"));
+        let (trace, env) = done.unwrap();
+        assert_eq!(trace, clean, "{n} environments, close");
+        drop(env);
+        assert!(gym.news().notices.join("\n").contains("as planned"), "{n} environments, close");
+        // First, middle and last step of a rollout, and the reset after an episode.
+        for at in [Some(0), Some(T / 2), Some(T - 1), None] {
+            let what = format!("{n} environments, step {at:?}");
+            let chosen = (T..4 * T).find(|g| {
+                let seen = &clean[b][*g];
+                seen.place.0 >= 1 && at.map_or(seen.end != End::Running, |at| g % T == at)
+            });
+            let g = chosen.unwrap();
+            let (episode, step) = clean[b][g].place;
+            let (episode, step) = if at.is_some() { (episode, step + 1) } else { (episode + 1, 0) };
+            let seed = seeds(SEED, b).nth(episode as usize).unwrap();
+            let faults = json!({ seed.to_string(): [step, "raise"] });
+            // Up to here nothing is different; a reset fails behind the end of an episode.
+            let before = g + usize::from(at.is_none());
+
+            let (done, gym) = with(OnEnvError::Restart, faults.clone(), None);
+            let (trace, env) = done.unwrap();
+            same_others(&trace, &what);
+            assert_eq!(trace[b][..before], clean[b][..before], "{what}");
+            let lost_steps: Vec<usize> = (0..5 * T).filter(|g| trace[b][*g].end == End::Lost).collect();
+            let expected: Vec<usize> = at.map(|_| g).into_iter().collect();
+            assert_eq!(lost_steps, expected, "{what}");
+            assert_eq!(env.lost_episodes() as usize, expected.len(), "{what}");
+            assert_eq!(metric(&gym.news(), "env/restarts"), 1.0, "{what}");
+
+            let (done, _) = with(OnEnvError::Drop, faults.clone(), None);
+            if n > 1 {
+                let (trace, env) = done.unwrap();
+                same_others(&trace, &what);
+                assert_eq!(trace[b][..before], clean[b][..before], "{what}");
+                assert!(trace[b][before..].iter().all(|s| s.end == End::Lost), "{what}");
+                assert!(env.is_dropped(b), "{what}");
+            } else {
+                let error = done.map(drop).unwrap_err().to_string();
+                assert!(error.contains("no environment is left"), "{what}: {error}");
+            }
+
+            match with(OnEnvError::Stop, faults, None).0 {
+                Err(EnvError::Failed { env, episode: e, reason, .. }) => {
+                    // A reset that fails is part of the step that ended the episode before.
+                    assert_eq!((env, e), (b, clean[b][g].place.0), "{what}");
+                    assert!(reason.contains("RuntimeError: as planned"), "{what}: {reason}");
+                }
+                Err(e) => panic!("{what}: {e}"),
+                Ok(_) => panic!("{what}: it goes on"),
+            }
+        }
+    }
+}
+
 /// The policies, their budgets, and what is fatal.
 #[test]
 fn a_failure_is_answered_as_was_asked() {
