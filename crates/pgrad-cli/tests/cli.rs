@@ -558,6 +558,35 @@ fn two_processes_cannot_write_to_one_run() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(75));
 }
 
+/// Films an episode of the run in `dir`.
+#[cfg(target_os = "linux")]
+fn filmed(dir: &Path, env: &str) {
+    let out = pgrad_in(dir, &["eval", "run", "--episodes", "1", "--video", "film.gif", "--json"]).done();
+    let film: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert!(film["video_frames"].as_f64() >= Some(1.0), "{env}: {film}");
+    assert_eq!(film["video_frames"].as_f64(), film["length_mean"].as_f64(), "{env}: {film}");
+    assert!(std::fs::read(dir.join("film.gif")).unwrap().starts_with(b"GIF89a"), "{env}");
+}
+
+/// An environment of Gymnasium that draws itself is filmed.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_environment_in_python_is_filmed() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let (python, real) = (dir.path().join("python"), std::env::var("PGRAD_PYTHON"));
+    let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgrad-gym");
+    let real = real.unwrap_or_else(|_| "python3".to_owned());
+    let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{real}' \"$@\"\n", modules.display());
+    std::fs::write(&python, text).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let env = "gym:tests.misbehaving:Planned-v0";
+    let small = ["--steps", "64", "--set", "n_envs=2", "--set", "n_steps=16", "--set", "minibatch_size=16"];
+    let train = ["train", "ppo", env, "--python", python.to_str().unwrap(), "--run-dir", "run", "--quiet"];
+    pgrad_in(dir.path(), &[&train[..], &small].concat()).done();
+    filmed(dir.path(), env);
+}
+
 /// Environments in Python, through every command that takes some.
 #[cfg(target_os = "linux")]
 #[test]
@@ -577,9 +606,10 @@ fn python_environments_are_trained_evaluated_filmed_checked_and_studied() {
         let first = eval("5");
         assert_eq!(first, eval("5"), "{env}: the same episodes");
         assert_ne!(first, eval("6"), "{env}: other ones");
-        let film = last(&["eval", "run", "--episodes", "1", "--video", "film.gif", "--json"]);
-        assert_eq!(film["video_frames"].as_f64(), film["length_mean"].as_f64(), "{env}: {film}");
-        assert!(std::fs::read(dir.path().join("film.gif")).unwrap().starts_with(b"GIF89a"), "{env}");
+        // How Gymnasium's own environments draw depends on what is installed beside it.
+        if env.starts_with("envpool") {
+            filmed(dir.path(), env);
+        }
         let checked = pgrad_in(dir.path(), &["check-env", env, "--python", &python]).done();
         assert!(checked.contains("nothing wrong found"), "{checked}");
         assert!(checked.contains(&format!("made by      {made_by}")), "{checked}");
