@@ -128,6 +128,7 @@ fn killed_in_mujoco_and_resumed() {
 fn kill_and_resume(env: &str, enough: usize) {
     let dir = tempdir().unwrap();
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
+    let said = dir.path().join("stderr");
     Runner::default().train(&whole, killed_config(env)).unwrap();
     let expected = result(&whole);
     let mut rng = Stream::new(std::process::id().into(), 0, 0);
@@ -138,7 +139,7 @@ fn kill_and_resume(env: &str, enough: usize) {
             .env(DIR_VARIABLE, &killed)
             .env(ENV_VARIABLE, env)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&said).unwrap())
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_micros(rng.below(60_000).into()));
@@ -152,7 +153,8 @@ fn kill_and_resume(env: &str, enough: usize) {
                 tries += 1;
             }
             Some(status) => {
-                assert!(status.success(), "after {kills} kills");
+                let said = std::fs::read_to_string(&said).unwrap();
+                assert!(status.success(), "after {kills} kills: {status}: {said}");
                 assert!(result(&killed) == expected, "after {kills} kills");
                 std::fs::remove_dir_all(&killed).unwrap();
                 runs += 1;
