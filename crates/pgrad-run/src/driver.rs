@@ -271,6 +271,9 @@ pub fn resume_with(
             if !exact {
                 run.notice("the environments cannot save their state: new episodes were started");
             }
+            // A kill may have come between the checkpoint and what stands beside it.
+            let policy = run.algo.policy(1).to_bytes()?;
+            run.write_beside(&policy)?;
         }
     }
     run.go_on()
@@ -596,12 +599,18 @@ impl<'a> Run<'a> {
         let state = tensors::encode(&record, None).map_err(|e| RunError::State { path, cause: e.into() })?;
         let policy = self.algo.policy(1).to_bytes()?;
         self.store.save(step, &[(STATE, &state)], &self.config.digest())?;
-        write_atomic(&*self.options.storage, &self.dir.policy(), &policy)?;
+        self.write_beside(&policy)?;
+        self.saved_at = self.options.clock.now();
+        self.saved_step = Some(step);
+        Ok(())
+    }
+
+    /// Writes what stands beside the checkpoints and is of the newest one: the policy, and the recording if there is one.
+    fn write_beside(&self, policy: &[u8]) -> Result<(), RunError> {
+        write_atomic(&*self.options.storage, &self.dir.policy(), policy)?;
         if let Some(recording) = self.algo.recording() {
             write_atomic(&*self.options.storage, &self.dir.turns(), &recording)?;
         }
-        self.saved_at = self.options.clock.now();
-        self.saved_step = Some(step);
         Ok(())
     }
 

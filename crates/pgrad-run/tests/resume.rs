@@ -169,6 +169,21 @@ fn kill_and_resume(env: &str, enough: usize) {
     }
 }
 
+/// What a kill leaves between the last checkpoint and the policy beside it: that of the checkpoint before.
+#[test]
+fn killed_behind_the_last_checkpoint() {
+    let dir = tempdir().unwrap();
+    let (whole, part) = (dir.path().join("whole"), dir.path().join("part"));
+    let config = || config("CartPole-v1", &["steps=300"]);
+    Runner::default().train(&whole, config()).unwrap();
+    let expected = result(&whole);
+    Runner { stop_after: Some(1), ..Runner::default() }.train(&part, config()).unwrap();
+    std::fs::copy(part.join("policy.safetensors"), whole.join("policy.safetensors")).unwrap();
+    assert!(result(&whole) != expected, "an older policy");
+    Runner::default().resume(&whole).unwrap();
+    assert!(result(&whole) == expected);
+}
+
 /// What a kill leaves between the first files of a run and its first checkpoint.
 #[test]
 fn killed_before_the_first_checkpoint() {
