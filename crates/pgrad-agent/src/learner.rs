@@ -296,7 +296,7 @@ impl Learner {
             team.each_with(&mut both[..networks], &mut self.work, |_, both, work| {
                 let Some((lane, target)) = both else { return };
                 pass(lane, work);
-                target.add_up([&**lane].into_iter());
+                target.add_up(std::iter::once(&**lane));
             });
         } else {
             team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| pass(lane, work));

@@ -141,7 +141,10 @@ impl Algorithm for Acktr {
             |v| value_loss(v, c, n),
         ); // −∇L
         check_losses(&sums, 0, 0)?;
-        kernels::scale(clip_finite(gradient, norm, c.max_grad_norm, model, 0, 0)? as f32, gradient);
+        let scale = clip_finite(gradient, norm, c.max_grad_norm, model, 0, 0)?;
+        if scale < 1.0 {
+            kernels::scale(scale as f32, gradient);
+        }
         curvature.measure(model, rollout, team); // E[x̄ x̄ᵀ], E[g gᵀ] of each layer
         kfac.observe(|i| curvature.moments(i));
         kfac.factor().map_err(|e| AgentError::Loss {

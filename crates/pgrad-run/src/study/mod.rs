@@ -254,6 +254,17 @@ pub struct Study {
 }
 
 impl Study {
+    /// A study without a name: the runs that a measurement is made of.
+    fn of_entries<'e>(episodes: usize, entries: impl Iterator<Item = &'e Entry>) -> Self {
+        let nothing = String::new;
+        Self {
+            name: nothing(),
+            title: nothing(),
+            note: nothing(),
+            episodes,
+            entries: entries.cloned().collect(),
+        }
+    }
     /// The study of training runs with this name, or else in this file. [`AnyStudy::load`] reads those of
     /// other kinds too.
     ///

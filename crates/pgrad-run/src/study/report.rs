@@ -95,6 +95,14 @@ impl EntryResult {
 }
 
 impl StudyResult {
+    /// The scores of the entry called `label`, a number for each seed; none when no run of it has one.
+    pub(super) fn values(&self, label: &str, measure: Measure) -> &[f64] {
+        let found = self.entries.iter().find(|r| r.label == label);
+        found.map_or(&[], |r| match measure {
+            Measure::E => &r.e.values,
+            Measure::T => &r.t.values,
+        })
+    }
     /// The tables as Markdown.
     #[must_use]
     pub fn to_markdown(&self) -> String {

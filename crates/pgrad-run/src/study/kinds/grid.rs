@@ -175,21 +175,10 @@ impl Measurement for Grid {
         if bench.seeds == Some(1) {
             return Err(StudyError::Measure { reason: "a standard error needs two seeds at least".into() });
         }
-        let study = Study {
-            name: String::new(),
-            title: String::new(),
-            note: String::new(),
-            episodes: *self.episodes.get_ref(),
-            entries: self.cells.iter().flatten().cloned().collect(),
-        };
+        let study = Study::of_entries(*self.episodes.get_ref(), self.cells.iter().flatten());
         let trained = bench.train(&study)?;
-        let mut results = trained.entries.iter();
-        let mut cell = |entry: &Entry| {
-            let found = results.next().filter(|r| r.label == entry.label);
-            let values = found.map_or(&[][..], |r| match self.measure {
-                Measure::E => &r.e.values[..],
-                Measure::T => &r.t.values[..],
-            });
+        let cell = |entry: &Entry| {
+            let values = trained.values(&entry.label, self.measure);
             if values.is_empty() {
                 let reason = format!("{}: no episode was finished, so that it has no score", entry.label);
                 return Err(StudyError::Measure { reason });
@@ -199,7 +188,7 @@ impl Measurement for Grid {
         };
         let mut scores = Vec::new();
         for row in &self.cells {
-            scores.push(row.iter().map(&mut cell).collect::<Result<Vec<Cell>, StudyError>>()?);
+            scores.push(row.iter().map(cell).collect::<Result<Vec<Cell>, StudyError>>()?);
         }
         let [rows, columns] = self.axes();
         let (row, column) = Self::best(&scores);

@@ -155,20 +155,10 @@ impl Measurement for Normalised {
         if bench.seeds == Some(1) {
             return Err(StudyError::Measure { reason: "a standard error needs two seeds at least".into() });
         }
-        let study = Study {
-            name: String::new(),
-            title: String::new(),
-            note: String::new(),
-            episodes: *self.episodes.get_ref(),
-            entries: self.entries.iter().flatten().cloned().collect(),
-        };
+        let study = Study::of_entries(*self.episodes.get_ref(), self.entries.iter().flatten());
         let trained = bench.train(&study)?;
         let scores = |entry: &Entry| {
-            let found = trained.entries.iter().find(|r| r.label == entry.label);
-            let values = found.map_or(&[][..], |r| match self.measure {
-                Measure::E => &r.e.values[..],
-                Measure::T => &r.t.values[..],
-            });
+            let values = trained.values(&entry.label, self.measure);
             if values.len() < 2 {
                 let reason = format!("{}: fewer than two runs finished an episode", entry.label);
                 return Err(StudyError::Measure { reason });
