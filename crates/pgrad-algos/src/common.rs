@@ -293,7 +293,8 @@ impl ModelSettings {
 }
 
 /// Environments of a shard, where nobody says how many.
-pub(crate) fn default_shard(n_envs: usize) -> usize {
+#[must_use]
+pub fn default_shard(n_envs: usize) -> usize {
     n_envs.div_ceil(2).clamp(4, 32)
 }
 

@@ -42,7 +42,7 @@ pub use asynchronous::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, Epsilo
 pub use cem::{Cem, CemConfig, CemSettings};
 pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, Recurrent, RecurrentSettings,
-    RolloutSettings, Schedule, Trunk, TrunkSettings,
+    RolloutSettings, Schedule, Trunk, TrunkSettings, default_shard,
 };
 pub use greedy_gq::{GreedyGq, GreedyGqConfig, GreedyGqSettings};
 pub use nac::{Nac, NacConfig, NacSettings};

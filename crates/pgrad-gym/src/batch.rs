@@ -11,7 +11,7 @@
 
 use crate::monitor::{Monitor, Verdict};
 use crate::name::Source;
-use crate::open::Context;
+use crate::open::{Context, PoolPlan};
 use crate::process::{Death, StartError, Starting, Trouble, Worker, aligned, indented};
 use crate::spaces::RowError;
 use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Picture, PictureError};
@@ -81,7 +81,12 @@ pub(crate) struct GymBatch {
     /// Pools that were started, and what the seeds of the next one come from: the environments' streams.
     pools: i64,
     pool_base: Vec<i64>,
+    /// How many batches there were before this one.
+    index: usize,
 }
+
+/// What failed in the reset that followed an episode's end is no fault of the step that ended it.
+const AFTERWARDS: &str = "in the reset that followed: ";
 
 /// The seed of an episode. 31 bits: every generator takes that.
 fn draw_seed(rng: &mut Stream) -> i64 {
@@ -90,7 +95,7 @@ fn draw_seed(rng: &mut Stream) -> i64 {
 
 impl GymBatch {
     pub(crate) fn new(context: Arc<Context>, n: usize) -> Self {
-        context.batches.fetch_add(1, Ordering::Relaxed);
+        let index = context.batches.fetch_add(1, Ordering::Relaxed);
         let dim = context.spec.observation.obs_dim();
         let bytes: usize = context.spaces.observation_bytes().sum();
         Self {
@@ -113,6 +118,7 @@ impl GymBatch {
             fault: None,
             pools: 0,
             pool_base: vec![0; n],
+            index,
             context,
         }
     }
@@ -143,40 +149,42 @@ impl GymBatch {
     /// Environment `b` failed; what is to be done about it. A fault is remembered, and dropping done.
     fn failed(&mut self, b: usize, reason: &str) -> Option<Duration> {
         let place = self.place(b);
-        self.failed_at(b, &place, reason)
+        self.failed_at(b, &place, "", reason)
     }
     /// The same in the reset that followed an episode's end, in the same step.
     fn failed_next(&mut self, b: usize, reason: &str) -> Option<Duration> {
         let place = self.next_place(b);
-        self.failed_at(b, &place, reason)
+        self.failed_at(b, &place, AFTERWARDS, reason)
     }
-    fn failed_at(&mut self, b: usize, place: &str, reason: &str) -> Option<Duration> {
+    /// The words `when` go before what ends the run: it is told with the place of the step.
+    fn failed_at(&mut self, b: usize, place: &str, when: &str, reason: &str) -> Option<Duration> {
         match self.monitor().failed(self.first + b, place, self.episode[b], reason) {
             Verdict::Restart(wait) => Some(wait),
             Verdict::Drop => {
                 self.state[b] = State::Dropped;
                 if self.state.iter().all(|s| *s == State::Dropped) {
-                    self.refuse(b, format!("{reason}\n  no environment is left"));
+                    self.refuse(b, format!("{when}{reason}\n  no environment is left"));
                 }
                 None
             }
             Verdict::Stop(text) => {
                 self.state[b] = State::Broken;
-                self.refuse(b, text);
+                self.refuse(b, format!("{when}{text}"));
                 None
             }
         }
     }
-    /// Two seeds for each environment of a pool, and other ones for each pool.
-    fn pool_seeds(&mut self) -> Vec<i64> {
+    /// What a pool is told, if these are pools: two seeds for each environment, other ones for each pool.
+    fn pool_plan(&mut self) -> Option<PoolPlan> {
         if self.context.recipe.source != Source::EnvPool {
-            return Vec::new();
+            return None;
         }
         let (n, pools) = (self.len(), self.pools);
         self.pools += 1;
         // An odd factor: as many seeds as there are, before one comes again.
         let seed = |i: usize| self.pool_base[i % n] + (2 * pools + (i / n) as i64) * 0x9e37_79b1;
-        (0..2 * n).map(|i| seed(i) & 0x7fff_ffff).collect()
+        let seeds = (0..2 * n).map(|i| seed(i) & 0x7fff_ffff).collect();
+        Some(self.context.pool_plan(self.index, seeds))
     }
     /// Starts the processes that are not there, all at once. Those that cannot be started are told with the first
     /// environment of theirs.
@@ -185,8 +193,8 @@ impl GymBatch {
         let mut starting: Vec<(usize, Starting)> = Vec::new();
         for g in groups {
             if self.groups[g].worker.is_none() {
-                let seeds = self.pool_seeds();
-                match Starting::new(&self.context.recipe, self.groups[g].range.len(), &seeds) {
+                let pool = self.pool_plan();
+                match Starting::new(&self.context.recipe, self.groups[g].range.len(), pool) {
                     Ok(s) => starting.push((g, s)),
                     Err(e) => failed.push((g, e)),
                 }
@@ -518,7 +526,7 @@ impl GymBatch {
                 BAD => {
                     let text = troubles.iter().find(|t| t.env == b && t.during == "reset");
                     let text = text.map_or_else(String::new, |t| t.text.clone());
-                    self.refuse(b, format!("after the reset that followed: {text}"));
+                    self.refuse(b, format!("{AFTERWARDS}{text}"));
                 }
                 RAISED => {
                     let text = troubles.iter().find(|t| t.env == b && t.during == "reset");

@@ -50,18 +50,16 @@ impl Recipe {
         }
         Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores, drawn })
     }
-    /// What the process is told first, to make `n` environments; `seeds` are those of an EnvPool, two for each.
-    pub(crate) fn setup(&self, n: usize, seeds: &[i64]) -> serde_json::Value {
+    /// What the process is told first, to make `n` environments.
+    pub(crate) fn setup(&self, n: usize, pool: Option<&PoolPlan>) -> serde_json::Value {
         let mut setup =
             serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n, "drawn": self.drawn });
-        if self.source == Source::EnvPool {
-            let threads = self.or_cores(self.settings.env_threads).min(2 * n);
-            setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds });
+        if let Some(PoolPlan { seeds, threads, watched, core }) = pool {
+            let threads = (*threads).min(2 * n);
+            setup["pool"] =
+                serde_json::json!({ "threads": threads, "seeds": seeds, "watched": watched, "core": core });
         }
         setup
-    }
-    fn or_cores(&self, n: usize) -> usize {
-        if n == 0 { self.cores } else { n }
     }
     /// The name, with its prefix.
     fn id(&self) -> String {
@@ -106,16 +104,48 @@ fn kwargs(text: &str) -> Result<serde_json::Value, MakeError> {
     })
 }
 
+/// How the process of an EnvPool is to work.
+pub(crate) struct PoolPlan {
+    /// Two for each environment.
+    pub(crate) seeds: Vec<i64>,
+    pub(crate) threads: usize,
+    /// Whether both sides look for each other's answers for a while before they sleep.
+    pub(crate) watched: bool,
+    /// Which of the cores is its own.
+    pub(crate) core: Option<usize>,
+}
+
+impl PoolPlan {
+    fn new(seeds: Vec<i64>, threads: usize, index: usize, batches: usize, cores: usize) -> Self {
+        // Who looks while others work takes a core from them.
+        let watched = batches < cores;
+        // A batch, its process and the pool's one thread take turns. On one core that is a switch; across two, each turn
+        // wakes a core that has gone to sleep. With more batches than cores, two that share a core could be at work at once.
+        let core = (batches == cores && threads == 1).then_some(index);
+        Self { seeds, threads, watched, core }
+    }
+}
+
 impl Context {
-    /// Processes for a batch of `n`: as many as asked for, else as many as are one for each core with all batches that
-    /// there are.
+    fn batches(&self) -> usize {
+        self.batches.load(Ordering::Relaxed).max(1)
+    }
+    /// Processes, or threads, for one batch: as many as asked for, else as many as are one for each core with all batches
+    /// that there are.
+    fn share_of_cores(&self, asked: usize) -> usize {
+        if asked == 0 { self.recipe.cores.div_ceil(self.batches()) } else { asked }
+    }
+    /// Processes for a batch of `n`.
     pub(crate) fn workers(&self, n: usize) -> usize {
-        let workers = match (self.recipe.source, self.recipe.settings.env_workers) {
-            (Source::EnvPool, _) => 1,
-            (Source::Gymnasium, 0) => self.recipe.cores.div_ceil(self.batches.load(Ordering::Relaxed).max(1)),
-            (Source::Gymnasium, workers) => workers,
-        };
-        workers.min(n)
+        match self.recipe.source {
+            Source::EnvPool => 1,
+            Source::Gymnasium => self.share_of_cores(self.recipe.settings.env_workers).min(n),
+        }
+    }
+    /// What the process of a pool with these seeds is told, which is that of the batch `index` of all.
+    pub(crate) fn pool_plan(&self, index: usize, seeds: Vec<i64>) -> PoolPlan {
+        let threads = self.share_of_cores(self.recipe.settings.env_threads);
+        PoolPlan::new(seeds, threads, index, self.batches(), self.recipe.cores)
     }
     /// A failure to start, for who asked.
     pub(crate) fn explain(&self, error: &StartError) -> MakeError {
@@ -195,7 +225,9 @@ impl Gym {
     fn open_with(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
         let recipe = Recipe::new(id, settings, drawn)?;
         let failed = |e: StartError| explain(id, &settings.python, &e);
-        let starting = Starting::new(&recipe, 1, &[0, 0]).map_err(failed)?;
+        let pool = PoolPlan { seeds: vec![0, 0], threads: 1, watched: false, core: None };
+        let pool = (recipe.source == Source::EnvPool).then_some(pool);
+        let starting = Starting::new(&recipe, 1, pool).map_err(failed)?;
         let (worker, text) = starting.finish().map_err(failed)?;
         let spaces = worker.spaces.clone();
         worker.close();
@@ -255,5 +287,18 @@ impl Gym {
     #[must_use]
     pub fn news(&self) -> News {
         self.context.monitor.news()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_a_core_of_its_own_where_there_is_one_for_each() {
+        let plan = |threads, index, batches| PoolPlan::new(Vec::new(), threads, index, batches, 2);
+        assert_eq!([plan(1, 0, 2).core, plan(1, 1, 2).core], [Some(0), Some(1)]);
+        assert_eq!([plan(2, 0, 1).core, plan(2, 1, 2).core, plan(1, 2, 3).core], [None; 3]);
+        assert_eq!([1, 2, 3].map(|batches| plan(1, 0, batches).watched), [true, false, false]);
     }
 }

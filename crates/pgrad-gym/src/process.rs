@@ -1,7 +1,7 @@
 //! One worker process: started, asked, waited for with a deadline, ended.
 
 use crate::name::Source;
-use crate::open::Recipe;
+use crate::open::{PoolPlan, Recipe};
 use crate::shared::{Shared, memory_file};
 use crate::spaces::{Spaces, SpecText};
 use crate::turns::Turns;
@@ -205,6 +205,8 @@ pub(crate) struct Starting {
     process: Process,
     source: Source,
     n: usize,
+    /// Whether answers are looked for before sleeping.
+    watched: bool,
     deadline: Instant,
 }
 
@@ -230,6 +232,8 @@ struct Process {
     /// How long to look for an answer before sleeping, where the last one was as quick.
     watch: Duration,
     quick: bool,
+    /// [`oom_kills`] when it was started.
+    oom_kills: Option<u64>,
 }
 
 /// What a process answered.
@@ -239,11 +243,11 @@ enum Answer {
 }
 
 impl Starting {
-    /// Starts a process that makes `n` environments; `seeds` as in [`Recipe::setup`].
+    /// Starts a process that makes `n` environments; those of an EnvPool as `pool` says.
     ///
     /// # Errors
     /// When there is no process to be had.
-    pub(crate) fn new(recipe: &Recipe, n: usize, seeds: &[i64]) -> Result<Self, StartError> {
+    pub(crate) fn new(recipe: &Recipe, n: usize, pool: Option<PoolPlan>) -> Result<Self, StartError> {
         let settings = &recipe.settings;
         let failed = |e: &io::Error| StartError::Spawn {
             python: settings.python.clone(),
@@ -253,8 +257,9 @@ impl Starting {
         let mut process = Process::start(&settings.python).map_err(|e| failed(&e))?;
         let deadline = now() + Duration::from_secs_f64(settings.env_start_secs);
         // A process that is already gone says so when it is waited for.
-        let _ = process.tell(&recipe.setup(n, seeds));
-        Ok(Self { process, source: recipe.source, n, deadline })
+        let _ = process.tell(&recipe.setup(n, pool.as_ref()));
+        let watched = pool.is_some_and(|pool| pool.watched);
+        Ok(Self { process, source: recipe.source, n, watched, deadline })
     }
     /// Waits until the environments are made, and shares memory with the process.
     ///
@@ -286,7 +291,7 @@ impl Starting {
         match self.process.wait(self.deadline, what).map_err(StartError::Death)? {
             Answer::Ring => {
                 let turns = layout.pool.map(|pool| Turns::new(pool, &layout, &spaces, &shared));
-                if turns.is_some() {
+                if self.watched {
                     self.process.watch = WATCH;
                 }
                 Ok((Worker { process: self.process, shared, layout, spaces, turns }, spec))
@@ -439,6 +444,7 @@ impl Process {
             over: false,
             watch: Duration::ZERO,
             quick: false,
+            oom_kills: oom_kills(),
         })
     }
     fn tell(&mut self, value: &serde_json::Value) -> io::Result<()> {
@@ -548,7 +554,12 @@ impl Process {
     /// The process ended by itself, or is about to.
     fn ended(&mut self) -> Death {
         let status = self.end(LAST_WORDS);
-        let reason = status.map_or_else(|| "ended".to_owned(), said);
+        let mut reason = status.map_or_else(|| "ended".to_owned(), said);
+        let killed = status.and_then(|s| s.signal()) == Some(Signal::KILL.as_raw());
+        if killed && oom_kills().zip(self.oom_kills).is_some_and(|(now, then)| now > then) {
+            reason += " (the kernel ended a process for want of memory meanwhile; fewer environments, or fewer processes \
+                       with `env_workers`, need less)";
+        }
         Death { reason, tail: self.tail() }
     }
     /// The process does what it should not.
@@ -594,6 +605,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end(Duration::ZERO);
     }
+}
+
+/// How many processes the kernel has killed because memory was used up, if it says so.
+fn oom_kills() -> Option<u64> {
+    let counts = std::fs::read_to_string("/proc/vmstat").ok()?;
+    counts.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
 }
 
 /// `exited with code 1`, `was killed by SIGSEGV`.

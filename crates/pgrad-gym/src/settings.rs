@@ -35,7 +35,8 @@ settings! {
         /// Processes for the environments of a shard (`gym:`); each runs several of them. 0 is as many as make one for
         /// each core with those of the other shards, but at least one.
         env_workers: usize = 0, range: 0..=1024, unit: "processes";
-        /// Threads of the one process that steps all environments (`envpool:`). 0 is one for each core.
+        /// Threads of the process that steps the environments of a shard (`envpool:`). 0 is as many as make one for each
+        /// core with those of the other shards, but at least one.
         env_threads: usize = 0, range: 0..=1024, unit: "threads";
         /// Longest time that a step or a reset may take. A process that takes longer is ended.
         env_step_secs: f64 = 60.0, range: above(0.0).to(86_400.0), unit: "s";

@@ -194,8 +194,16 @@ def where(leaf):
 def array_writer(leaf, memory, np):
     shape, dtype, rows = tuple(leaf["shape"]), np.dtype(leaf["dtype"]), list(memory)
     single = shape == ()
+    # Assigning to a view of the memory compares type and length itself, and takes no longer than numpy's copy.
+    views = [memoryview(row) for row in rows] if len(shape) == 1 else None
 
     def put(i, x):
+        if views:
+            try:
+                views[i][:] = x
+                return
+            except (TypeError, ValueError, BufferError):
+                pass
         try:
             if x.shape == shape and x.dtype == dtype:
                 if single:
@@ -279,7 +287,7 @@ class Memory:
 class Worker:
     """Environments of Gymnasium, one by one."""
 
-    WATCH_SECS = 0
+    watch_secs = 0
 
     def __init__(self, control, setup):
         import gymnasium
@@ -412,15 +420,17 @@ class Pool:
         ("trunc", "?"),
         ("reward", "f4"),
     )
-    # How long to look for what is asked next before sleeping: waking up takes as long.
-    WATCH_SECS = 50e-6
-
     def __init__(self, control, setup):
         import envpool
         import gymnasium
         import numpy as np
 
         self.control, self.np, self.n = control, np, setup["n"]
+        # How long to look for what is asked next before sleeping: waking up takes as long.
+        self.watch_secs = 50e-6 if setup["pool"]["watched"] else 0
+        if setup["pool"]["core"] is not None:
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, [cores[setup["pool"]["core"] % len(cores)]])
         name, n = setup["id"], self.n
         tasks = envpool.list_all_envs()
         if name not in tasks:
@@ -543,7 +553,7 @@ def serve(worker):
     """Does what pgrad asks for, until it asks for no more."""
     control = worker.control
     while True:
-        byte = control.byte(worker.WATCH_SECS)
+        byte = control.byte(worker.watch_secs)
         if byte == b"s":
             errors = worker.work()
             if errors:

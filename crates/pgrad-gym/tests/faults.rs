@@ -14,6 +14,7 @@ use pgrad_env::{End, EnvError, VecEnv};
 use pgrad_gym::{Gym, GymSettings, News, OnEnvError};
 use serde_json::{Map, Value, json};
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const SEED: u64 = 7;
@@ -109,6 +110,55 @@ fn one_environment_fails_and_the_others_are_as_without_it() {
     assert!(text.contains("time.sleep") || text.contains("line"), "{text}");
     drop(env);
     assert_eq!(processes("sleep\u{0}61"), Vec::<u32>::new(), "what an environment started ends with it");
+}
+
+/// A control group whose processes may use 256 MiB; `None` where this program may not make one.
+struct LittleMemory(PathBuf);
+
+impl LittleMemory {
+    fn new() -> Option<Self> {
+        let name = format!("pgrad-test-{}", std::process::id());
+        let limits: [(&str, &[(&str, &str)]); 2] = [
+            ("/sys/fs/cgroup/memory", &[("memory.swappiness", "0"), ("memory.limit_in_bytes", "268435456")]),
+            ("/sys/fs/cgroup", &[("memory.swap.max", "0"), ("memory.max", "268435456")]),
+        ];
+        limits.iter().find_map(|(parent, limits)| {
+            let group = Self(Path::new(parent).join(&name));
+            std::fs::create_dir(&group.0).ok()?;
+            limits.iter().try_for_each(|(file, limit)| std::fs::write(group.0.join(file), limit)).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for LittleMemory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// Whom the kernel ends for want of memory is replaced like others, and it is said why. Needs the right to make a control
+/// group; where there is none, the test says so and is over.
+#[test]
+fn the_kernel_ends_who_takes_too_much_memory() {
+    let Some(group) = LittleMemory::new() else {
+        eprintln!("not tested: no control group with a limit of memory can be made here");
+        return;
+    };
+    let mut faults = Map::new();
+    fault(&mut faults, 1, 3, &format!("out-of-memory {}", group.0.join("cgroup.procs").display()));
+    let gym = open(
+        "Planned-v0",
+        &GymSettings { env_workers: 2, env_step_secs: 30.0, ..settings(&json!({ "faults": faults })) },
+    );
+    let (trace, env) = run(&gym, 2, STEPS, SEED).unwrap();
+    let text = gym.news().notices.join("\n");
+    assert!(
+        text.contains("environment 1 (`gym:tests.misbehaving:Planned-v0`), episode 1, step 3: "),
+        "{text}"
+    );
+    assert!(text.contains("was killed by SIGKILL (the kernel ended a process for want of memory"), "{text}");
+    assert_eq!((lost(&trace, 1), lost(&trace, 0), env.lost_episodes()), (vec![(1, 2)], vec![], 1));
 }
 
 /// An environment that merely raises costs the others of its process nothing; one that kills it, their episodes.
@@ -221,11 +271,11 @@ fn a_raise_anywhere_in_a_rollout() {
 /// The policies, their budgets, and what is fatal.
 #[test]
 fn a_failure_is_answered_as_was_asked() {
-    let gym_of = |on_env_error, total, each, every: bool, n: usize| {
+    let gym_at = |at: u32, on_env_error, total, each, every: bool, n: usize| {
         let mut faults = Map::new();
         for b in 0..n {
             for seed in seeds(SEED, b).take(if every { 200 } else { 0 }).chain(seeds(SEED, 0).nth(1)) {
-                faults.insert(seed.to_string(), json!([1, "raise"]));
+                faults.insert(seed.to_string(), json!([at, "raise"]));
             }
         }
         let own = settings(&json!({ "faults": faults }));
@@ -240,6 +290,7 @@ fn a_failure_is_answered_as_was_asked() {
             },
         )
     };
+    let gym_of = |on_env_error, total, each, every, n| gym_at(1, on_env_error, total, each, every, n);
     let stopped = |gym: &Gym, n| match run(gym, n, STEPS, SEED) {
         Err(EnvError::Failed { env, episode, step, reason, .. }) => (env, episode, step, reason),
         Err(e) => panic!("{e}"),
@@ -248,6 +299,10 @@ fn a_failure_is_answered_as_was_asked() {
     let (env, episode, step, reason) = stopped(&gym_of(OnEnvError::Stop, 20, 3, false, 2), 2);
     assert_eq!((env, episode), (0, 1));
     assert!(step <= 1 && reason.contains("RuntimeError: as planned"), "{reason}");
+    // The place is that of the step that ended the episode before: the words say that it was not the step.
+    let (env, episode, step, reason) = stopped(&gym_at(0, OnEnvError::Stop, 20, 3, false, 2), 2);
+    assert!((env, episode) == (0, 0) && step > 1, "episode {episode}, step {step}");
+    assert!(reason.starts_with("in the reset that followed: it raised during reset"), "{reason}");
     // Every first step fails: the budgets run out.
     let gym = gym_of(OnEnvError::Restart, 5, 1000, true, 1);
     let reason = stopped(&gym, 1).3;

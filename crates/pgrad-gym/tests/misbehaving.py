@@ -32,6 +32,13 @@ def fail(how):
     if how == "memory":
         resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
         np.ones(1 << 32)
+    if how.startswith("out-of-memory "):
+        # Into a control group that is allowed little, and then there is no end to it.
+        with open(how.split()[1], "w") as members:
+            members.write(str(os.getpid()))
+        hoard = []
+        while True:
+            hoard.append(np.ones(1 << 20))
     if how == "import":
         import no_such_module_of_pgrad  # noqa: F401
     if how == "fork":

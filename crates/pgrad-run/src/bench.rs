@@ -4,10 +4,11 @@ use crate::clock::Clock;
 use crate::config::{RunConfig, RunConfigError};
 use crate::stats::median;
 use pgrad_agent::AgentError;
-use pgrad_algos::Phase;
+use pgrad_algos::{Phase, default_shard};
 use pgrad_env::{EnvError, MakeError, RandomActions, VecEnv};
 use pgrad_num::gemm::{Mat, Write, matmul};
 use pgrad_num::{Team, kernels};
+use pgrad_settings::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use thiserror::Error;
@@ -180,7 +181,14 @@ pub fn bench_env(
     let team = Team::new(threads)?;
     // A few environments, each of which is much work, are still work for every thread, and some of them for who is early.
     let shard = SHARD.min(n_envs.div_ceil(4 * threads)).max(1);
-    let shard = if config.env().is_one_batch() { n_envs } else { shard };
+    let shard = match config.get("envs_per_shard") {
+        // A shard is at least one process: there are as many as a run has.
+        Some(Value::Int(n)) if config.env().has_processes() => {
+            usize::try_from(n).unwrap_or(n_envs).min(n_envs)
+        }
+        _ if config.env().has_processes() => default_shard(n_envs),
+        _ => shard,
+    };
     let space = config.env_spec()?.action.clone();
     let mut shards = Vec::new();
     for first in (0..n_envs).step_by(shard) {

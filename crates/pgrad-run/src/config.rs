@@ -14,9 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Environments of a shard, and as many as there can be.
-const SHARD: &str = "envs_per_shard";
-const WHOLE: usize = 65_536;
 /// The name by which no preset is asked for.
 pub const NO_PRESET: &str = "none";
 
@@ -230,18 +227,13 @@ impl RunConfig {
                 suggestion: suggest(algo, names()).map(str::to_owned),
             }
         })?;
-        let mut config = Self {
+        Ok(Self {
             settings: (entry.config)(),
             algo: entry,
             env,
             run: RunSettings::default(),
             given: Vec::new(),
-        };
-        if config.env.is_one_batch() && config.parts().iter().any(|p| p.declaration(SHARD).is_some()) {
-            config.apply_pair(&format!("{SHARD}={WHOLE}"), config.env.id().to_owned().as_str())?;
-            config.given.clear();
-        }
-        Ok(config)
+        })
     }
     /// The configuration that [`RunConfig::to_toml`] wrote.
     ///

@@ -31,8 +31,8 @@ pub trait EnvSource: fmt::Debug + Send + Sync {
     fn is_elsewhere(&self) -> bool {
         true
     }
-    /// Whether all environments of a run are best stepped in one batch, and not in shards, where nobody says otherwise.
-    fn is_one_batch(&self) -> bool {
+    /// Whether each batch of it has processes of its own.
+    fn has_processes(&self) -> bool {
         false
     }
     /// A copy.
@@ -202,10 +202,10 @@ impl NamedEnv {
     pub fn is_elsewhere(&self) -> bool {
         self.source.is_elsewhere()
     }
-    /// Whether all environments of a run are best stepped in one batch.
+    /// Whether each batch of it has processes of its own.
     #[must_use]
-    pub fn is_one_batch(&self) -> bool {
-        self.source.is_one_batch()
+    pub fn has_processes(&self) -> bool {
+        self.source.has_processes()
     }
     /// Its own settings, if it has any.
     #[must_use]
@@ -342,9 +342,8 @@ impl<S: Settings + Deref<Target = GymSettings> + Clone> EnvSource for GymSource<
     fn settings_mut(&mut self) -> Option<&mut dyn Settings> {
         Some(&mut self.settings)
     }
-    fn is_one_batch(&self) -> bool {
-        // EnvPool has threads of its own.
-        self.id.starts_with(pgrad_gym::ENVPOOL_PREFIX)
+    fn has_processes(&self) -> bool {
+        true
     }
     fn boxed_clone(&self) -> Box<dyn EnvSource> {
         Box::new(self.clone())
