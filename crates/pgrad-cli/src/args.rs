@@ -214,6 +214,10 @@ pub(crate) struct StudyArgs {
     /// Only the first N seeds.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seeds: Option<String>,
+    /// Does not repeat entries that another build of pgrad did with the same settings; SOURCES is the last cell of
+    /// their lines in results.csv. May be repeated. The tables name these entries.
+    #[arg(long, value_name = "SOURCES")]
+    pub(crate) accept: Vec<String>,
     #[command(flatten)]
     pub(crate) threads: Threads,
     #[command(flatten)]

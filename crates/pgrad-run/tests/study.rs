@@ -10,7 +10,8 @@ use pgrad_run::eval::{EvalOptions, evaluate_run};
 use pgrad_run::stats::Verdict;
 use pgrad_run::study::{
     AnyStudy, CURVES, EntryError, Evaluated, Measure, RESULTS, REVISION, RunRow, SOURCES, STUDIES,
-    SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed, run_study,
+    SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed,
+    run_digest, run_study,
 };
 use std::fs;
 use std::path::Path;
@@ -298,6 +299,55 @@ fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
     let now = read(&out, RESULTS);
     assert_eq!(now.lines().next(), text.lines().next());
     assert_eq!(now.matches(",unknown\n").count(), 2, "{now}");
+}
+
+/// What another program did is not done again when that is accepted: whole entries, and it is said.
+#[test]
+fn entries_of_other_sources_can_be_accepted() {
+    const OTHERS: &str = "00000000000000aa";
+    let (dir, study) = (tempfile::tempdir().unwrap(), tiny());
+    let (first, ..) = run(&study, dir.path(), 2, None);
+    // As if a program of other sources had done all runs but one.
+    let path = dir.path().join(RESULTS);
+    let mut text = fs::read_to_string(&path).unwrap();
+    for row in &first.rows[1..] {
+        let entry = study.entries.iter().find(|e| e.label == row.entry).unwrap();
+        let settings = run_digest(entry, row.seed, study.episodes, OTHERS);
+        assert_eq!(run_digest(entry, row.seed, study.episodes, SOURCES), row.settings);
+        text = text.replace(&format!("{},{SOURCES}", row.settings), &format!("{settings},{OTHERS}"));
+    }
+    fs::write(&path, text).unwrap();
+    let accepting = |accept: &[&str]| {
+        let mut runs = Vec::new();
+        let mut listen = |event: StudyEvent<'_>| {
+            if let StudyEvent::Run(row) = event {
+                runs.push((row.entry.clone(), row.seed));
+            }
+        };
+        let accept = accept.iter().map(|s| (*s).to_owned()).collect();
+        let result = run_study(&study, StudyOptions { accept, ..StudyOptions::new(dir.path(), &mut listen) });
+        (result, runs)
+    };
+    let (error, _) = accepting(&["00000000000000bb"]);
+    let error = error.unwrap_err();
+    assert!(error.exit_code() == 64 && error.to_string().contains("`00000000000000bb`"), "{error}");
+    // The first entry was half done by either: it is done by one.
+    let picture = fs::read(dir.path().join("Pendulum-v1.svg")).unwrap();
+    let (result, runs) = accepting(&[OTHERS]);
+    let result = result.unwrap();
+    assert_eq!(runs, [("pole".to_owned(), 4), ("pole".to_owned(), 5)]);
+    assert_eq!(
+        timeless_all(&result).iter().map(|r| (r.e, r.t)).collect::<Vec<_>>(),
+        timeless_all(&first).iter().map(|r| (r.e, r.t)).collect::<Vec<_>>()
+    );
+    let label = &study.entries[1].label;
+    let said = format!("Made before, by sources {OTHERS}, and not done again: {label}.");
+    assert!(read(dir.path(), SUMMARY_MD).contains(&said));
+    assert_eq!(result.to_json()["accepted"][OTHERS], serde_json::json!([label]));
+    // Its curves are not there any more; its picture is not emptied.
+    assert_eq!(fs::read(dir.path().join("Pendulum-v1.svg")).unwrap(), picture);
+    let (result, runs) = accepting(&[]);
+    assert_eq!((runs.len(), result.unwrap().to_json()["accepted"].to_string()), (2, "{}".to_owned()));
 }
 
 #[test]

@@ -45,6 +45,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let options = StudyOptions {
         threads,
         seeds: seeds.seeds,
+        accept: args.accept.clone(),
         command: Some(command.clone()),
         stop: stop_on_signals()?,
         ..StudyOptions::new(out, &mut listen)
@@ -83,6 +84,9 @@ fn command(args: &StudyArgs, out: &Path) -> String {
     let mut text = format!("pgrad study {}", quoted(Path::new(&args.study)));
     if let Some(seeds) = &args.seeds {
         text.push_str(&format!(" --seeds {seeds}"));
+    }
+    for sources in &args.accept {
+        text.push_str(&format!(" --accept {sources}"));
     }
     if args.out.is_some() {
         text.push_str(&format!(" --out {}", quoted(out)));

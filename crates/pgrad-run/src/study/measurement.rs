@@ -324,6 +324,7 @@ impl Bench<'_> {
         let parts = work::Parts {
             threads: self.threads,
             seeds: self.seeds,
+            accept: Vec::new(),
             command: self.command.to_owned(),
             stop: self.stop,
             clock: self.clock,
@@ -427,12 +428,15 @@ pub struct MeasuredResult {
 /// When it cannot be measured, or is stopped: no table has been written then. When the folder is in use or
 /// cannot be written.
 pub fn run_measured(study: &MeasuredStudy, options: StudyOptions<'_>) -> Result<MeasuredResult, StudyError> {
-    let StudyOptions { threads, out, seeds, command, stop, listen, clock, storage } = options;
+    let StudyOptions { threads, out, seeds, accept, command, stop, listen, clock, storage } = options;
     if seeds == Some(0) {
         return Err(StudyError::NoSeeds);
     }
     if seeds.is_some() && !study.measurement.has_seeds() {
         return Err(StudyError::SeedsIgnored { kind: study.kind });
+    }
+    if !accept.is_empty() {
+        return Err(StudyError::AcceptIgnored { kind: study.kind });
     }
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;

@@ -57,7 +57,8 @@
 //! `summary.md`, `summary.json` and a picture for every environment. A study that was stopped is continued by
 //! running it again with the same folder: runs whose line is there, made with the same settings by the same
 //! sources ([`SOURCES`]), are not run again. Lines of other runs are kept and not counted: a mean is never taken
-//! over rows that different programs made.
+//! over rows that different programs made. Entries that one other program did as a whole count where its sources
+//! are accepted ([`StudyOptions::accept`]), and the tables name them.
 //!
 //! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads both.
 
@@ -76,7 +77,7 @@ pub use measurement::{
 };
 pub use report::{EntryResult, JudgedAnchor, Score};
 pub use rows::RunRow;
-pub use work::run_study;
+pub use work::{run_digest, run_study};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{RunConfig, RunConfigError};
@@ -139,6 +140,7 @@ pub static STUDIES: &[EmbeddedStudy] = &[
     EmbeddedStudy { name: "journey", toml: include_str!("../../../../studies/journey.toml") },
     EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
     EmbeddedStudy { name: "lunar-lander", toml: include_str!("../../../../studies/lunar-lander.toml") },
+    EmbeddedStudy { name: "bipedal-walker", toml: include_str!("../../../../studies/bipedal-walker.toml") },
     EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
     EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
     EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },
@@ -330,6 +332,8 @@ pub struct StudyOptions<'a> {
     pub out: PathBuf,
     /// Only so many seeds of each entry.
     pub seeds: Option<u64>,
+    /// Digests of other sources: what their programs did with the same settings is not done again, an entry at a time.
+    pub accept: Vec<String>,
     /// The command that was typed, for the record.
     pub command: Option<String>,
     /// When this becomes true, runs are left where they are, and the call ends.
@@ -358,6 +362,7 @@ impl<'a> StudyOptions<'a> {
             threads: 1,
             out: out.into(),
             seeds: None,
+            accept: Vec::new(),
             command: None,
             stop: Arc::new(AtomicBool::new(false)),
             listen,
@@ -442,6 +447,25 @@ pub enum StudyError {
         /// The kind.
         kind: &'static str,
     },
+    /// Sources were to be accepted where that has no meaning.
+    #[error(
+        "--accept does not apply: what a study of kind `{kind}` measures is always measured by one program"
+    )]
+    AcceptIgnored {
+        /// The kind.
+        kind: &'static str,
+    },
+    /// Sources are to be accepted that did nothing here.
+    #[error(
+        "--accept: no line of `{RESULTS}` in `{folder}` was made by sources `{sources}`\n  hint: the last column says what made a line",
+        folder = folder.display()
+    )]
+    Accept {
+        /// Their digest.
+        sources: String,
+        /// The folder of the results.
+        folder: PathBuf,
+    },
     /// It was asked to stop.
     #[error("stopped before all was measured\n  hint: the same command goes on from what is in its folder")]
     Stopped,
@@ -516,6 +540,8 @@ impl StudyError {
             | Self::Setting(_)
             | Self::Entry { .. }
             | Self::NoSeeds
+            | Self::Accept { .. }
+            | Self::AcceptIgnored { .. }
             | Self::SeedsIgnored { .. } => 64,
             Self::Rows { .. } | Self::Measure { .. } => 65,
             Self::Stopped => 75,

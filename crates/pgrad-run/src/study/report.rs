@@ -3,6 +3,7 @@
 use super::{Anchor, Entry, Evaluated, Measure, REVISION, RunRow, SOURCES, StudyResult, maker};
 use crate::stats::{self, Summary, Verdict};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Seed of the resampling: intervals are the same whenever they are computed.
 const BOOTSTRAP_SEED: u64 = 1;
@@ -184,7 +185,21 @@ impl StudyResult {
             self.command,
             maker(self.version)
         ));
+        for (sources, entries) in self.others() {
+            line(format!("\nMade before, by sources {sources}, and not done again: {}.", entries.join(", ")));
+        }
         out
+    }
+    /// Sources of other programs whose runs count, each with its entries.
+    fn others(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|r| r.sources != SOURCES) {
+            let entries = others.entry(&row.sources).or_default();
+            if entries.last() != Some(&row.entry.as_str()) {
+                entries.push(&row.entry);
+            }
+        }
+        others
     }
 
     /// The same for programs.
@@ -210,7 +225,7 @@ impl StudyResult {
             "study": self.name, "title": self.title, "command": self.command, "version": self.version,
             "sources": SOURCES, "revision": REVISION, "episodes": self.episodes, "runs": self.rows.len(),
             "seconds": self.rows.iter().map(|r| r.seconds).sum::<f64>(),
-            "entries": entries, "failures": failures,
+            "entries": entries, "failures": failures, "accepted": self.others(),
         })
     }
 }

@@ -101,6 +101,10 @@ impl Folder<'_> {
         self.storage.append(&path, text.as_bytes())?;
         Ok(self.storage.sync_file(&path)?)
     }
+    /// Whether a file is there.
+    pub(super) fn has(&self, name: &str) -> Result<bool, StudyError> {
+        Ok(self.storage.kind(&self.path(name))?.is_some())
+    }
     /// The lines of all runs that are there.
     pub(super) fn rows(&self) -> Result<Vec<RunRow>, StudyError> {
         self.mark_old_lines()?;

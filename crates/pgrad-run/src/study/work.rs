@@ -2,8 +2,9 @@
 
 use super::rows::{Folder, Point};
 use super::{
-    Anchor, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES, SUMMARY_JSON,
-    SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult, VERSION, eval_seed,
+    Anchor, CURVES, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES,
+    SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult,
+    VERSION, eval_seed,
 };
 use crate::clock::Clock;
 use crate::config::{OnDivergence, RunConfig, RunConfigError};
@@ -63,26 +64,37 @@ struct Job<'s> {
     entry: &'s Entry,
     config: RunConfig,
     settings: String,
+    /// The sources whose program is to do it, or did.
+    sources: String,
 }
 
 impl<'s> Job<'s> {
-    fn new(entry: &'s Entry, seed: u64, episodes: usize) -> Self {
+    fn new(entry: &'s Entry, seed: u64, episodes: usize, sources: &str) -> Self {
         let mut config = entry.config.for_another_run();
         config.run.seed = seed;
-        let (evaluated, iterations) = (entry.evaluated, entry.iterations);
-        let all = format!(
-            "pgrad {VERSION}, sources {SOURCES}\nepisodes = {episodes}, {evaluated}, iterations = {iterations:?}\n{}",
-            config.to_toml(false)
-        );
-        let digest = blake3::hash(all.as_bytes()).to_hex();
-        Self { entry, config, settings: digest[..2 * DIGEST_BYTES].to_owned() }
+        let settings = run_digest(entry, seed, episodes, sources);
+        Self { entry, config, settings, sources: sources.to_owned() }
     }
     fn is_done_by(&self, row: &RunRow) -> bool {
         row.entry == self.entry.label
             && row.seed == self.config.run.seed
             && row.settings == self.settings
-            && row.sources == SOURCES
+            && row.sources == self.sources
     }
+}
+
+/// Digest of everything that the scores of a run depend on, as its line has it: the settings of `entry` with this seed,
+/// the episodes of an evaluation, pgrad's version and the digest of the sources that do it.
+#[must_use]
+pub fn run_digest(entry: &Entry, seed: u64, episodes: usize, sources: &str) -> String {
+    let mut config = entry.config.for_another_run();
+    config.run.seed = seed;
+    let (evaluated, iterations) = (entry.evaluated, entry.iterations);
+    let all = format!(
+        "pgrad {VERSION}, sources {sources}\nepisodes = {episodes}, {evaluated}, iterations = {iterations:?}\n{}",
+        config.to_toml(false)
+    );
+    blake3::hash(all.as_bytes()).to_hex()[..2 * DIGEST_BYTES].to_owned()
 }
 
 /// Why a run has no scores.
@@ -172,17 +184,21 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
 /// or holds something else: the lines that were written before are good.
 pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult, StudyError> {
     // Before anything is written.
-    jobs(study, options.seeds)?;
-    let StudyOptions { threads, out, seeds, command, stop, listen, clock, storage } = options;
+    jobs(study, options.seeds, &[], &[])?;
+    let StudyOptions { threads, out, seeds, accept, command, stop, listen, clock, storage } = options;
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;
     storage.sync_dir(parent_of(&out))?;
     let _lock = run_dir::lock(&out, false)?;
     let folder = Folder { storage: &*storage, root: &out };
-    let result =
-        collect(study, &folder, Parts { threads, seeds, command, stop: &stop, clock: &*clock }, listen)?;
+    let result = collect(
+        study,
+        &folder,
+        Parts { threads, seeds, accept, command, stop: &stop, clock: &*clock },
+        listen,
+    )?;
     if !result.stopped {
-        pictures(study, &result, &folder)?;
+        pictures(study, &result, &folder, listen)?;
         folder.write(SUMMARY_MD, &result.to_markdown())?;
         folder.write(SUMMARY_JSON, &format!("{:#}\n", result.to_json()))?;
     }
@@ -193,6 +209,7 @@ pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult
 pub(super) struct Parts<'a> {
     pub(super) threads: usize,
     pub(super) seeds: Option<u64>,
+    pub(super) accept: Vec<String>,
     pub(super) command: String,
     pub(super) stop: &'a AtomicBool,
     pub(super) clock: &'a dyn Clock,
@@ -205,9 +222,12 @@ pub(super) fn collect(
     parts: Parts<'_>,
     listen: &mut Listen<'_>,
 ) -> Result<StudyResult, StudyError> {
-    let Parts { threads, seeds, command, stop, clock } = parts;
-    let jobs = jobs(study, seeds)?;
+    let Parts { threads, seeds, accept, command, stop, clock } = parts;
     let mut rows = folder.rows()?;
+    if let Some(sources) = accept.iter().find(|s| !rows.iter().any(|r| r.sources == **s)) {
+        return Err(StudyError::Accept { sources: sources.clone(), folder: folder.root.to_owned() });
+    }
+    let jobs = jobs(study, seeds, &accept, &rows)?;
     let todo: Vec<&Job<'_>> = jobs.iter().filter(|j| !rows.iter().any(|r| j.is_done_by(r))).collect();
     let reused = jobs.len() - todo.len();
     let others: Vec<&RunRow> = rows.iter().filter(|r| !jobs.iter().any(|j| j.is_done_by(r))).collect();
@@ -263,7 +283,13 @@ pub(super) fn collect(
     })
 }
 
-fn jobs(study: &Study, seeds: Option<u64>) -> Result<Vec<Job<'_>>, StudyError> {
+/// The runs of a study. An entry all of whose runs are among `rows`, made by one of the sources `accept`, is theirs.
+fn jobs<'s>(
+    study: &'s Study,
+    seeds: Option<u64>,
+    accept: &[String],
+    rows: &[RunRow],
+) -> Result<Vec<Job<'s>>, StudyError> {
     if seeds == Some(0) || study.entries.is_empty() {
         return Err(StudyError::NoSeeds);
     }
@@ -276,7 +302,14 @@ fn jobs(study: &Study, seeds: Option<u64>) -> Result<Vec<Job<'_>>, StudyError> {
             return Err(wrong(EntryError::Label));
         }
         let count = entry.seeds.min(seeds.unwrap_or(u64::MAX));
-        jobs.extend((0..count).map(|k| Job::new(entry, entry.first_seed + k, study.episodes)));
+        let of = |sources: &str| -> Vec<Job<'s>> {
+            let seeds = (0..count).map(|k| entry.first_seed + k);
+            seeds.map(|seed| Job::new(entry, seed, study.episodes, sources)).collect()
+        };
+        let done = |jobs: &Vec<Job<'s>>| jobs.iter().all(|j| rows.iter().any(|r| j.is_done_by(r)));
+        let ours = of(SOURCES);
+        let theirs = if done(&ours) { None } else { accept.iter().map(|s| of(s)).find(done) };
+        jobs.extend(theirs.unwrap_or(ours));
     }
     Ok(jobs)
 }
@@ -363,15 +396,18 @@ fn entries(study: &Study, jobs: &[Job<'_>], rows: &[RunRow]) -> Vec<EntryResult>
 }
 
 /// One picture for each environment, with a curve for each entry.
-fn pictures(study: &Study, result: &StudyResult, folder: &Folder<'_>) -> Result<(), StudyError> {
+fn pictures(
+    study: &Study,
+    result: &StudyResult,
+    folder: &Folder<'_>,
+    listen: &mut Listen<'_>,
+) -> Result<(), StudyError> {
     let digests: Vec<&str> = result.rows.iter().map(|r| r.settings.as_str()).collect();
     let mut by_env: BTreeMap<&str, Vec<Curve>> = BTreeMap::new();
     for (row, points) in result.rows.iter().zip(folder.curves(&digests)?) {
-        if !points.is_empty() {
-            by_env.entry(&row.env).or_default().push(Curve { label: row.entry.clone(), points });
-        }
+        by_env.entry(&row.env).or_default().push(Curve { label: row.entry.clone(), points });
     }
-    for (env, curves) in by_env {
+    for (env, mut curves) in by_env {
         let spec =
             study.entries.iter().find(|e| e.config.env_id() == env).and_then(|e| e.config.env_spec().ok());
         let options = PlotOptions {
@@ -385,7 +421,16 @@ fn pictures(study: &Study, result: &StudyResult, folder: &Folder<'_>) -> Result<
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
             .collect();
-        folder.write(&format!("{}.svg", name.trim_start_matches('.')), &render_svg(&curves, &options)?)?;
+        let name = format!("{}.svg", name.trim_start_matches('.'));
+        let all = curves.len();
+        curves.retain(|c| !c.points.is_empty());
+        if curves.len() < all && folder.has(&name)? {
+            let text =
+                format!("`{name}` stays as it is: `{CURVES}` lacks {} of {all} curves", all - curves.len());
+            listen(StudyEvent::Notice(&text));
+        } else if !curves.is_empty() {
+            folder.write(&name, &render_svg(&curves, &options)?)?;
+        }
     }
     Ok(())
 }
