@@ -81,8 +81,6 @@ pub(crate) struct GymBatch {
     /// Pools that were started, and what the seeds of the next one come from: the environments' streams.
     pools: i64,
     pool_base: Vec<i64>,
-    /// How many batches there were before this one.
-    index: usize,
 }
 
 /// What failed in the reset that followed an episode's end is no fault of the step that ended it.
@@ -95,7 +93,7 @@ fn draw_seed(rng: &mut Stream) -> i64 {
 
 impl GymBatch {
     pub(crate) fn new(context: Arc<Context>, n: usize) -> Self {
-        let index = context.batches.fetch_add(1, Ordering::Relaxed);
+        context.batches.fetch_add(1, Ordering::Relaxed);
         let dim = context.spec.observation.obs_dim();
         let bytes: usize = context.spaces.observation_bytes().sum();
         Self {
@@ -118,7 +116,6 @@ impl GymBatch {
             fault: None,
             pools: 0,
             pool_base: vec![0; n],
-            index,
             context,
         }
     }
@@ -184,7 +181,7 @@ impl GymBatch {
         // An odd factor: as many seeds as there are, before one comes again.
         let seed = |i: usize| self.pool_base[i % n] + (2 * pools + (i / n) as i64) * 0x9e37_79b1;
         let seeds = (0..2 * n).map(|i| seed(i) & 0x7fff_ffff).collect();
-        Some(self.context.pool_plan(self.index, seeds))
+        Some(self.context.pool_plan(seeds))
     }
     /// Starts the processes that are not there, all at once. Those that cannot be started are told with the first
     /// environment of theirs.

@@ -54,10 +54,9 @@ impl Recipe {
     pub(crate) fn setup(&self, n: usize, pool: Option<&PoolPlan>) -> serde_json::Value {
         let mut setup =
             serde_json::json!({ "id": self.name, "kwargs": self.kwargs, "n": n, "drawn": self.drawn });
-        if let Some(PoolPlan { seeds, threads, watched, core }) = pool {
+        if let Some(PoolPlan { seeds, threads, watched }) = pool {
             let threads = (*threads).min(2 * n);
-            setup["pool"] =
-                serde_json::json!({ "threads": threads, "seeds": seeds, "watched": watched, "core": core });
+            setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds, "watched": watched });
         }
         setup
     }
@@ -111,19 +110,6 @@ pub(crate) struct PoolPlan {
     pub(crate) threads: usize,
     /// Whether both sides look for each other's answers for a while before they sleep.
     pub(crate) watched: bool,
-    /// Which of the cores is its own.
-    pub(crate) core: Option<usize>,
-}
-
-impl PoolPlan {
-    fn new(seeds: Vec<i64>, threads: usize, index: usize, batches: usize, cores: usize) -> Self {
-        // Who looks while others work takes a core from them.
-        let watched = batches < cores;
-        // A batch, its process and the pool's one thread take turns. On one core that is a switch; across two, each turn
-        // wakes a core that has gone to sleep. With more batches than cores, two that share a core could be at work at once.
-        let core = (batches == cores && threads == 1).then_some(index);
-        Self { seeds, threads, watched, core }
-    }
 }
 
 impl Context {
@@ -142,10 +128,11 @@ impl Context {
             Source::Gymnasium => self.share_of_cores(self.recipe.settings.env_workers).min(n),
         }
     }
-    /// What the process of a pool with these seeds is told, which is that of the batch `index` of all.
-    pub(crate) fn pool_plan(&self, index: usize, seeds: Vec<i64>) -> PoolPlan {
+    /// What the process of a pool with these seeds is told.
+    pub(crate) fn pool_plan(&self, seeds: Vec<i64>) -> PoolPlan {
         let threads = self.share_of_cores(self.recipe.settings.env_threads);
-        PoolPlan::new(seeds, threads, index, self.batches(), self.recipe.cores)
+        // Who looks while others work takes a core from them.
+        PoolPlan { seeds, threads, watched: self.batches() < self.recipe.cores }
     }
     /// A failure to start, for who asked.
     pub(crate) fn explain(&self, error: &StartError) -> MakeError {
@@ -225,7 +212,7 @@ impl Gym {
     fn open_with(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
         let recipe = Recipe::new(id, settings, drawn)?;
         let failed = |e: StartError| explain(id, &settings.python, &e);
-        let pool = PoolPlan { seeds: vec![0, 0], threads: 1, watched: false, core: None };
+        let pool = PoolPlan { seeds: vec![0, 0], threads: 1, watched: false };
         let pool = (recipe.source == Source::EnvPool).then_some(pool);
         let starting = Starting::new(&recipe, 1, pool).map_err(failed)?;
         let (worker, text) = starting.finish().map_err(failed)?;
@@ -287,18 +274,5 @@ impl Gym {
     #[must_use]
     pub fn news(&self) -> News {
         self.context.monitor.news()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_has_a_core_of_its_own_where_there_is_one_for_each() {
-        let plan = |threads, index, batches| PoolPlan::new(Vec::new(), threads, index, batches, 2);
-        assert_eq!([plan(1, 0, 2).core, plan(1, 1, 2).core], [Some(0), Some(1)]);
-        assert_eq!([plan(2, 0, 1).core, plan(2, 1, 2).core, plan(1, 2, 3).core], [None; 3]);
-        assert_eq!([1, 2, 3].map(|batches| plan(1, 0, batches).watched), [true, false, false]);
     }
 }

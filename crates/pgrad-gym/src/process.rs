@@ -9,6 +9,7 @@ use pgrad_env::{Content, Picture};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -33,6 +34,8 @@ const SLICES: u32 = 4;
 /// The answer of an EnvPool is looked for without sleeping where the last one took no longer: waking up takes half as long as
 /// 16 of its CartPoles. Where it takes longer, sleeping costs little, and looking would take a core from its threads.
 const WATCH: Duration = Duration::from_micros(120);
+/// Calls for which a process stays on a core: moving takes as long as a few of them.
+const STAY: u32 = 64;
 /// How long a process that hangs may take to say where.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -207,6 +210,8 @@ pub(crate) struct Starting {
     n: usize,
     /// Whether answers are looked for before sleeping.
     watched: bool,
+    /// Whether it is a pool of one thread.
+    alone: bool,
     deadline: Instant,
 }
 
@@ -218,6 +223,39 @@ pub(crate) struct Worker {
     pub(crate) spaces: Spaces,
     /// Who of an EnvPool's environments is whose.
     turns: Option<Turns>,
+    /// Keeps the process of a pool with one thread on the core of who speaks to it: it works while that one waits, and
+    /// waits while that one works. On one core that is a switch; on two, every turn wakes a core that has gone to sleep.
+    near: Option<Near>,
+}
+
+/// Where a process is kept.
+#[derive(Default)]
+struct Near {
+    core: Option<usize>,
+    /// Calls until it may move again.
+    settled: u32,
+}
+
+impl Near {
+    /// Where the calling thread is, there the process `pid` shall be.
+    fn follow(&mut self, pid: u32) {
+        if self.settled > 0 {
+            self.settled -= 1;
+            return;
+        }
+        let core = sched_getcpu();
+        if self.core == Some(core) {
+            return;
+        }
+        (self.core, self.settled) = (Some(core), STAY);
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        // What cannot be moved works where it is.
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let task = task.file_name().to_str().and_then(|t| t.parse().ok()).and_then(Pid::from_raw);
+            let _ = task.map(|task| sched_setaffinity(Some(task), &cores));
+        }
+    }
 }
 
 /// A process, until it is dropped.
@@ -258,8 +296,8 @@ impl Starting {
         let deadline = now() + Duration::from_secs_f64(settings.env_start_secs);
         // A process that is already gone says so when it is waited for.
         let _ = process.tell(&recipe.setup(n, pool.as_ref()));
-        let watched = pool.is_some_and(|pool| pool.watched);
-        Ok(Self { process, source: recipe.source, n, watched, deadline })
+        let (watched, alone) = pool.map_or((false, false), |pool| (pool.watched, pool.threads == 1));
+        Ok(Self { process, source: recipe.source, n, watched, alone, deadline })
     }
     /// Waits until the environments are made, and shares memory with the process.
     ///
@@ -294,7 +332,8 @@ impl Starting {
                 if self.watched {
                     self.process.watch = WATCH;
                 }
-                Ok((Worker { process: self.process, shared, layout, spaces, turns }, spec))
+                let near = self.alone.then(Near::default);
+                Ok((Worker { process: self.process, shared, layout, spaces, turns, near }, spec))
             }
             Answer::Message(_) => Err(StartError::Death(self.process.broken("an answer out of order"))),
         }
@@ -311,6 +350,10 @@ impl Worker {
             && !turns.ask(&self.shared)
         {
             return;
+        }
+        let pid = self.pid();
+        if let Some(near) = &mut self.near {
+            near.follow(pid);
         }
         // A process that is gone is found by `wait`.
         let _ = self.process.control.write_all(b"s");

@@ -428,9 +428,6 @@ class Pool:
         self.control, self.np, self.n = control, np, setup["n"]
         # How long to look for what is asked next before sleeping: waking up takes as long.
         self.watch_secs = 50e-6 if setup["pool"]["watched"] else 0
-        if setup["pool"]["core"] is not None:
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, [cores[setup["pool"]["core"] % len(cores)]])
         name, n = setup["id"], self.n
         tasks = envpool.list_all_envs()
         if name not in tasks:

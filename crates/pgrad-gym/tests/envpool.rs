@@ -9,6 +9,7 @@ use common::{Seen, Trace, pool_seeds, python, run, settings};
 use pgrad_env::{Actions, BoxSpace, End, EnvError, MakeErrorKind, RandomActions, Space, VecEnv};
 use pgrad_gym::{Gym, GymSettings, News, OnEnvError, OnOutOfBounds};
 use serde_json::{Value, json};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -186,8 +187,8 @@ fn with_module(dir: &Path, folder: &str) -> String {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
     let path = dir.join(folder);
     let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{}' \"$@\"\n", modules.display(), python());
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.display().to_string()
 }
 
@@ -197,6 +198,54 @@ fn fake(dir: &Path, kwargs: &Value) -> GymSettings {
 
 fn metric(news: &News, name: &str) -> f64 {
     news.metrics.iter().find(|(n, _)| *n == name).unwrap().1
+}
+
+/// The cores that each task of the processes with a mark in their environment may run on.
+fn allowed(mark: &str) -> Vec<String> {
+    let line = |status: &str, key: &str| -> Option<String> {
+        status.lines().find_map(|l| l.strip_prefix(key)).map(|v| v.trim().to_owned())
+    };
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten().map(|p| p.path()) {
+        let text = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        let ours =
+            line(&String::from_utf8_lossy(&text("status")), "PPid:") == Some(std::process::id().to_string());
+        if ours && String::from_utf8_lossy(&text("environ")).contains(mark) {
+            let tasks = fs::read_dir(process.join("task")).unwrap().flatten();
+            let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+            found.extend(status.filter_map(|s| line(&s, "Cpus_allowed_list:")));
+        }
+    }
+    found
+}
+
+/// A pool of one thread stays on a core, with all its tasks; one of more threads may be anywhere.
+#[test]
+fn a_pool_of_one_thread_stays_near() {
+    let dir = tempfile::tempdir().unwrap();
+    let python_path = dir.path().join("python");
+    let everywhere = fs::read_to_string("/proc/self/status").unwrap();
+    let everywhere = everywhere.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    for threads in [1, 2] {
+        let mark = format!("PGRAD_TEST_POOL={threads}");
+        fs::write(&python_path, format!("#!/bin/sh\n{mark} exec '{}' \"$@\"\n", python())).unwrap();
+        fs::set_permissions(&python_path, fs::Permissions::from_mode(0o755)).unwrap();
+        let own = GymSettings {
+            python: python_path.display().to_string(),
+            env_threads: threads,
+            ..settings(&json!({}))
+        };
+        let gym = Gym::open("envpool:CartPole-v1", &own).unwrap();
+        let (_, env) = run(&gym, 4, 200, 1).unwrap();
+        let cores = allowed(&mark);
+        assert!(cores.len() > threads, "its own thread and those of the pool: {cores:?}");
+        if threads == 1 {
+            assert!(cores.iter().all(|c| c.parse::<usize>().is_ok() && *c == cores[0]), "{cores:?}");
+        } else {
+            assert!(cores.iter().all(|c| c == everywhere), "{cores:?}");
+        }
+        drop(env);
+    }
 }
 
 #[test]

@@ -74,7 +74,7 @@ static MUJOCO: &[&[Preset]] = &[
     mujoco!("Reacher", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
     mujoco!("Pusher", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
     mujoco!("InvertedPendulum", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
-    mujoco!("InvertedDoublePendulum", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("InvertedDoublePendulum", own: ["trpo", "npg"], shared: ["ppo", "a2c"]),
 ];
 #[cfg(not(feature = "mujoco"))]
 static MUJOCO: &[&[Preset]] = &[];
