@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose command cannot be started fails")]
 
+use pgrad_testkit::{python, python_with};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -572,17 +573,12 @@ fn filmed(dir: &Path, env: &str) {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_environment_in_python_is_filmed() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = TempDir::new().unwrap();
-    let (python, real) = (dir.path().join("python"), std::env::var("PGRAD_PYTHON"));
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgrad-gym");
-    let real = real.unwrap_or_else(|_| "python3".to_owned());
-    let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{real}' \"$@\"\n", modules.display());
-    std::fs::write(&python, text).unwrap();
-    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let python = python_with(dir.path(), "PYTHONPATH", &modules.display().to_string()).unwrap();
     let env = "gym:tests.misbehaving:Planned-v0";
     let small = ["--steps", "64", "--set", "n_envs=2", "--set", "n_steps=16", "--set", "minibatch_size=16"];
-    let train = ["train", "ppo", env, "--python", python.to_str().unwrap(), "--run-dir", "run", "--quiet"];
+    let train = ["train", "ppo", env, "--python", &python, "--run-dir", "run", "--quiet"];
     pgrad_in(dir.path(), &[&train[..], &small].concat()).done();
     filmed(dir.path(), env);
 }
@@ -591,7 +587,7 @@ fn an_environment_in_python_is_filmed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn python_environments_are_trained_evaluated_filmed_checked_and_studied() {
-    let python = std::env::var("PGRAD_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = python();
     for (env, made_by) in [("gym:CartPole-v1", "gymnasium "), ("envpool:CartPole-v1", "envpool ")] {
         let dir = TempDir::new().unwrap();
         let last = |args: &[&str]| -> serde_json::Value {

@@ -8,9 +8,9 @@ mod common;
 use common::{Seen, Trace, pool_seeds, python, run, settings};
 use pgrad_env::{Actions, BoxSpace, End, EnvError, MakeErrorKind, RandomActions, Space, VecEnv};
 use pgrad_gym::{Gym, GymSettings, News, OnEnvError, OnOutOfBounds};
+use pgrad_testkit::python_with;
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Plays actions in pools of one environment, with nothing but EnvPool's public interface. Each line in: the seeds of two,
@@ -185,11 +185,7 @@ fn environments_do_not_depend_on_each_other() {
 /// A Python that takes the module `envpool` from a folder of the tests.
 fn with_module(dir: &Path, folder: &str) -> String {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
-    let path = dir.join(folder);
-    let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{}' \"$@\"\n", modules.display(), python());
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path.display().to_string()
+    python_with(dir, "PYTHONPATH", &modules.display().to_string()).unwrap()
 }
 
 fn fake(dir: &Path, kwargs: &Value) -> GymSettings {
@@ -223,18 +219,12 @@ fn allowed(mark: &str) -> Vec<String> {
 #[test]
 fn a_pool_of_one_thread_stays_near() {
     let dir = tempfile::tempdir().unwrap();
-    let python_path = dir.path().join("python");
     let everywhere = fs::read_to_string("/proc/self/status").unwrap();
     let everywhere = everywhere.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     for threads in [1, 2] {
         let mark = format!("PGRAD_TEST_POOL={threads}");
-        fs::write(&python_path, format!("#!/bin/sh\n{mark} exec '{}' \"$@\"\n", python())).unwrap();
-        fs::set_permissions(&python_path, fs::Permissions::from_mode(0o755)).unwrap();
-        let own = GymSettings {
-            python: python_path.display().to_string(),
-            env_threads: threads,
-            ..settings(&json!({}))
-        };
+        let python = python_with(dir.path(), "PGRAD_TEST_POOL", &threads.to_string()).unwrap();
+        let own = GymSettings { python, env_threads: threads, ..settings(&json!({})) };
         let gym = Gym::open("envpool:CartPole-v1", &own).unwrap();
         let (_, env) = run(&gym, 4, 200, 1).unwrap();
         let cores = allowed(&mark);

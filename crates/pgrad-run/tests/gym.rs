@@ -8,28 +8,23 @@ mod driver_common;
 use driver_common::{Runner, metrics, result};
 use pgrad_num::Stream;
 use pgrad_run::config::RunConfig;
+use pgrad_testkit::python_with;
 use serde_json::{Map, Value, json};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::tempdir;
 
 const ENV: &str = "gym:tests.misbehaving:Planned-v0";
 
 /// A Python that finds `misbehaving.py`.
-fn python(dir: &Path) -> PathBuf {
-    let real = std::env::var("PGRAD_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+fn python(dir: &Path) -> String {
     let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgrad-gym");
-    let path = dir.join("python");
-    let text = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{real}' \"$@\"\n", modules.display());
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    python_with(dir, "PYTHONPATH", &modules.display().to_string()).unwrap()
 }
 
 fn config(algo: &str, dir: &Path, pairs: &[&str], faults: &Map<String, Value>) -> RunConfig {
     let mut config = RunConfig::new(algo, ENV).unwrap();
     let own = [
-        format!("python={}", python(dir).display()),
+        format!("python={}", python(dir)),
         format!("env_kwargs={}", json!({ "faults": faults })),
         "env_workers=1".to_owned(),
         "env_step_secs=2".to_owned(),

@@ -26,7 +26,7 @@ for tag in sorted(acc.Tags()["scalars"]):
 
 /// Scalars as TensorBoard reads them: tag, step, value, wall time.
 fn read_back(dir: &Path) -> Vec<(String, u64, f32, f64)> {
-    let python = std::env::var("PGRAD_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = pgrad_testkit::python();
     let out = Command::new(&python).args(["-c", READ_BACK]).arg(dir).output();
     let out = out.unwrap_or_else(|e| panic!("cannot start `{python}` (set PGRAD_PYTHON): {e}"));
     assert!(

@@ -1,4 +1,4 @@
-//! Oracles for tests: finite differences, the adjoint law, dense matrices, a counter of allocations.
+//! Oracles for tests: finite differences, the adjoint law, dense matrices, a counter of allocations, a Python.
 //!
 //! Knows nothing but closures over `&[f64]`, and depends on nothing, so that what it checks cannot leak
 //! into how it checks.
@@ -7,12 +7,14 @@
 //! - [`adjoint_law`], [`assert_adjoint`]: `<u, J v> = <Jᵀ u, v>`;
 //! - [`Dense`]: a small matrix, read off an operator column by column, with products and solves;
 //! - [`SplitMix`], [`random_vector`]: numbers that are the same everywhere and for ever;
+//! - [`python`]: the Python of tests that need one;
 //! - [`CountingAllocator`], [`assert_allocates_nothing`].
 
 mod adjoint;
 mod allocator;
 mod dense;
 mod gradient;
+mod python;
 mod random;
 
 pub use adjoint::{AdjointCheck, adjoint_law, assert_adjoint};
@@ -23,4 +25,7 @@ pub use dense::Dense;
 pub use gradient::{
     GradientCheck, assert_gradient, check_gradient, finite_difference_gradient, finite_difference_jvp,
 };
+pub use python::python;
+#[cfg(unix)]
+pub use python::python_with;
 pub use random::{SplitMix, random_vector};

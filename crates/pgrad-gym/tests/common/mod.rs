@@ -6,10 +6,7 @@ use pgrad_gym::{Gym, GymSettings};
 use pgrad_num::Stream;
 use std::path::Path;
 
-/// The Python of the tests: `PGRAD_PYTHON`, else `python3`.
-pub fn python() -> String {
-    std::env::var("PGRAD_PYTHON").unwrap_or_else(|_| "python3".to_owned())
-}
+pub use pgrad_testkit::python;
 
 /// Settings for an environment of `misbehaving.py`, with deadlines of a test.
 pub fn settings(kwargs: &serde_json::Value) -> GymSettings {
