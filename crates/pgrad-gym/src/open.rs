@@ -131,8 +131,8 @@ impl Context {
     /// What the process of a pool with these seeds is told.
     pub(crate) fn pool_plan(&self, seeds: Vec<i64>) -> PoolPlan {
         let threads = self.share_of_cores(self.recipe.settings.env_threads);
-        // Who looks while others work takes a core from them.
-        PoolPlan { seeds, threads, watched: self.batches() < self.recipe.cores }
+        // Who looks while others work takes a core from them; a pool of one thread has the core of who would look.
+        PoolPlan { seeds, threads, watched: threads > 1 && self.batches() < self.recipe.cores }
     }
     /// A failure to start, for who asked.
     pub(crate) fn explain(&self, error: &StartError) -> MakeError {

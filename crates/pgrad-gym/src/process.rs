@@ -244,7 +244,7 @@ impl Near {
             return;
         }
         let core = sched_getcpu();
-        if self.core == Some(core) {
+        if self.core == Some(core) || core >= CpuSet::MAX_CPU {
             return;
         }
         (self.core, self.settled) = (Some(core), STAY);

@@ -126,9 +126,11 @@ static OWN: &[Preset] = &[
     preset!(gym "LunarLander-v3", "ppo"),
     preset!(gym "LunarLander-v3", "a2c"),
     preset!(gym "LunarLander-v3", "trpo"),
+    preset!(gym "LunarLander-v3", "npg"),
     preset!(gym "BipedalWalker-v3", "ppo"),
     preset!(gym "BipedalWalker-v3", "a2c"),
     preset!(gym "BipedalWalker-v3", "trpo"),
+    preset!(gym "BipedalWalker-v3", "npg"),
     preset!(gym "LunarLanderContinuous-v3", "ppo"),
     preset!(gym "BipedalWalkerHardcore-v3", "ppo"),
 ];
