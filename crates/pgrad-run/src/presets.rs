@@ -65,8 +65,8 @@ macro_rules! mujoco {
 #[cfg(feature = "mujoco")]
 static MUJOCO: &[&[Preset]] = &[
     mujoco!("HalfCheetah", own: ["trpo"], shared: ["ppo", "npg", "a2c"]),
-    mujoco!("Hopper", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
-    mujoco!("Walker2d", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
+    mujoco!("Hopper", own: ["a2c"], shared: ["ppo", "trpo", "npg"]),
+    mujoco!("Walker2d", own: ["a2c"], shared: ["ppo", "trpo", "npg"]),
     mujoco!("Ant", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
     mujoco!("Humanoid", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
     mujoco!("HumanoidStandup", own: [], shared: ["ppo", "trpo", "npg", "a2c"]),
