@@ -518,24 +518,6 @@ mod tests {
     }
 
     #[test]
-    fn environments_of_a_pool_are_one_shard_unless_somebody_says_otherwise() {
-        let shard = |env: &str, pairs: &[&str]| {
-            let mut config = RunConfig::new("ppo", env).unwrap();
-            pairs.iter().for_each(|pair| config.apply_pair(pair, "--set").unwrap());
-            config.check_at_home().unwrap();
-            let text = config.to_toml(false);
-            let read = RunConfig::from_toml(&text, "file").unwrap().to_toml(false);
-            assert_eq!(read, text);
-            text.lines().find(|l| l.starts_with("envs_per_shard")).map(str::to_owned)
-        };
-        assert_eq!(shard("gym:CartPole-v1", &[]).unwrap(), "envs_per_shard = \"none\"");
-        assert_eq!(shard("envpool:CartPole-v1", &[]).unwrap(), "envs_per_shard = 65536");
-        assert_eq!(shard("envpool:CartPole-v1", &["envs_per_shard=4"]).unwrap(), "envs_per_shard = 4");
-        // An algorithm without shards.
-        assert!(RunConfig::new("td-ac", "envpool:CartPole-v1").is_ok());
-    }
-
-    #[test]
     fn what_does_not_apply_is_refused_unless_it_is_the_presets() {
         // The preset of Acrobot normalises, the one of CartPole does not.
         let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
