@@ -70,10 +70,8 @@ struct Job<'s> {
 
 impl<'s> Job<'s> {
     fn new(entry: &'s Entry, seed: u64, episodes: usize, sources: &str) -> Self {
-        let mut config = entry.config.for_another_run();
-        config.run.seed = seed;
         let settings = run_digest(entry, seed, episodes, sources);
-        Self { entry, config, settings, sources: sources.to_owned() }
+        Self { entry, config: config_of(entry, seed), settings, sources: sources.to_owned() }
     }
     fn is_done_by(&self, row: &RunRow) -> bool {
         row.entry == self.entry.label
@@ -83,12 +81,18 @@ impl<'s> Job<'s> {
     }
 }
 
+/// What the run of `entry` with this seed is configured with.
+fn config_of(entry: &Entry, seed: u64) -> RunConfig {
+    let mut config = entry.config.for_another_run();
+    config.run.seed = seed;
+    config
+}
+
 /// Digest of everything that the scores of a run depend on, as its line has it: the settings of `entry` with this seed,
 /// the episodes of an evaluation, pgrad's version and the digest of the sources that do it.
 #[must_use]
 pub fn run_digest(entry: &Entry, seed: u64, episodes: usize, sources: &str) -> String {
-    let mut config = entry.config.for_another_run();
-    config.run.seed = seed;
+    let config = config_of(entry, seed);
     let (evaluated, iterations) = (entry.evaluated, entry.iterations);
     let all = format!(
         "pgrad {VERSION}, sources {sources}\nepisodes = {episodes}, {evaluated}, iterations = {iterations:?}\n{}",
