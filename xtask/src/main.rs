@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a task talks to the terminal")]
 
+mod bits;
 mod book;
 mod ci;
 mod command;
@@ -30,6 +31,9 @@ cargo xtask TASK
   reference [--check]  writes the book's page of settings; --check says whether it is up to date
   book [--fix]         links, quoted lines of code and names of metrics in the documents are right;
                        --fix moves line numbers to where the quoted lines are now
+  bits [--fix] [--binary PATH] [WORD...]
+                       short runs of every method and kind of network end with the parameters of
+                       goldens/bits.txt; --fix writes the file anew; only runs that contain every WORD
   siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
   loom                 models of what threads share without locks, in every interleaving (loom)
@@ -57,6 +61,13 @@ fn run(args: &[&str]) -> Result<()> {
         ["reference", "--check"] => reference::run(true),
         ["book"] => book::run(false),
         ["book", "--fix"] => book::run(true),
+        ["bits", rest @ ..] => {
+            let (fix, rest) = rest.strip_prefix(&["--fix"]).map_or((false, rest), |rest| (true, rest));
+            match rest {
+                ["--binary", path, words @ ..] => bits::run(fix, Some(path), words),
+                words => bits::run(fix, None, words),
+            }
+        }
         ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
         ["loom"] => loom::run_models(),
