@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 pub(crate) fn main() -> ExitCode {
     let variable = "MUJOCO_DYNAMIC_LINK_DIR";
+    // Cargo runs a build script again whenever the script itself changes; a path named here would be looked for in
+    // the folder of each crate that shares this file, and where it is missing every build would start anew.
     println!("cargo::rerun-if-env-changed={variable}");
-    println!("cargo::rerun-if-changed=build.rs");
     let (Some(_), Some(folder)) = (std::env::var_os("CARGO_FEATURE_MUJOCO"), std::env::var_os(variable))
     else {
         return ExitCode::SUCCESS;

@@ -40,14 +40,12 @@ fn main() -> ExitCode {
     for path in &paths {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
-    println!("cargo::rerun-if-changed=build.rs");
     let sources = digest(&root, &paths).map_or_else(|_| UNKNOWN.to_owned(), |d| format!("{d:016x}"));
     println!("cargo::rustc-env=PGRAD_SOURCES={sources}");
     println!(
         "cargo::rustc-env=PGRAD_REVISION={}",
         revision(&root, &paths).unwrap_or_else(|| UNKNOWN.to_owned())
     );
-    println!("cargo::rerun-if-changed=../pgrad-envs/build.rs");
     mujoco::main()
 }
 
@@ -91,9 +89,11 @@ fn revision(root: &Path, paths: &[PathBuf]) -> Option<String> {
     if fs::canonicalize(top).ok()? != fs::canonicalize(root).ok()? {
         return None;
     }
-    // A commit adds a line there.
-    let log = git(&["rev-parse", "--git-path", "logs/HEAD"])?;
-    println!("cargo::rerun-if-changed={}", root.join(log).display());
+    // A commit adds a line to the log of HEAD. Not every clone keeps one, but a path that is missing would make every
+    // build start anew.
+    let log = root.join(git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+    let watched = if log.exists() { log } else { root.join(git(&["rev-parse", "--git-path", "HEAD"])?) };
+    println!("cargo::rerun-if-changed={}", watched.display());
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
     let names = paths.iter().filter_map(|p| p.to_str());
     let same = git(&[&["diff", "--quiet", "HEAD", "--"], &names.collect::<Vec<_>>()[..]].concat()).is_some();

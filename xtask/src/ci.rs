@@ -1,8 +1,9 @@
 //! What must hold before a change is accepted, in one command.
 
-use crate::command::{cargo, run as run_command};
+use crate::command::{cargo, output, run as run_command};
 use crate::{book, floors, mujoco, reference, test};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -17,6 +18,7 @@ const STEPS: &[Step] = &[
     ("documentation", documentation),
     ("python", || test::python().map(|_| ())),
     ("build tests", test::build),
+    ("second build", second_build),
     ("reference", || reference::run(true)),
 ];
 
@@ -62,4 +64,64 @@ fn facade() -> Result<()> {
 fn documentation() -> Result<()> {
     let mut command = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     run_command(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// A build of what is built already compiles nothing, with the default features and with all that have tests. The
+/// build scripts decide that, whatever the profile, so the release build need not be made for it.
+fn second_build() -> Result<()> {
+    run_command(&mut cargo(&["check", "--locked"]))?;
+    let everything = [&["test", "--no-run"][..], &test::EVERYTHING[..]].concat();
+    for args in [&["check"][..], &everything[..]] {
+        let messages = output(cargo(args).args(["--locked", "--message-format", "json", "--quiet"]))?;
+        let compiled = compiled(&messages)?;
+        if !compiled.is_empty() {
+            bail!(
+                "`cargo {}` compiles again what was built just before: {}\n\
+                 `CARGO_LOG=cargo::core::compiler::fingerprint=info cargo {0}` says why",
+                args.join(" "),
+                compiled.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The targets that cargo's messages, one JSON object a line, say were compiled.
+fn compiled(messages: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let mut artifacts = 0;
+    for line in messages.lines() {
+        let message: Value =
+            serde_json::from_str(line).with_context(|| format!("a message of cargo: {line}"))?;
+        if message["reason"] == "compiler-artifact" {
+            artifacts += 1;
+            if message["fresh"] == false {
+                names.push(message["target"]["name"].as_str().unwrap_or("?").to_owned());
+            }
+        }
+    }
+    if artifacts == 0 {
+        bail!("cargo names nothing that was built");
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_compiled_is_told_from_what_was_there() {
+        let artifact = |name: &str, fresh: bool| {
+            format!(
+                "{{\"reason\":\"compiler-artifact\",\"target\":{{\"name\":\"{name}\"}},\"fresh\":{fresh}}}\n"
+            )
+        };
+        let end = "{\"reason\":\"build-finished\",\"success\":true}\n";
+        let messages = artifact("pgrad_num", true) + &artifact("pgrad", false) + end;
+        assert_eq!(compiled(&messages).unwrap(), ["pgrad"]);
+        assert!(compiled(&(artifact("pgrad_num", true) + end)).unwrap().is_empty());
+        assert!(compiled(end).is_err(), "silence is no success");
+        assert!(compiled("warning: what\n").is_err());
+    }
 }

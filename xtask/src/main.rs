@@ -26,7 +26,7 @@ cargo xtask TASK
   test [ARGS]          all tests, and what they need, from nothing; ARGS go to `cargo test`
                        in place of --workspace (`cargo xtask test -p pgrad-num`)
   ci                   what must hold before a change is accepted: format, lints, floors, documentation,
-                       generated pages, the book, tests
+                       generated pages, the book, a second build that compiles nothing, tests
   floors               each crate depends on strictly lower floors only, and on what belongs to it
   reference [--check]  writes the book's page of settings; --check says whether it is up to date
   book [--fix]         links, quoted lines of code and names of metrics in the documents are right;

@@ -13,7 +13,7 @@ const VARIABLE: &str = "PGRAD_PYTHON";
 const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator; import envpool, gymnasium, numpy; \
                       assert int(gymnasium.__version__.split('.')[0]) >= 1";
 /// All crates, with the features that have tests.
-const EVERYTHING: [&str; 3] = ["--workspace", "--features", "mujoco"];
+pub(crate) const EVERYTHING: [&str; 3] = ["--workspace", "--features", "mujoco"];
 /// What pip installs for it.
 const PACKAGES: [&str; 4] = ["tensorboard>=2.14", "gymnasium>=1.0", "numpy", "envpool==1.2.5"];
 
