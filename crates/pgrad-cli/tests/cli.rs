@@ -446,7 +446,7 @@ fn a_study_from_its_file_to_its_table() {
     pgrad_in(dir.path(), &["study", "ppo-classik"])
         .refused(64, &["there is no study `ppo-classik`", "`ppo-classic`?"]);
     let list = pgrad(&["list", "studies"]).done();
-    assert!(pgrad_run::study::STUDIES.iter().all(|s| list.contains(s.name)), "{list}");
+    assert!(pgrad_study::STUDIES.iter().all(|s| list.contains(s.name)), "{list}");
     let list = pgrad(&["list", "presets"]).done();
     assert!(pgrad_run::presets::all().all(|p| list.contains(p.env) && list.contains(p.algo)), "{list}");
 }

@@ -304,14 +304,15 @@ fn store(config: &RunConfig, dir: &RunDir, options: &Options<'_>) -> CheckpointS
 
 /// Returns and lengths of the last episodes.
 #[derive(Debug, Default)]
-pub(crate) struct Recent {
+pub struct Recent {
     returns: Vec<f64>,
     lengths: Vec<u64>,
     episodes: u64,
 }
 
 impl Recent {
-    pub(crate) fn add(&mut self, episode_return: f64, length: u64) {
+    /// Takes in an episode.
+    pub fn add(&mut self, episode_return: f64, length: u64) {
         let at = (self.episodes % RECENT as u64) as usize;
         if at == self.returns.len() {
             self.returns.push(episode_return);
@@ -322,7 +323,9 @@ impl Recent {
         }
         self.episodes += 1;
     }
-    pub(crate) fn means(&self) -> Option<(f64, f64)> {
+    /// Mean return and mean length; `None` before the first episode.
+    #[must_use]
+    pub fn means(&self) -> Option<(f64, f64)> {
         let n = self.returns.len() as f64;
         (!self.returns.is_empty())
             .then(|| (self.returns.iter().sum::<f64>() / n, self.lengths.iter().sum::<u64>() as f64 / n))

@@ -1,16 +1,16 @@
-//! The runner: the only floor that reads a clock, touches files or starts threads.
+//! The runner: the lowest floor that reads a clock, touches files or starts threads.
 //!
 //! - [`config`]: what to train, on what, with which settings; [`presets`] are known to work;
 //! - [`mod@env`]: environments by name, native or from elsewhere;
 //! - [`driver`]: [`driver::train`] and [`driver::resume`];
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
-//! - [`metrics`], [`plot`]: what a run reports, and pictures of it;
-//! - [`eval`], [`stats`], [`study`]: how good a policy is, and how sure that is; [`video`]: what it does;
+//! - [`metrics`]: what a run reports;
+//! - [`eval`], [`stats`]: how good a policy is, and how sure that is;
 //! - [`mod@bench`]: how fast it is;
 //! - [`clock`]: the passing of time.
 //!
-//! **Must never know:** terminals.
+//! **Must never know:** terminals, pictures, studies.
 
 pub mod bench;
 pub mod checkpoint;
@@ -22,11 +22,8 @@ pub mod eval;
 pub mod metrics;
 #[cfg(feature = "mujoco")]
 pub mod mjcf;
-pub mod plot;
 pub mod presets;
 pub mod run_dir;
 pub mod stats;
 pub mod storage;
-pub mod study;
 pub mod tensors;
-pub mod video;

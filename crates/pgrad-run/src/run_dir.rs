@@ -226,7 +226,7 @@ pub fn check(root: &Path) -> Result<(), RunDirError> {
 /// The lock of a folder. Dropping it gives it back, at once: a program that was started meanwhile from another
 /// thread may hold a copy of the file for a moment, and closing ours alone would leave the lock with it.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -235,8 +235,11 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock of a folder.
-pub(crate) fn lock(root: &Path, new: bool) -> Result<Lock, RunDirError> {
+/// Takes the lock of a folder; the lock of a `new` one is made to last.
+///
+/// # Errors
+/// When another process has it, or it cannot be written.
+pub fn lock(root: &Path, new: bool) -> Result<Lock, RunDirError> {
     let path = root.join(LOCK);
     let failed = |cause| StorageError::new(Operation::Lock, &path, cause);
     let mut file =

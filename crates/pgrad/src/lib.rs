@@ -14,6 +14,8 @@ pub use pgrad_num::Stream;
 
 #[cfg(feature = "train")]
 pub use pgrad_algos as algos;
+#[cfg(feature = "studies")]
+pub use pgrad_draw as draw;
 #[cfg(feature = "train")]
 pub use pgrad_envs as envs;
 #[cfg(feature = "train")]
@@ -24,3 +26,5 @@ pub use pgrad_run::{
     driver::{Event, Options, Progress, RunError, Summary, resume, resume_with, train},
     eval::{EvalOptions, Evaluation, evaluate},
 };
+#[cfg(feature = "studies")]
+pub use pgrad_study as study;

@@ -5,7 +5,7 @@ use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, BOLD, Style};
 use pgrad_run::env::SCHEMES;
 use pgrad_run::presets::{self, TUNED};
-use pgrad_run::study::{AnyStudy, STUDIES};
+use pgrad_study::{AnyStudy, STUDIES};
 use std::process::ExitCode;
 
 pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {

@@ -3,10 +3,10 @@
 use crate::args::PlotArgs;
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, GREEN, Style};
+use pgrad_draw::plot::{Band, Curve, PlotOptions, plot};
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver::read_config;
 use pgrad_run::metrics::{MetricsLog, read_log};
-use pgrad_run::plot::{Band, Curve, PlotOptions, plot};
 use pgrad_run::run_dir::METRICS;
 use pgrad_run::storage::FsStorage;
 use pgrad_settings::{apply_text, settings, suggest};

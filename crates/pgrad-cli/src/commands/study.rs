@@ -5,11 +5,11 @@ use crate::commands::signals::stop_on_signals;
 use crate::failure::{Code, Failure, Result};
 use crate::progress::LiveLine;
 use crate::terminal::{self, Style, YELLOW, duration, grouped, quoted};
-use pgrad_run::study::{
+use pgrad_settings::{apply_text, settings};
+use pgrad_study::{
     AnyStudy, EntryError, MeasuredResult, RESULTS, RunRow, SUMMARY_MD, StudyError, StudyEvent, StudyOptions,
     StudyProgress, StudyResult, run_measured, run_study,
 };
-use pgrad_settings::{apply_text, settings};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

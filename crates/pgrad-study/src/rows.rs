@@ -1,7 +1,7 @@
 //! The files that a study grows: a line for every run, and the learning curves.
 
 use super::{CURVES, RESULTS, StudyError};
-use crate::storage::{Storage, StorageError, write_atomic};
+use pgrad_run::storage::{Storage, StorageError, write_atomic};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 

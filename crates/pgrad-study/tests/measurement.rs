@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use pgrad_run::study::{
+use pgrad_study::{
     AnyStudy, Bench, Csv, Findings, KINDS, Kind, MeasuredStudy, Measurement, Quantity, RESULTS, STUDIES,
     SUMMARY_JSON, SUMMARY_MD, Source, Study, StudyError, StudyEvent, StudyOptions, number, run_measured,
 };

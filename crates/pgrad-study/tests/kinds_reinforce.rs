@@ -1,7 +1,7 @@
 //! The measurements about REINFORCE, made small: what must hold of them whatever the numbers are.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use pgrad_run::study::{
+use pgrad_study::{
     AnyStudy, EmbeddedStudy, KINDS, MeasuredResult, STUDIES, StudyEvent, StudyOptions, run_measured,
 };
 

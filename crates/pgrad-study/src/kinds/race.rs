@@ -3,12 +3,12 @@
 //! Runs go one after the other, alone on the machine. Unlike everything else, what is found depends on the machine and on
 //! what else it does: such a study is for a quiet one.
 
-use crate::config::RunConfig;
-use crate::driver::Recent;
-use crate::plot::{Line, PlotOptions, render_lines_svg};
-use crate::stats::{mean, standard_error};
-use crate::study::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use pgrad_draw::plot::{Line, PlotOptions, render_lines_svg};
 use pgrad_num::Team;
+use pgrad_run::config::RunConfig;
+use pgrad_run::driver::Recent;
+use pgrad_run::stats::{mean, standard_error};
 use serde::Deserialize;
 
 /// Episodes that a mean return is taken over.

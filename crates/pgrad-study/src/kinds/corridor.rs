@@ -3,10 +3,10 @@
 //! The policy is one number, the probability `p` of going right, so that its value is known without playing:
 //! `v(p) = (2p − 4) / (p (1 − p))`, greatest at `p = 2 − √2`, where it is −11.66.
 
-use crate::config::RunConfig;
-use crate::plot::{Line, PlotOptions, render_lines_svg};
-use crate::study::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use pgrad_draw::plot::{Line, PlotOptions, render_lines_svg};
 use pgrad_num::{Array, Record, Team};
+use pgrad_run::config::RunConfig;
 use serde::Deserialize;
 
 const ENV: &str = "ShortCorridor-v0";

@@ -1,11 +1,11 @@
 //! Variants of one algorithm over several tasks, in one number each: scores of which a random policy has 0 and the best
 //! run of a task has 1, averaged over tasks and seeds (Schulman et al. 2017, section 6.1 and Table 1).
 
-use crate::config::RunConfig;
-use crate::stats::{mean, standard_error};
-use crate::study::{
+use crate::{
     Bench, Entry, Evaluated, Findings, Measure, Measurement, Quantity, Source, Study, StudyError, number,
 };
+use pgrad_run::config::RunConfig;
+use pgrad_run::stats::{mean, standard_error};
 use serde::Deserialize;
 use toml::Spanned;
 

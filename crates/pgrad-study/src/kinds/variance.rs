@@ -5,13 +5,13 @@
 //! is that of one episode. With `d` the difference of an estimate to that of form 3 with the converged critic, on
 //! the same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
 
-use crate::config::RunConfig;
-use crate::plot::{Line, PlotOptions, Scale, render_lines_svg};
-use crate::study::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
+use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_agent::{ActorCritic, EpisodesShape, Learner, Minibatches, Rollout};
+use pgrad_draw::plot::{Line, PlotOptions, Scale, render_lines_svg};
 use pgrad_num::{Team, kernels};
 use pgrad_optim::{Adam, AdamParams};
 use pgrad_rl::{returns, surrogate};
+use pgrad_run::config::RunConfig;
 use serde::Deserialize;
 
 /// Seeds of what is played for the critic and for the measurement: far from those of training.

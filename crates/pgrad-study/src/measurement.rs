@@ -28,8 +28,8 @@
 //! 3. `studies/NAME.toml`, and its line in [`STUDIES`](super::STUDIES).
 //!
 //! Reading, unknown keys, names of quantities, verdicts, tables, files and the command line follow by
-//! themselves. Pictures come from [`render_lines_svg`](crate::plot::render_lines_svg) and
-//! [`render_heat_map_svg`](crate::plot::render_heat_map_svg). A kind outside pgrad is passed to
+//! themselves. Pictures come from [`render_lines_svg`](pgrad_draw::plot::render_lines_svg) and
+//! [`render_heat_map_svg`](pgrad_draw::plot::render_heat_map_svg). A kind outside pgrad is passed to
 //! [`AnyStudy::parse_with`].
 
 use super::file::{self, Source};
@@ -40,9 +40,9 @@ use super::{
     EmbeddedStudy, RESULTS, REVISION, SOURCES, STUDIES, SUMMARY_JSON, SUMMARY_MD, Study, StudyError,
     StudyEvent, StudyOptions, StudyProgress, StudyResult, VERSION, maker,
 };
-use crate::clock::Clock;
-use crate::run_dir;
-use crate::storage::{FsStorage, Storage, parent_of};
+use pgrad_run::clock::Clock;
+use pgrad_run::run_dir;
+use pgrad_run::storage::{FsStorage, Storage, parent_of};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;

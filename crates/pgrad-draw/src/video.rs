@@ -3,12 +3,12 @@
 //! A task says what it looks like ([`Picture`]): shapes are drawn here, pixels of a renderer are taken as they are.
 //! GIF needs nothing; MP4 is made by the program `ffmpeg`, because a codec is no part of this project.
 
-use crate::config::RunConfig;
-use crate::eval::{EvalError, EvalOptions, Evaluation, evaluate_watched};
 use crate::plot::shrink;
-use crate::storage::{FsStorage, StorageError, write_atomic};
 use pgrad_agent::Policy;
 use pgrad_env::{Content, Drawing, Form, Picture};
+use pgrad_run::config::RunConfig;
+use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate_watched};
+use pgrad_run::storage::{FsStorage, StorageError, write_atomic};
 use plotters::prelude::*;
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -148,7 +148,7 @@ fn draw(drawing: &Drawing) -> Frame {
 }
 
 /// Runs `policy` for whole episodes in the environments of a run and makes a film of them: the same episodes that
-/// [`evaluate_run`](crate::eval::evaluate_run) runs first. The first state of an episode is the first frame; the state after its
+/// [`evaluate_run`](pgrad_run::eval::evaluate_run) runs first. The first state of an episode is the first frame; the state after its
 /// last step is not shown.
 ///
 /// # Errors

@@ -7,8 +7,8 @@ use pgrad_num::{ColsMut, Stream};
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver;
 use pgrad_run::eval::{EvalOptions, evaluate_run};
-use pgrad_run::stats::Verdict;
-use pgrad_run::study::{
+use pgrad_study::scores::Verdict;
+use pgrad_study::{
     AnyStudy, CURVES, EntryError, Evaluated, Measure, RESULTS, REVISION, RunRow, SOURCES, STUDIES,
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed,
     run_digest, run_study,

@@ -2,7 +2,7 @@
 
 use super::measurement::{Bound, MeasuredStudy, Measurement};
 use super::{Anchor, Entry, EntryError, Evaluated, Measure, Study, StudyError};
-use crate::config::{RunConfig, RunConfigError};
+use pgrad_run::config::{RunConfig, RunConfigError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;

@@ -6,15 +6,15 @@ use super::{
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult,
     VERSION, eval_seed,
 };
-use crate::clock::Clock;
-use crate::config::{OnDivergence, RunConfig, RunConfigError};
-use crate::driver::Recent;
-use crate::eval::{EvalError, EvalOptions, evaluate_run};
-use crate::plot::{Band, Curve, PlotOptions, render_svg};
-use crate::run_dir;
-use crate::storage::parent_of;
 use pgrad_agent::AgentError;
+use pgrad_draw::plot::{Band, Curve, PlotOptions, render_svg};
 use pgrad_num::Team;
+use pgrad_run::clock::Clock;
+use pgrad_run::config::{OnDivergence, RunConfig, RunConfigError};
+use pgrad_run::driver::Recent;
+use pgrad_run::eval::{EvalError, EvalOptions, evaluate_run};
+use pgrad_run::run_dir;
+use pgrad_run::storage::parent_of;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

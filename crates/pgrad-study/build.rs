@@ -1,8 +1,9 @@
 //! Stamps the program with what its results depend on: a digest of the sources, and the revision that they are of.
 //!
-//! `PGRAD_SOURCES` is a digest of everything that decides the bits of a run: the sources of the crates from the numbers up to
-//! this one, and the lock file, which pins the crates below them. `PGRAD_REVISION` is the commit, with `+` where what is built
-//! differs from it. Both are `unknown` where they cannot be told, in an unpacked archive for example.
+//! `PGRAD_SOURCES` is a digest of everything that decides the bits of a run: the sources of the crates from the
+//! numbers up to this one (those that draw aside), and the lock file, which pins the crates below them.
+//! `PGRAD_REVISION` is the commit, with `+` where what is built differs from it. Both are `unknown` where they cannot
+//! be told, in an unpacked archive for example.
 
 use std::env;
 use std::fs;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The crates that the numbers of a run come from.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "pgrad-num",
     "pgrad-settings",
     "pgrad-rl",
@@ -23,6 +24,7 @@ const CRATES: [&str; 10] = [
     "pgrad-agent",
     "pgrad-algos",
     "pgrad-run",
+    "pgrad-study",
 ];
 const UNKNOWN: &str = "unknown";
 

@@ -1,7 +1,8 @@
 //! The tables of a study.
 
 use super::{Anchor, Entry, Evaluated, Measure, REVISION, RunRow, SOURCES, StudyResult, maker};
-use crate::stats::{self, Summary, Verdict};
+use crate::scores::{Summary, Verdict, verdict, verdict_at_most};
+use pgrad_run::stats::Interval;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -59,9 +60,9 @@ impl EntryResult {
             let complete = complete && values.len() == rows.len();
             let verdict = |a: &Anchor| {
                 if a.at_most {
-                    return stats::verdict_at_most(&values, a.value, BOOTSTRAP_SEED);
+                    return verdict_at_most(&values, a.value, BOOTSTRAP_SEED);
                 }
-                stats::verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED)
+                verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED)
             };
             let judge = |a: &Anchor| JudgedAnchor {
                 verdict: complete.then(|| verdict(a).ok()).flatten(),
@@ -273,7 +274,7 @@ fn cells(anchors: &[JudgedAnchor], cell: impl Fn(&JudgedAnchor) -> String) -> St
 fn numbers(score: &Score) -> String {
     let cells: [String; 6] = match &score.summary {
         Some(s) => {
-            let interval = |i: stats::Interval| format!("[{:.2}, {:.2}]", i.low, i.high);
+            let interval = |i: Interval| format!("[{:.2}, {:.2}]", i.low, i.high);
             [
                 number(s.mean),
                 number(s.std),

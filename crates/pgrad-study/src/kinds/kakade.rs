@@ -15,9 +15,9 @@
 //! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), sections 3 to 5.
 
 use super::flow::{self, Point};
-use crate::plot::{Line, PlotOptions, Scale, render_lines_svg};
-use crate::study::{Bench, Csv, Findings, Measurement, Quantity, SEED_LIMIT, Source, StudyError, number};
+use crate::{Bench, Csv, Findings, Measurement, Quantity, SEED_LIMIT, Source, StudyError, number};
 use pgrad_agent::PolicyMetric;
+use pgrad_draw::plot::{Line, PlotOptions, Scale, render_lines_svg};
 use pgrad_env::{Actions, BatchEnv, VecEnv};
 use pgrad_envs::{KakadeLqg, KakadeMdp};
 use pgrad_nn::{Activation, Head, Mlp};
@@ -682,9 +682,9 @@ impl Kakade {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::study::{AnyStudy, KINDS};
+    use crate::{AnyStudy, KINDS};
 
-    const TEXT: &str = include_str!("../../../../../studies/kakade.toml");
+    const TEXT: &str = include_str!("../../../../studies/kakade.toml");
 
     fn near(a: f64, b: f64, tolerance: f64) {
         assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{a} is not {b}");

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use pgrad_run::study::{
+use pgrad_study::{
     AnyStudy, KINDS, MeasuredResult, StudyError, StudyEvent, StudyOptions, run_measured, run_study,
 };
 use std::path::Path;

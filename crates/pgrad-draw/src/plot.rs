@@ -3,8 +3,8 @@
 //! Runs with the same label are seeds of one experiment: their mean is drawn as a line, with a band around
 //! it. The picture needs no fonts or libraries of the system, so that it is the same everywhere.
 
-use crate::stats::{self, StatsError};
-use crate::storage::{FsStorage, StorageError, write_atomic};
+use pgrad_run::stats::{self, StatsError};
+use pgrad_run::storage::{FsStorage, StorageError, write_atomic};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;

@@ -1,11 +1,9 @@
 //! One algorithm on one task over a grid of two settings, as a heat map.
 
-use crate::plot::{HeatMap, PlotOptions, render_heat_map_svg};
-use crate::stats;
-use crate::study::file::{self, EntryFile};
-use crate::study::{
-    Bench, Entry, Findings, Measure, Measurement, Quantity, Source, Study, StudyError, number,
-};
+use crate::file::{self, EntryFile};
+use crate::{Bench, Entry, Findings, Measure, Measurement, Quantity, Source, Study, StudyError, number};
+use pgrad_draw::plot::{HeatMap, PlotOptions, render_heat_map_svg};
+use pgrad_run::stats;
 use serde::Deserialize;
 use toml::Spanned;
 

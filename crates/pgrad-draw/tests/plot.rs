@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use pgrad_num::Stream;
-use pgrad_run::plot::{
+use pgrad_draw::plot::{
     Band, Curve, HeatMap, Line, PlotError, PlotOptions, Scale, plot, render_heat_map_svg, render_lines_svg,
     render_png, render_svg,
 };
+use pgrad_num::Stream;
 
 /// A curve that rises from 20 towards `top`, with noise.
 fn learning(label: &str, seed: u64, top: f64) -> Curve {

@@ -40,7 +40,7 @@
 //! side on several. What is measured depends on neither the number of threads nor the order.
 //!
 //! ```no_run
-//! use pgrad_run::study::{Study, StudyEvent, StudyOptions, run_study};
+//! use pgrad_study::{Study, StudyEvent, StudyOptions, run_study};
 //!
 //! let study = Study::load("ppo-classic")?; // a name, or the path of a file
 //! let mut listen = |event: StudyEvent<'_>| {
@@ -51,7 +51,7 @@
 //! let options = StudyOptions { threads: 2, ..StudyOptions::new("studies-out/ppo-classic", &mut listen) };
 //! let result = run_study(&study, options)?;
 //! eprintln!("{}", result.to_markdown());
-//! # Ok::<(), pgrad_run::study::StudyError>(())
+//! # Ok::<(), pgrad_study::StudyError>(())
 //! ```
 //! The folder of the results holds [`RESULTS`] (a line for every run), [`CURVES`] (learning curves),
 //! `summary.md`, `summary.json` and a picture for every environment. A study that was stopped is continued by
@@ -61,12 +61,15 @@
 //! are accepted ([`StudyOptions::accept`]), and the tables name them.
 //!
 //! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads both.
+//!
+//! **Must never know:** terminals.
 
 mod file;
 mod kinds;
 mod measurement;
 mod report;
 mod rows;
+pub mod scores;
 mod work;
 
 pub use file::Source;
@@ -79,11 +82,11 @@ pub use report::{EntryResult, JudgedAnchor, Score};
 pub use rows::RunRow;
 pub use work::{run_digest, run_study};
 
-use crate::clock::{Clock, SystemClock};
-use crate::config::{RunConfig, RunConfigError};
-use crate::plot::PlotError;
-use crate::run_dir::RunDirError;
-use crate::storage::{FsStorage, Storage, StorageError};
+use pgrad_draw::plot::PlotError;
+use pgrad_run::clock::{Clock, SystemClock};
+use pgrad_run::config::{RunConfig, RunConfigError};
+use pgrad_run::run_dir::RunDirError;
+use pgrad_run::storage::{FsStorage, Storage, StorageError};
 use pgrad_settings::ConfigErrors;
 use std::fmt;
 use std::path::PathBuf;
@@ -136,36 +139,36 @@ pub struct EmbeddedStudy {
 
 /// All studies that come with pgrad.
 pub static STUDIES: &[EmbeddedStudy] = &[
-    EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../../studies/acktr-classic.toml") },
-    EmbeddedStudy { name: "journey", toml: include_str!("../../../../studies/journey.toml") },
-    EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../../studies/ppo-classic.toml") },
-    EmbeddedStudy { name: "lunar-lander", toml: include_str!("../../../../studies/lunar-lander.toml") },
-    EmbeddedStudy { name: "bipedal-walker", toml: include_str!("../../../../studies/bipedal-walker.toml") },
-    EmbeddedStudy { name: "online-classic", toml: include_str!("../../../../studies/online-classic.toml") },
-    EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../../studies/trpo-classic.toml") },
-    EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../../studies/trpo-cartpole.toml") },
-    EmbeddedStudy { name: "ppo-kl", toml: include_str!("../../../../studies/ppo-kl.toml") },
-    EmbeddedStudy { name: "a2c-classic", toml: include_str!("../../../../studies/a2c-classic.toml") },
-    EmbeddedStudy { name: "reinforce", toml: include_str!("../../../../studies/reinforce.toml") },
-    EmbeddedStudy { name: "short-corridor", toml: include_str!("../../../../studies/short-corridor.toml") },
-    EmbeddedStudy { name: "variance", toml: include_str!("../../../../studies/variance.toml") },
-    EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../../studies/minatar-ppo.toml") },
-    EmbeddedStudy { name: "off-pac", toml: include_str!("../../../../studies/off-pac.toml") },
-    EmbeddedStudy { name: "gae-cartpole", toml: include_str!("../../../../studies/gae-cartpole.toml") },
-    EmbeddedStudy { name: "async-speedup", toml: include_str!("../../../../studies/async-speedup.toml") },
-    EmbeddedStudy { name: "async-classic", toml: include_str!("../../../../studies/async-classic.toml") },
-    EmbeddedStudy { name: "async-minatar", toml: include_str!("../../../../studies/async-minatar.toml") },
-    EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../../studies/a3c-vs-a2c.toml") },
-    EmbeddedStudy { name: "recurrent", toml: include_str!("../../../../studies/recurrent.toml") },
-    EmbeddedStudy { name: "kakade", toml: include_str!("../../../../studies/kakade.toml") },
+    EmbeddedStudy { name: "acktr-classic", toml: include_str!("../../../studies/acktr-classic.toml") },
+    EmbeddedStudy { name: "journey", toml: include_str!("../../../studies/journey.toml") },
+    EmbeddedStudy { name: "ppo-classic", toml: include_str!("../../../studies/ppo-classic.toml") },
+    EmbeddedStudy { name: "lunar-lander", toml: include_str!("../../../studies/lunar-lander.toml") },
+    EmbeddedStudy { name: "bipedal-walker", toml: include_str!("../../../studies/bipedal-walker.toml") },
+    EmbeddedStudy { name: "online-classic", toml: include_str!("../../../studies/online-classic.toml") },
+    EmbeddedStudy { name: "trpo-classic", toml: include_str!("../../../studies/trpo-classic.toml") },
+    EmbeddedStudy { name: "trpo-cartpole", toml: include_str!("../../../studies/trpo-cartpole.toml") },
+    EmbeddedStudy { name: "ppo-kl", toml: include_str!("../../../studies/ppo-kl.toml") },
+    EmbeddedStudy { name: "a2c-classic", toml: include_str!("../../../studies/a2c-classic.toml") },
+    EmbeddedStudy { name: "reinforce", toml: include_str!("../../../studies/reinforce.toml") },
+    EmbeddedStudy { name: "short-corridor", toml: include_str!("../../../studies/short-corridor.toml") },
+    EmbeddedStudy { name: "variance", toml: include_str!("../../../studies/variance.toml") },
+    EmbeddedStudy { name: "minatar-ppo", toml: include_str!("../../../studies/minatar-ppo.toml") },
+    EmbeddedStudy { name: "off-pac", toml: include_str!("../../../studies/off-pac.toml") },
+    EmbeddedStudy { name: "gae-cartpole", toml: include_str!("../../../studies/gae-cartpole.toml") },
+    EmbeddedStudy { name: "async-speedup", toml: include_str!("../../../studies/async-speedup.toml") },
+    EmbeddedStudy { name: "async-classic", toml: include_str!("../../../studies/async-classic.toml") },
+    EmbeddedStudy { name: "async-minatar", toml: include_str!("../../../studies/async-minatar.toml") },
+    EmbeddedStudy { name: "a3c-vs-a2c", toml: include_str!("../../../studies/a3c-vs-a2c.toml") },
+    EmbeddedStudy { name: "recurrent", toml: include_str!("../../../studies/recurrent.toml") },
+    EmbeddedStudy { name: "kakade", toml: include_str!("../../../studies/kakade.toml") },
     #[cfg(feature = "mujoco")]
-    EmbeddedStudy { name: "ppo-table1", toml: include_str!("../../../../studies/ppo-table1.toml") },
+    EmbeddedStudy { name: "ppo-table1", toml: include_str!("../../../studies/ppo-table1.toml") },
     #[cfg(feature = "mujoco")]
-    EmbeddedStudy { name: "mujoco-v4", toml: include_str!("../../../../studies/mujoco-v4.toml") },
+    EmbeddedStudy { name: "mujoco-v4", toml: include_str!("../../../studies/mujoco-v4.toml") },
     #[cfg(feature = "mujoco")]
-    EmbeddedStudy { name: "mujoco-v5", toml: include_str!("../../../../studies/mujoco-v5.toml") },
+    EmbeddedStudy { name: "mujoco-v5", toml: include_str!("../../../studies/mujoco-v5.toml") },
     #[cfg(feature = "mujoco")]
-    EmbeddedStudy { name: "mujoco-npg-a2c", toml: include_str!("../../../../studies/mujoco-npg-a2c.toml") },
+    EmbeddedStudy { name: "mujoco-npg-a2c", toml: include_str!("../../../studies/mujoco-npg-a2c.toml") },
 ];
 
 /// Which score of a run.
