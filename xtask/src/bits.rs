@@ -4,11 +4,11 @@
 //! moves code leaves every digest as it is. A change that means to alter results says so in the changelog and writes
 //! the file anew with `--fix`.
 
-use crate::command::{cargo, root, run as run_command};
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use xtask::command::{cargo, root, run as run_command};
 
 /// Compares every run with its digest, or writes the digests anew with `fix`. Only runs that contain all of `words` are
 /// made. `binary` is the command to try; without one it is built.

@@ -1,19 +1,19 @@
-//! The documents say what is true: links, quoted lines, tables of scores, names of metrics, lists of pages and
+//! The documents say what is true: links, names of code, tables of scores, names of metrics, lists of pages and
 //! dependencies.
 
-use crate::command::root;
-use crate::pages::{check, files};
 use crate::scores;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use xtask::command::{cargo, root, run as run_command};
+use xtask::pages::{check, files};
 
 /// Heading of the part of an algorithm's page that explains what it logs.
 const METRICS_HEADING: &str = "## Logged metrics";
 /// The page that explains what is logged whatever the algorithm.
 const RUNS_PAGE: &str = "book/src/concepts/runs.md";
 
-/// Checks all documents; with `fix`, moves line numbers to where the quoted lines are now and makes tables of scores anew.
+/// Checks all documents; with `fix`, makes tables of scores anew.
 ///
 /// # Errors
 /// When anything is wrong that was not mended.
@@ -30,16 +30,12 @@ pub(crate) fn run(fix: bool) -> Result<()> {
         let tables = scores::check(&page.display().to_string(), &text, |file| {
             std::fs::read_to_string(root.join(file)).ok()
         });
-        let text = if fix { tables.mended } else { text };
-        let checked = check(page, &text, &read);
-        found.extend(tables.problems.into_iter().chain(checked.problems));
-        if fix && !(checked.stale.is_empty() && tables.stale.is_empty()) {
-            std::fs::write(root.join(page), checked.mended)?;
-            let (lines, tables) = (checked.stale.len(), tables.stale.len());
-            println!("{}: {lines} line numbers and {tables} tables of scores mended", page.display());
+        found.extend(tables.problems.into_iter().chain(check(page, &text, &read)));
+        if fix && !tables.stale.is_empty() {
+            std::fs::write(root.join(page), tables.mended)?;
+            println!("{}: {} tables of scores made anew", page.display(), tables.stale.len());
         } else {
             found.extend(tables.stale.into_iter().map(|s| format!("{s} (`cargo xtask book --fix`)")));
-            found.extend(checked.stale.into_iter().map(|s| format!("{s} (`cargo xtask book --fix`)")));
         }
     }
     found.extend(algorithm_pages(&root)?);
@@ -53,6 +49,16 @@ pub(crate) fn run(fix: bool) -> Result<()> {
     }
     println!("book: {} documents are right", pages.len());
     Ok(())
+}
+
+/// Renders the book with mdBook. What does that is built without optimisation: it runs for a second.
+///
+/// # Errors
+/// When mdBook warns of something, or a link of the rendered pages leads nowhere.
+pub(crate) fn render() -> Result<()> {
+    let mut args = vec!["run", "--quiet", "--locked", "--profile", "unoptimised", "-p", "xtask"];
+    args.extend(["--features", "book", "--bin", "book", "--", "build"]);
+    run_command(&mut cargo(&args))
 }
 
 /// The documents, relative to the root.

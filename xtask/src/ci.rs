@@ -1,10 +1,10 @@
 //! What must hold before a change is accepted, in one command.
 
-use crate::command::{cargo, output, run as run_command};
 use crate::{book, floors, mujoco, reference, test};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::time::{Duration, Instant};
+use xtask::command::{cargo, output, run as run_command};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -12,6 +12,7 @@ const STEPS: &[Step] = &[
     ("format", || run_command(&mut cargo(&["fmt", "--all", "--check"]))),
     ("floors", floors::run),
     ("book", || book::run(false)),
+    ("rendered book", book::render),
     ("mujoco", mujoco::run),
     ("lints", lints),
     ("facade", facade),

@@ -1,10 +1,10 @@
 //! The order of the crates, checked by a machine.
 
-use crate::command::{cargo, output, root};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use xtask::command::{cargo, output, root};
 
 /// Every crate and its floor. An edge goes only to a strictly lower floor.
 const FLOORS: &[(&str, u8)] = &[
@@ -213,7 +213,7 @@ fn source_violations(package: &Package, root: &Path) -> Result<Vec<String>> {
         found.push(format!("{name}: src/lib.rs does not say what the crate must never know"));
     }
     if floor.is_some_and(|f| f < OUTSIDE_WORLD_FLOOR) && ![TESTKIT, DOOR_OUT].contains(&name.as_str()) {
-        for file in crate::pages::files(&source, "rs")? {
+        for file in xtask::pages::files(&source, "rs")? {
             let text = std::fs::read_to_string(&file)?;
             for (line, word) in outside_world(&text) {
                 let place = file.strip_prefix(root).unwrap_or(&file).display();

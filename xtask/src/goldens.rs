@@ -1,11 +1,11 @@
 //! Makes the goldens again.
 
-use crate::command::{root, run as run_command};
-use crate::pages::files;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use xtask::command::{root, run as run_command};
+use xtask::pages::files;
 
 /// What makes the goldens of a folder.
 const SCRIPT: &str = "make.py";

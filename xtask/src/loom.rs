@@ -1,7 +1,7 @@
 //! Models of what threads share without locks, in all orders that the memory model allows.
 
-use crate::command::{cargo, run};
 use anyhow::Result;
+use xtask::command::{cargo, run};
 
 /// Crates with models, which are library tests whose names begin with `loom_`.
 const CRATES: &[&str] = &["pgrad-num", "pgrad-agent"];

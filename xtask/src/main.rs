@@ -5,12 +5,10 @@
 mod bits;
 mod book;
 mod ci;
-mod command;
 mod floors;
 mod goldens;
 mod loom;
 mod mujoco;
-mod pages;
 mod reference;
 mod scores;
 mod siblings;
@@ -29,8 +27,9 @@ cargo xtask TASK
                        generated pages, the book, a second build that compiles nothing, tests
   floors               each crate depends on strictly lower floors only, and on what belongs to it
   reference [--check]  writes the book's page of settings; --check says whether it is up to date
-  book [--fix]         links, quoted lines of code and names of metrics in the documents are right;
-                       --fix moves line numbers to where the quoted lines are now
+  book [--fix]         links, names of code, tables of scores and names of metrics in the documents are right;
+                       --fix makes the tables anew
+  book --render        renders the book in target/book; warnings and broken links are errors
   bits [--fix] [--binary PATH] [WORD...]
                        short runs of every method and kind of network end with the parameters of
                        goldens/bits.txt; --fix writes the file anew; only runs that contain every WORD
@@ -61,6 +60,7 @@ fn run(args: &[&str]) -> Result<()> {
         ["reference", "--check"] => reference::run(true),
         ["book"] => book::run(false),
         ["book", "--fix"] => book::run(true),
+        ["book", "--render"] => book::render(),
         ["bits", rest @ ..] => {
             let (fix, rest) = rest.strip_prefix(&["--fix"]).map_or((false, rest), |rest| (true, rest));
             match rest {

@@ -4,10 +4,10 @@
 //! models from `gymnasium`. They go to a folder of `target`, where `.cargo/config.toml` lets the crate look for the
 //! library. Nothing of theirs is committed.
 
-use crate::command::{output, root, run as run_command};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use xtask::command::{output, root, run as run_command};
 
 /// The folder of it all. Its name says how to make it, because it stands in what the build of `mujoco-rs` says when
 /// it is missing.

@@ -1,7 +1,7 @@
 //! The book's page of settings, generated from their declarations.
 
-use crate::command::{cargo, output, root};
 use anyhow::{Context, Result, bail};
+use xtask::command::{cargo, output, root};
 
 const PAGE: &str = "book/src/reference.md";
 

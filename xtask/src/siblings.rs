@@ -1,7 +1,7 @@
 //! How much neighbouring algorithms differ: `cargo xtask siblings`.
 
-use crate::command::root;
 use anyhow::{Context, Result};
+use xtask::command::root;
 
 /// Neighbours, in the order of the papers.
 const PAIRS: &[(&str, &str)] = &[

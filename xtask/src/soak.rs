@@ -1,11 +1,11 @@
 //! A run whose environments fail more than a thousand times: descriptors and memory must stay as they are.
 
-use crate::command::{cargo, root, run as run_command};
 use crate::test::python;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use xtask::command::{cargo, root, run as run_command};
 
 /// Restarts that are asked for.
 const RESTARTS: f64 = 1000.0;

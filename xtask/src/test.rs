@@ -1,11 +1,11 @@
 //! All there is to test, and what it needs, from nothing.
 
-use crate::command::{cargo, output, root, run as run_command};
 use crate::mujoco;
 use anyhow::{Context, Result, bail};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use xtask::command::{cargo, output, root, run as run_command};
 
 /// Tests read this variable: a Python that has what they compare with.
 const VARIABLE: &str = "PGRAD_PYTHON";
