@@ -1,7 +1,7 @@
 //! Many policies, each judged by whole episodes of its own.
 
 use crate::{ActorCritic, AgentError};
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvSpec, Episode, MakeError, Space, VecEnv};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Team, kernels};
 use pgrad_rl::dist::ActionsMut;
@@ -41,22 +41,25 @@ struct Player {
 impl Candidates {
     /// Room for `n` candidates of the policy of `model`, each with `episodes` environments.
     ///
+    /// # Errors
+    /// When `make` fails.
+    ///
     /// # Panics
     /// When `n` or `episodes` is 0.
     pub fn new(
         n: usize,
         episodes: usize,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         assert!(n > 0 && episodes > 0, "a candidate plays an episode at least");
         let players: Vec<Player> = (0..n)
             .map(|i| {
-                let env = VecEnv::new(make(episodes), seed, i * episodes);
+                let env = VecEnv::new(make(episodes)?, seed, i * episodes);
                 let (rows, masked) = (model.dist().action_rows(), env.spec().masks_actions);
                 let (index, real) = if model.dist().is_discrete() { (rows, 0) } else { (0, rows) };
-                Player {
+                Ok(Player {
                     tape: model.actor().net.tape(episodes),
                     index_actions: vec![0; index * episodes],
                     real_actions: vec![0.0; real * episodes],
@@ -68,10 +71,10 @@ impl Candidates {
                     score: 0.0,
                     error: None,
                     env,
-                }
+                })
             })
-            .collect();
-        Self { spec: players[0].env.spec().clone(), players }
+            .collect::<Result<_, MakeError>>()?;
+        Ok(Self { spec: players[0].env.spec().clone(), players })
     }
     /// What the environments are.
     #[must_use]

@@ -11,7 +11,7 @@
 
 use crate::rollout::{action_rows, forget, mask_rows, transpose};
 use crate::{ActorCritic, AgentError, Critic};
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvSpec, Episode, MakeError, Space, VecEnv};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
 use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
@@ -155,37 +155,43 @@ impl Stepper {
     /// `n_envs` environments made by `make(n_envs)`, for the policies of `model`. At most `episodes` may end
     /// between two calls of [`Stepper::clear_episodes`] before memory is allocated.
     ///
+    /// # Errors
+    /// When `make` fails.
+    ///
     /// # Panics
     /// When `n_envs` is 0.
     pub fn new(
         n_envs: usize,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         seed: u64,
         episodes: usize,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         Self::numbered(0, n_envs, make, model, seed, episodes)
     }
     /// As [`Stepper::new`], for the environments `first..first + n_envs` of a run: their streams and their names in
     /// errors.
+    ///
+    /// # Errors
+    /// When `make` fails.
     ///
     /// # Panics
     /// As [`Stepper::new`].
     pub fn numbered(
         first: usize,
         n_envs: usize,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         seed: u64,
         episodes: usize,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         assert!(n_envs > 0, "there is at least one environment");
-        let mut env = VecEnv::new(make(n_envs), seed, first);
+        let mut env = VecEnv::new(make(n_envs)?, seed, first);
         env.reserve_episodes(episodes);
         let spec = env.spec();
         let choice = || Choice::new(spec, n_envs);
         let (present, taken) = (choice(), choice());
-        Self {
+        Ok(Self {
             first,
             rngs: (0..n_envs).map(|b| Stream::new(seed, STREAM_ACTION, (first + b) as u32)).collect(),
             tape: model.actor().net.tape(n_envs),
@@ -203,7 +209,7 @@ impl Stepper {
             present,
             taken,
             env,
-        }
+        })
     }
     /// What the environments are.
     #[must_use]

@@ -11,7 +11,7 @@ pub use vine::{Branch, VineActions, VineShape};
 use crate::bootstrap::resolve;
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvSpec, Episode, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvSpec, Episode, MakeError, Space, VecEnv};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Moments, Real, Record, RecordError, Stream, Tb, TbMut, Team, kernels};
 use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
@@ -238,17 +238,20 @@ impl std::fmt::Debug for Rollout {
 impl Rollout {
     /// Environments made by `make(n)` in shards, for the policies of `model`.
     ///
+    /// # Errors
+    /// When `make` fails.
+    ///
     /// # Panics
     /// When a size of `shape` is 0, or the sequences of a recurrent model do not fill `n_steps`.
     pub fn new(
         shape: RolloutShape,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         obs_norm: Option<ObsNormalizer>,
         mut reward_norm: Option<RewardNormalizer>,
         seed: u64,
         threads: usize,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         assert!(shape.n_envs > 0 && shape.n_steps > 0 && shape.envs_per_shard > 0);
         let (mut shards, mut data) = (Vec::new(), Vec::new());
         let mut pieces = Vec::new();
@@ -259,7 +262,7 @@ impl Rollout {
                 let len = CHUNK.min(samples - from);
                 pieces.push(Piece { shard: shards.len(), from, len, v: [0.0; CHUNK] });
             }
-            let mut env = VecEnv::new(make(b), seed, first);
+            let mut env = VecEnv::new(make(b)?, seed, first);
             env.reserve_episodes(samples);
             let mut samples = Samples::new(env.spec(), first, b, shape.n_steps);
             samples.states = memory::States::new(model, shape.n_steps, b);
@@ -289,7 +292,7 @@ impl Rollout {
             })
             .collect();
         let adv = vec![0.0; shape.n_envs * shape.n_steps];
-        Self {
+        Ok(Self {
             shape,
             spec,
             shards,
@@ -303,7 +306,7 @@ impl Rollout {
             drawn_by: None,
             whole: None,
             vine: None,
-        }
+        })
     }
     /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
     /// of a later policy from `π_θold` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).

@@ -30,7 +30,7 @@ fn case(task: &Task, trunk: Trunk, hidden: &[usize]) -> Case {
     // Away from the nearly uniform start.
     model.theta.iter_mut().enumerate().for_each(|(i, t)| *t += 0.3 * (i as f32 * 0.7).sin());
     let shape = RolloutShape { n_envs: 5, n_steps: 41, envs_per_shard: 2, bootstrap_truncated: true };
-    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 1, 1);
+    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 1, 1).unwrap();
     rollout.start().unwrap();
     rollout.collect(&model, &Team::new(1).unwrap()).unwrap();
     let log = task.log.lock().unwrap();

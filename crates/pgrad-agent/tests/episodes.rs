@@ -8,7 +8,7 @@ use pgrad_agent::{
     ActorCritic, AgentError, Critic, EpisodesShape, Learner, Minibatches, ModelShape, ObsNormalizer,
     PolicyChunk, RewardNormalizer, Rollout, Trunk, ValueChunk,
 };
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Episode, Obs, Space, Step};
+use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvSpec, Episode, Obs, Space, Step};
 use pgrad_nn::Activation;
 use pgrad_num::{Stream, Team, kernels};
 use pgrad_rl::{returns, surrogate};
@@ -38,7 +38,7 @@ const SHAPE: EpisodesShape =
 const SHARE: [usize; 5] = [3, 3, 2, 2, 2];
 
 fn rollout(task: &Task, model: &ActorCritic, threads: usize) -> Rollout {
-    let mut r = Rollout::whole_episodes(SHAPE, task.make(), model, None, None, 3, threads);
+    let mut r = Rollout::whole_episodes(SHAPE, task.make(), model, None, None, 3, threads).unwrap();
     r.start().unwrap();
     r
 }
@@ -256,7 +256,7 @@ fn normalisers_see_the_episodes_of_the_batch_and_nothing_else() {
     let model = model(task.action.clone(), Critic::State);
     let team = Team::new(2).unwrap();
     let (obs, reward) = (ObsNormalizer::new(OBS, 10.0), RewardNormalizer::new(SHAPE.n_envs, 0.9, 1e3));
-    let mut r = Rollout::whole_episodes(SHAPE, task.make(), &model, Some(obs), Some(reward), 3, 2);
+    let mut r = Rollout::whole_episodes(SHAPE, task.make(), &model, Some(obs), Some(reward), 3, 2).unwrap();
     r.start().unwrap();
     r.collect(&model, &team).unwrap();
     r.collect(&model, &team).unwrap();
@@ -326,11 +326,11 @@ impl Env for Walk {
 
 #[test]
 fn a_saved_rollout_plays_the_same_next_batch() {
-    let make = |n: usize| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Walk { left: 0 })) };
+    let make = Each::maker(|| Walk { left: 0 });
     let model = model(Space::Discrete { n: 2 }, Critic::State);
     let team = Team::new(1).unwrap();
     let new = || {
-        let mut r = Rollout::whole_episodes(SHAPE, make, &model, None, None, 3, 1);
+        let mut r = Rollout::whole_episodes(SHAPE, &make, &model, None, None, 3, 1).unwrap();
         r.start().unwrap();
         r
     };
@@ -363,10 +363,10 @@ fn an_episode_without_end_is_an_error_and_no_wait() {
             Step { reward: 0.0, end: End::Running }
         }
     }
-    let make = |n: usize| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Endless)) };
+    let make = Each::maker(|| Endless);
     let model = model(Space::Discrete { n: 2 }, Critic::None);
     let shape = EpisodesShape { n_envs: 1, n_episodes: 1, envs_per_shard: 1, bootstrap_truncated: true };
-    let mut r = Rollout::whole_episodes(shape, make, &model, None, None, 3, 1);
+    let mut r = Rollout::whole_episodes(shape, &make, &model, None, None, 3, 1).unwrap();
     r.start().unwrap();
     let e = r.collect(&model, &Team::new(1).unwrap()).unwrap_err();
     assert!(matches!(e, AgentError::Endless { env: 0, episode: 0, steps: 1_048_576 }), "{e}");

@@ -66,7 +66,7 @@ fn case(task: Task, trunk: Trunk, hidden: &[usize], n_envs: usize, n_steps: usiz
     // Shards of unequal size.
     let shape = RolloutShape { n_envs, n_steps, envs_per_shard: 2, bootstrap_truncated: true };
     let team = Team::new(1).unwrap();
-    let mut rollout = Rollout::new(shape, task.make(), &old, None, None, 3, 1);
+    let mut rollout = Rollout::new(shape, task.make(), &old, None, None, 3, 1).unwrap();
     rollout.start().unwrap();
     rollout.collect(&old, &team).unwrap();
     rollout.evaluate(&old, &team).unwrap();
@@ -211,7 +211,7 @@ fn looks_at_the_policy_without_a_gradient() {
             let mut c = case(task.clone(), trunk, &[6], 5, 31);
             task.log.lock().unwrap().clear();
             let team = Team::new(2).unwrap();
-            c.rollout = Rollout::new(c.shape, task.make(), &c.old, None, None, 3, 2);
+            c.rollout = Rollout::new(c.shape, task.make(), &c.old, None, None, 3, 2).unwrap();
             c.rollout.keep_policy_params(&c.old);
             c.rollout.start().unwrap();
             c.rollout.collect(&c.old, &team).unwrap();

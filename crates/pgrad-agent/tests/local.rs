@@ -39,7 +39,7 @@ fn case(task: Task, hidden: &[usize]) -> Case {
     let shape =
         RolloutShape { n_envs: N_ENVS, n_steps: N_STEPS, envs_per_shard: 2, bootstrap_truncated: true };
     let team = Team::new(1).unwrap();
-    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 3, 1);
+    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 3, 1).unwrap();
     rollout.start().unwrap();
     rollout.collect(&model, &team).unwrap();
     rollout.evaluate(&model, &team).unwrap();

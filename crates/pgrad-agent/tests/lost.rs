@@ -5,7 +5,7 @@ use pgrad_agent::{
     ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence,
     RewardNormalizer, Rollout, RolloutShape, Stepper, Trunk,
 };
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::{Activation, Cell};
 use pgrad_num::{Stream, Team};
 use pgrad_optim::Local;
@@ -55,14 +55,12 @@ impl Env for Fails {
 }
 
 /// Makes environments of which number 1 fails in the steps `lost`.
-fn make(lost: &[usize]) -> impl Fn(usize) -> Box<dyn BatchEnv> + use<> {
+fn make(lost: &[usize]) -> impl Fn(usize) -> BatchResult + use<> {
     let (next, lost) = (AtomicUsize::new(0), lost.to_vec());
-    move |n| {
-        Box::new(Each::new(n, || {
-            let b = next.fetch_add(1, Ordering::Relaxed);
-            Fails { b, s: 0, t: 0, lost: if b == 1 { lost.clone() } else { Vec::new() } }
-        }))
-    }
+    Each::maker(move || {
+        let b = next.fetch_add(1, Ordering::Relaxed);
+        Fails { b, s: 0, t: 0, lost: if b == 1 { lost.clone() } else { Vec::new() } }
+    })
 }
 
 fn model(memory: Option<usize>) -> ActorCritic {
@@ -87,7 +85,7 @@ fn model(memory: Option<usize>) -> ActorCritic {
 fn rollout(lost: &[usize], memory: Option<usize>, times: usize) -> (Rollout, ActorCritic) {
     let (model, team) = (model(memory), Team::new(2).unwrap());
     let shape = RolloutShape { n_envs: N, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-    let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 2);
+    let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 2).unwrap();
     rollout.start().unwrap();
     for _ in 0..times {
         rollout.collect(&model, &team).unwrap();
@@ -166,7 +164,7 @@ fn others_see_the_same_bits() {
     let acts = |lost: &[usize]| {
         let (model, team) = (model(None), Team::new(1).unwrap());
         let shape = RolloutShape { n_envs: N, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-        let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 1);
+        let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 1).unwrap();
         rollout.start().unwrap();
         rollout.collect(&model, &team).unwrap();
         rollout.collect(&model, &team).unwrap();
@@ -184,10 +182,8 @@ fn others_see_the_same_bits() {
 fn where_nothing_is_left_the_environments_run_again() {
     let (model, team) = (model(None), Team::new(1).unwrap());
     let shape = RolloutShape { n_envs: 1, n_steps: 3, envs_per_shard: 1, bootstrap_truncated: true };
-    let all_lost = |n| -> Box<dyn BatchEnv> {
-        Box::new(Each::new(n, || Fails { b: 0, s: 0, t: 0, lost: (0..7).collect() }))
-    };
-    let mut rollout = Rollout::new(shape, all_lost, &model, None, None, 3, 1);
+    let all_lost = Each::maker(|| Fails { b: 0, s: 0, t: 0, lost: (0..7).collect() });
+    let mut rollout = Rollout::new(shape, all_lost, &model, None, None, 3, 1).unwrap();
     rollout.start().unwrap();
     rollout.collect(&model, &team).unwrap();
     estimate(&mut rollout, &model, &team);
@@ -248,7 +244,7 @@ fn a_batch_of_whole_episodes_has_all_its_episodes() {
     let shape = EpisodesShape { n_envs: N, n_episodes: 2 * N, envs_per_shard: 2, bootstrap_truncated: true };
     let (model, team) = (model(None), Team::new(1).unwrap());
     for (lost, steps, gone) in [(vec![], 0..10, 0), (vec![6], 0..12, 2), (vec![0, 3], 4..14, 4)] {
-        let mut rollout = Rollout::whole_episodes(shape, make(&lost), &model, None, None, 3, 1);
+        let mut rollout = Rollout::whole_episodes(shape, make(&lost), &model, None, None, 3, 1).unwrap();
         rollout.start().unwrap();
         rollout.collect(&model, &team).unwrap();
         estimate(&mut rollout, &model, &team);
@@ -267,7 +263,7 @@ fn a_batch_of_whole_episodes_has_all_its_episodes() {
 #[test]
 fn a_step_that_did_not_happen_is_told_from_an_end() {
     let model = model(None);
-    let mut stepper = Stepper::new(2, make(&[2]), &model, 5, 10);
+    let mut stepper = Stepper::new(2, make(&[2]), &model, 5, 10).unwrap();
     stepper.start().unwrap();
     let mut seen = Vec::new();
     for _ in 0..4 {

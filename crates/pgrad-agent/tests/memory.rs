@@ -10,7 +10,7 @@ use pgrad_agent::{
     ActorCritic, Critic, Fisher, Learner, Minibatches, ModelShape, Part, PolicyChunk, PolicyProblem,
     Recurrence, Rollout, RolloutShape, Trunk, ValueChunk,
 };
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::{Activation, Cell};
 use pgrad_num::{Cols, ColsMut, Record, Stream, Team};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
@@ -53,7 +53,7 @@ impl Case {
         task.log.lock().unwrap().clear();
         let model = model(cell, trunk, task.action.clone(), 3);
         let shape = RolloutShape { n_envs, n_steps: STEPS, envs_per_shard, bootstrap_truncated: true };
-        let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 5, 2);
+        let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 5, 2).unwrap();
         let team = Team::new(2).unwrap();
         rollout.start().unwrap();
         for _ in 0..2 {
@@ -505,10 +505,10 @@ fn a_rollout_goes_on_from_what_was_saved_with_what_is_remembered() {
             let model = model(cell, trunk, Space::Discrete { n: 2 }, 3);
             let shape =
                 RolloutShape { n_envs: 5, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-            let env = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Drift { x: [0.0; OBS] })) };
+            let env = Each::maker(|| Drift { x: [0.0; OBS] });
             let team = Team::new(2).unwrap();
             let rollout = || {
-                let mut r = Rollout::new(shape, env, &model, None, None, 5, 2);
+                let mut r = Rollout::new(shape, &env, &model, None, None, 5, 2).unwrap();
                 r.start().unwrap();
                 r
             };

@@ -8,7 +8,9 @@ use common::{Batch, OBS, Task, relative_difference, tasks, wide};
 use pgrad_agent::bootstrap::after_step;
 use pgrad_agent::{ActorCritic, AgentError, Critic, ModelShape, PointGradients, Stepper, Traces, Trunk};
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction};
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
+use pgrad_env::{
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step, spec_of,
+};
 use pgrad_nn::Activation;
 use pgrad_num::{Array, Record, Stream};
 use pgrad_rl::dist::{ActionDist, Actions};
@@ -47,7 +49,7 @@ fn numbers(action: Actions<'_, f32>) -> (Vec<u32>, Vec<f32>) {
 fn transitions_are_what_the_environments_saw() {
     for task in tasks(Some(7)) {
         let model = model(OBS, task.action.clone(), &[4], Critic::State);
-        let mut stepper = Stepper::new(N, task.make(), &model, 5, 0);
+        let mut stepper = Stepper::new(N, task.make(), &model, 5, 0).unwrap();
         task.log.lock().unwrap().clear();
         stepper.start().unwrap();
         let (mut logp, mut ends) = (Vec::new(), [0; 3]);
@@ -94,7 +96,7 @@ fn transitions_are_what_the_environments_saw() {
 fn actions_are_drawn_once_and_then_taken() {
     let task = Task::new(Space::Discrete { n: 4 }, false, None);
     let model = model(OBS, task.action.clone(), &[], Critic::None);
-    let mut stepper = Stepper::new(N, task.make(), &model, 5, 0);
+    let mut stepper = Stepper::new(N, task.make(), &model, 5, 0).unwrap();
     stepper.start().unwrap();
     for _ in 0..50 {
         stepper.act(&model).unwrap();
@@ -110,7 +112,7 @@ fn actions_are_drawn_once_and_then_taken() {
 fn another_policy_may_act() {
     let task = Task::new(Space::Discrete { n: 4 }, true, Some(9));
     let model = model(OBS, task.action.clone(), &[], Critic::None);
-    let mut stepper = Stepper::new(N, task.make(), &model, 5, 0);
+    let mut stepper = Stepper::new(N, task.make(), &model, 5, 0).unwrap();
     stepper.start().unwrap();
     let mut taken = [0; 4];
     for _ in 0..400 {
@@ -140,7 +142,7 @@ fn scores_and_value_gradients_are_those_of_finite_differences() {
     for task in tasks(Some(9)) {
         for hidden in [&[][..], &[5], &[4, 3]] {
             let model = model(OBS, task.action.clone(), hidden, Critic::State);
-            let mut stepper = Stepper::new(N, task.make(), &model, 6, 0);
+            let mut stepper = Stepper::new(N, task.make(), &model, 6, 0).unwrap();
             let mut point = PointGradients::new(&model);
             task.log.lock().unwrap().clear();
             stepper.start().unwrap();
@@ -266,15 +268,14 @@ fn whole(stepper: &Stepper) -> Vec<String> {
 
 #[test]
 fn a_saved_stepper_continues_exactly_also_between_drawing_and_stepping() {
-    let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
-    let endless =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Continuous, 5))) };
-    let makes: [&dyn Fn(usize) -> Box<dyn BatchEnv>; 2] = [&masked, &endless];
+    let masked = Each::maker(MaskedAction::default);
+    let endless = Each::maker(|| EndlessReward::new(ActionKind::Continuous, 5));
+    let makes: [&dyn Fn(usize) -> BatchResult; 2] = [&masked, &endless];
     for make in makes {
-        let spec = make(1).spec().clone();
+        let spec = spec_of(make).unwrap();
         let model = model(spec.observation.obs_dim(), spec.action.clone(), &[3], Critic::State);
         for drawn in [false, true] {
-            let mut one = Stepper::new(N, make, &model, 5, 0);
+            let mut one = Stepper::new(N, make, &model, 5, 0).unwrap();
             one.start().unwrap();
             for _ in 0..13 {
                 one.act(&model).unwrap();
@@ -283,7 +284,7 @@ fn a_saved_stepper_continues_exactly_also_between_drawing_and_stepping() {
             if drawn {
                 one.act(&model).unwrap();
             }
-            let mut two = Stepper::new(N, make, &model, 5, 0);
+            let mut two = Stepper::new(N, make, &model, 5, 0).unwrap();
             assert!(two.load(&one.save()).unwrap());
             assert_eq!(two.save(), one.save());
             // Drawn under the old parameters: they must not be drawn again.
@@ -302,9 +303,9 @@ fn a_saved_stepper_continues_exactly_also_between_drawing_and_stepping() {
 
 #[test]
 fn a_record_that_does_not_fit_is_refused() {
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
+    let make = Each::maker(MaskedAction::default);
     let model = model(2, Space::Discrete { n: 3 }, &[], Critic::State);
-    let mut stepper = Stepper::new(N, make, &model, 5, 0);
+    let mut stepper = Stepper::new(N, make, &model, 5, 0).unwrap();
     stepper.start().unwrap();
     stepper.act(&model).unwrap();
     let good = stepper.save();
@@ -358,11 +359,10 @@ impl Env for Third {
 #[test]
 fn what_is_not_finite_is_named_and_goes_no_further() {
     let run = |reward: f64, obs: f32, log_std: f32, weight: f32| {
-        let make =
-            move |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Third { reward, obs, step: 0 })) };
+        let make = Each::maker(move || Third { reward, obs, step: 0 });
         let mut model = model(1, Space::Box(BoxSpace::uniform(-0.1, 0.1, 1)), &[], Critic::None);
         model.theta.copy_from_slice(&[weight, 0.0, log_std]);
-        let mut stepper = Stepper::new(2, make, &model, 5, 0);
+        let mut stepper = Stepper::new(2, make, &model, 5, 0).unwrap();
         stepper.start().unwrap();
         for _ in 0..5 {
             let before = whole(&stepper);
@@ -398,7 +398,7 @@ fn what_is_not_finite_is_named_and_goes_no_further() {
         Task::new(Space::Discrete { n: 2 }, false, None),
         model(OBS, Space::Discrete { n: 2 }, &[], Critic::None),
     );
-    let mut stepper = Stepper::new(1, make.make(), &m, 5, 0);
+    let mut stepper = Stepper::new(1, make.make(), &m, 5, 0).unwrap();
     stepper.start().unwrap();
     stepper.act(&m).unwrap();
     stepper.advance().unwrap();
@@ -410,9 +410,9 @@ fn what_is_not_finite_is_named_and_goes_no_further() {
 
 #[test]
 fn a_step_allocates_nothing() {
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
+    let make = Each::maker(MaskedAction::default);
     let model = model(2, Space::Discrete { n: 3 }, &[], Critic::State);
-    let mut stepper = Stepper::new(N, make, &model, 5, 300 * N);
+    let mut stepper = Stepper::new(N, make, &model, 5, 300 * N).unwrap();
     let mut point = PointGradients::new(&model);
     let mut traces = Traces::new(N, model.actor().params.len());
     let (mut score, mut gradient) =

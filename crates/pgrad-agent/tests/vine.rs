@@ -6,7 +6,7 @@ use pgrad_agent::{
     ActorCritic, AgentError, Critic, Fisher, ModelShape, ObsNormalizer, PolicyProblem, RewardNormalizer,
     Rollout, RolloutShape, Trunk, VineActions, VineShape,
 };
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
 use pgrad_nn::Activation;
 use pgrad_num::{Cols, Stream, Team};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
@@ -39,8 +39,8 @@ fn vine(n_states: usize, actions: VineActions, length: usize) -> VineShape {
 }
 
 fn grow<E: Env + Clone + 'static>(env: &E, model: &ActorCritic, shape: VineShape, threads: usize) -> Rollout {
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
-    let mut rollout = Rollout::vine(TRUNK, shape, make, model, None, None, 3, threads);
+    let make = &Each::maker(|| env.clone());
+    let mut rollout = Rollout::vine(TRUNK, shape, make, model, None, None, 3, threads).unwrap();
     rollout.start().unwrap();
     rollout
 }
@@ -766,12 +766,12 @@ fn observations_and_rewards_are_normalised_as_along_the_trunk() {
     let env = Noise { action: Space::Discrete { n: 4 } };
     let model = model(1, env.action.clone(), &[]);
     let team = Team::new(1).unwrap();
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
+    let make = &Each::maker(|| env.clone());
     let run = |norm: bool| {
         let obs = norm.then(|| ObsNormalizer::new(1, 10.0));
         let reward = norm.then(|| RewardNormalizer::new(5, GAMMA, 1e6));
         let shape = vine(40, VineActions::Every, 1);
-        let mut rollout = Rollout::vine(TRUNK, shape, make, &model, obs, reward, 3, 1);
+        let mut rollout = Rollout::vine(TRUNK, shape, make, &model, obs, reward, 3, 1).unwrap();
         rollout.start().unwrap();
         let mut obs = Vec::new();
         for _ in 0..2 {

@@ -297,12 +297,12 @@ impl A2c {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &A2cConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let recurrence = config.recurrent.recurrence(config.rollout.n_steps, config.rollout.samples());
         let (trunk, hidden) = (config.trunk.trunk.into(), &config.model.hidden);
-        let model = config.model.build_on(recurrence, &spec, Critic::State, trunk, hidden, setup.seed)?;
-        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        let model =
+            config.model.build_on(recurrence, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
+        let rollout = config.rollout.build(&config.normalize, &model, setup)?;
         let A2cSettings { rmsprop_decay: decay, rmsprop_epsilon: epsilon, .. } = config.a2c;
         let n_params = model.theta.len();
         Ok(Self {

@@ -146,11 +146,10 @@ impl A3c {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &A3cConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let (memory, hidden) = (config.recurrent.layer(config.learners.n_steps), &config.model.hidden);
         let trunk = config.trunk.trunk.into();
-        let model = config.model.build_on(memory, &spec, Critic::State, trunk, hidden, setup.seed)?;
+        let model = config.model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
         let recording = config.recording.as_deref();
         let run = ActorLearners::new(&config.learners, None, &config.parts(), recording, model, setup)?;
         Ok(Self { config: config.a3c.clone(), gamma: config.learners.gamma, run })

@@ -255,10 +255,9 @@ impl Acktr {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &AcktrConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
-        let rollout = config.rollout.build(&config.normalize, &model, setup);
+        config.check(setup.spec)?;
+        let model = config.model.build(setup.spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
+        let rollout = config.rollout.build(&config.normalize, &model, setup)?;
         let curvature = Curvature::new(&model, setup.threads);
         let block = |l: &pgrad_nn::Layer| KroneckerBlock {
             rows: l.rows,

@@ -1,7 +1,7 @@
 //! What the runner sees of an algorithm.
 
 use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer, Policy};
-use pgrad_env::{BatchEnv, EnvSpec, Episode};
+use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError};
 use pgrad_num::{Record, RecordError, Team};
 use pgrad_settings::Settings;
 use std::fmt::Debug;
@@ -9,8 +9,10 @@ use thiserror::Error;
 
 /// What an algorithm is built from, besides its settings.
 pub struct Setup<'a> {
-    /// Makes a batch of `n` environments.
-    pub make_env: &'a dyn Fn(usize) -> Box<dyn BatchEnv>,
+    /// What the environments are.
+    pub spec: &'a EnvSpec,
+    /// Makes a batch of `n` of them.
+    pub make_env: &'a dyn Fn(usize) -> BatchResult,
     /// Seed of all random streams.
     pub seed: u64,
     /// Environment steps of the whole run: what schedules refer to.
@@ -46,6 +48,9 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
+    /// An environment could not be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
 }
 
 /// All settings of an algorithm.
@@ -73,11 +78,11 @@ pub trait AlgoConfig: Debug + Send + Sync {
     /// # Errors
     /// The first contradiction.
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError>;
-    /// Checks what only a look at an environment can tell. It is a copy that is not learnt from.
+    /// Checks what only a look at an environment can tell. One is made where there is such a thing.
     ///
     /// # Errors
-    /// When the algorithm cannot learn in it.
-    fn check_env(&self, _env: &mut dyn BatchEnv) -> Result<(), BuildError> {
+    /// When the algorithm cannot learn in it, or it cannot be made.
+    fn check_env(&self, _make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
         Ok(())
     }
     /// Builds the algorithm; environments are made but not started.

@@ -147,9 +147,8 @@ macro_rules! async_value_method {
             /// # Errors
             /// When settings do not fit together, or not to the environment.
             pub fn new(config: &$config, setup: &Setup<'_>) -> Result<Self, BuildError> {
-                let spec = (setup.make_env)(1).spec().clone();
-                config.check(&spec)?;
-                let model = config.network.build(&spec, setup.seed)?;
+                config.check(setup.spec)?;
+                let model = config.network.build(setup.spec, setup.seed)?;
                 let (values, recording) = (Some(&config.values), config.recording.as_deref());
                 let run = ActorLearners::new(&config.learners, values, &config.parts(), recording, model, setup)?;
                 Ok(Self { gamma: config.learners.gamma, run })

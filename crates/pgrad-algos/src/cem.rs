@@ -201,10 +201,9 @@ impl Cem {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &CemConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let c = &config.cem;
-        let model = config.model.build(&spec, Critic::None, Trunk::Separate, setup.seed)?;
+        let model = config.model.build(setup.spec, Critic::None, Trunk::Separate, setup.seed)?;
         let n = model.theta.len();
         Ok(Self {
             candidates: Candidates::new(
@@ -213,7 +212,7 @@ impl Cem {
                 setup.make_env,
                 &model,
                 setup.seed,
-            ),
+            )?,
             std: vec![c.std_init; n],
             rng: Stream::new(setup.seed, STREAM_CANDIDATES, 0),
             thetas: vec![vec![0.0; n]; c.population],

@@ -5,7 +5,7 @@ use pgrad_agent::{
     ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, Paths, Recurrence,
     RewardNormalizer, Rollout, RolloutShape, Trunk as ModelTrunk,
 };
-use pgrad_env::EnvSpec;
+use pgrad_env::{EnvSpec, MakeError};
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Adam, AdamParams, clip_scale};
@@ -334,7 +334,7 @@ impl EpisodeSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Rollout {
+    ) -> Result<Rollout, MakeError> {
         let shape = EpisodesShape {
             n_envs: self.n_envs,
             n_episodes: self.n_episodes,
@@ -406,7 +406,7 @@ impl RolloutSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Rollout {
+    ) -> Result<Rollout, MakeError> {
         let shape = RolloutShape {
             n_envs: self.n_envs,
             n_steps: self.n_steps,

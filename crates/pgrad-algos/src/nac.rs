@@ -162,15 +162,14 @@ impl Nac {
     /// # Errors
     /// When no network can be built for the environment.
     pub fn new(config: &NacConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, Trunk::Separate, setup.seed)?;
+        config.check(setup.spec)?;
+        let model = config.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n = model.actor().params.len();
         Ok(Self {
             config: config.nac.clone(),
             w: vec![0.0; n],
             d_advantage: vec![0.0; n],
-            run: Online::new(&config.online, model, setup),
+            run: Online::new(&config.online, model, setup)?,
         })
     }
 }

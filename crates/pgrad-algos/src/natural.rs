@@ -6,6 +6,7 @@ use pgrad_agent::{
     ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, GradientPass, Learner, Minibatches,
     Recurrence, Rollout, RolloutShape, ValueChunk,
 };
+use pgrad_env::MakeError;
 use pgrad_num::cg::CgParams;
 use pgrad_num::{Record, RecordError, Team, kernels};
 use pgrad_optim::{Adam, AdamParams};
@@ -129,7 +130,7 @@ impl BatchSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Rollout {
+    ) -> Result<Rollout, MakeError> {
         let (obs, reward) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
         let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
         let RolloutShape { n_envs, envs_per_shard, bootstrap_truncated, .. } = self.shape();

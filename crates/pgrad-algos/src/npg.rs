@@ -193,12 +193,11 @@ impl Npg {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &NpgConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let (critic, hidden) = (Critic::State, &config.critic.critic_hidden);
         let memory = config.recurrent.of_batch(&config.batch, &config.critic);
-        let model = config.model.build_on(memory, &spec, critic, Trunk::Separate, hidden, setup.seed)?;
-        let rollout = config.batch.build(&config.normalize, &model, setup);
+        let model = config.model.build_on(memory, setup.spec, critic, Trunk::Separate, hidden, setup.seed)?;
+        let rollout = config.batch.build(&config.normalize, &model, setup)?;
         let n_params = model.actor().net.n_params();
         Ok(Self {
             config: config.clone(),

@@ -152,9 +152,8 @@ impl OffPac {
     /// # Errors
     /// When the settings do not fit the environment, or the behaviour policy's file does not.
     pub fn new(config: &OffPacConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.features.build(&spec, Critic::State, setup.seed)?;
+        config.check(setup.spec)?;
+        let model = config.features.build(setup.spec, Critic::State, setup.seed)?;
         let n_envs = config.online.n_envs;
         let file = config.behaviour_file.as_deref();
         let target = Target::Softmax { temperature: 1.0 };
@@ -162,12 +161,12 @@ impl OffPac {
         Ok(Self {
             config: config.off_pac.clone(),
             normalize: config.behaviour.normalize_step,
-            behaviour: Behaviour::new(&config.behaviour, file, &spec, target, &model, n_envs)?,
+            behaviour: Behaviour::new(&config.behaviour, file, setup.spec, target, &model, n_envs)?,
             w: vec![0.0; features],
             e_v: Traces::new(n_envs, features),
             e_u: Traces::new(n_envs, model.actor().params.len()),
             phi_next: vec![0.0; features],
-            run: Online::new(&config.online, model, setup),
+            run: Online::new(&config.online, model, setup)?,
         })
     }
 }

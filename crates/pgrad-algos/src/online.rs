@@ -4,6 +4,7 @@ use crate::algorithm::{Phase, PhaseObserver, Setup};
 use crate::common::{Schedule, load_finite};
 use crate::off_policy::Behaviour;
 use pgrad_agent::{ActorCritic, AgentError, PointGradients, Stepper};
+use pgrad_env::MakeError;
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::Schedule as Factor;
 use pgrad_settings::settings;
@@ -49,22 +50,26 @@ pub(crate) struct Online {
 }
 
 impl Online {
-    pub(crate) fn new(settings: &OnlineSettings, model: ActorCritic, setup: &Setup<'_>) -> Self {
+    pub(crate) fn new(
+        settings: &OnlineSettings,
+        model: ActorCritic,
+        setup: &Setup<'_>,
+    ) -> Result<Self, MakeError> {
         let episodes = settings.n_envs * settings.n_steps;
-        Self {
+        Ok(Self {
             settings: settings.clone(),
             total_steps: setup.total_steps,
             steps: 0,
             lost: 0,
             step_scale: 1.0,
-            stepper: Stepper::new(settings.n_envs, setup.make_env, &model, setup.seed, episodes),
+            stepper: Stepper::new(settings.n_envs, setup.make_env, &model, setup.seed, episodes)?,
             point: PointGradients::new(&model),
             score: vec![0.0; model.actor().params.len()],
             gradient: vec![0.0; model.theta.len() - model.actor().params.len()],
             update: vec![0.0; model.theta.len()],
             observer: Box::new(drop),
             model,
-        }
+        })
     }
     pub(crate) fn steps_per_iteration(&self) -> u64 {
         (self.settings.n_envs * self.settings.n_steps) as u64

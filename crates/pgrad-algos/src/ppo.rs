@@ -474,12 +474,12 @@ impl Ppo {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &PpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let recurrence = config.recurrent.recurrence(config.rollout.n_steps, config.ppo.minibatch_size);
         let (trunk, hidden) = (config.trunk.trunk.into(), &config.model.hidden);
-        let model = config.model.build_on(recurrence, &spec, Critic::State, trunk, hidden, setup.seed)?;
-        let mut rollout = config.rollout.build(&config.normalize, &model, setup);
+        let model =
+            config.model.build_on(recurrence, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
+        let mut rollout = config.rollout.build(&config.normalize, &model, setup)?;
         if matches!(config.ppo.objective, Objective::KlAdaptive | Objective::KlFixed) {
             rollout.keep_policy_params(&model);
         }

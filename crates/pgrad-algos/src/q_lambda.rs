@@ -133,18 +133,17 @@ impl QLambda {
     /// # Errors
     /// When the settings do not fit the environment, or the behaviour policy's file does not.
     pub fn new(config: &QLambdaConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.features.build(&spec, Critic::None, setup.seed)?;
+        config.check(setup.spec)?;
+        let model = config.features.build(setup.spec, Critic::None, setup.seed)?;
         let n_envs = config.online.n_envs;
         let file = config.behaviour_file.as_deref();
         Ok(Self {
             config: config.q_lambda.clone(),
             normalize: config.behaviour.normalize_step,
-            behaviour: Behaviour::new(&config.behaviour, file, &spec, Target::Greedy, &model, n_envs)?,
+            behaviour: Behaviour::new(&config.behaviour, file, setup.spec, Target::Greedy, &model, n_envs)?,
             e: Traces::new(n_envs, model.actor().params.len()),
             d_q: vec![0.0; model.dist().n_outputs()],
-            run: Online::new(&config.online, model, setup),
+            run: Online::new(&config.online, model, setup)?,
         })
     }
 }

@@ -151,10 +151,9 @@ impl Qac {
     /// # Errors
     /// When the actions are not of a discrete space, or no network can be built for the environment.
     pub fn new(config: &QacConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::Action, Trunk::Separate, setup.seed)?;
-        Ok(Self { config: config.qac.clone(), run: Online::new(&config.online, model, setup) })
+        config.check(setup.spec)?;
+        let model = config.model.build(setup.spec, Critic::Action, Trunk::Separate, setup.seed)?;
+        Ok(Self { config: config.qac.clone(), run: Online::new(&config.online, model, setup)? })
     }
 }
 

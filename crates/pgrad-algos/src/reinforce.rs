@@ -259,12 +259,11 @@ impl Reinforce {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &ReinforceConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
+        config.check(setup.spec)?;
         let c = &config.reinforce;
         let critic = if c.psi == Psi::Baseline { Critic::State } else { Critic::None };
-        let model = config.model.build(&spec, critic, Trunk::Separate, setup.seed)?;
-        let rollout = config.episodes.build(c.bootstrap_time_limit, &config.normalize, &model, setup);
+        let model = config.model.build(setup.spec, critic, Trunk::Separate, setup.seed)?;
+        let rollout = config.episodes.build(c.bootstrap_time_limit, &config.normalize, &model, setup)?;
         let networks = std::iter::once(model.actor()).chain(model.has_critic().then(|| model.critic()));
         let rule = |n| match c.optimizer {
             Optimizer::Sgd => StepRule::Sgd,

@@ -165,9 +165,8 @@ impl SoftmaxGq {
     /// # Errors
     /// When the settings do not fit the environment, or the behaviour policy's file does not.
     pub fn new(config: &SoftmaxGqConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.features.build(&spec, Critic::None, setup.seed)?;
+        config.check(setup.spec)?;
+        let model = config.features.build(setup.spec, Critic::None, setup.seed)?;
         let n_envs = config.online.n_envs;
         let file = config.behaviour_file.as_deref();
         let target = config.softmax_gq.target();
@@ -175,14 +174,14 @@ impl SoftmaxGq {
         Ok(Self {
             config: config.softmax_gq.clone(),
             normalize: config.behaviour.normalize_step,
-            behaviour: Behaviour::new(&config.behaviour, file, &spec, target, &model, n_envs)?,
+            behaviour: Behaviour::new(&config.behaviour, file, setup.spec, target, &model, n_envs)?,
             w: vec![0.0; parameters],
             e: Traces::new(n_envs, parameters),
             pi: vec![0.0; actions],
             pi_next: vec![0.0; actions],
             d_q: vec![0.0; actions],
             phi_bar: vec![0.0; parameters],
-            run: Online::new(&config.online, model, setup),
+            run: Online::new(&config.online, model, setup)?,
         })
     }
 }

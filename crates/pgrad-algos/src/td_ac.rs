@@ -176,16 +176,15 @@ impl TdAc {
     /// # Errors
     /// When no network can be built for the environment.
     pub fn new(config: &TdAcConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let spec = (setup.make_env)(1).spec().clone();
-        config.check(&spec)?;
-        let model = config.model.build(&spec, Critic::State, Trunk::Separate, setup.seed)?;
+        config.check(setup.spec)?;
+        let model = config.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n_envs = config.online.n_envs;
         Ok(Self {
             config: config.td_ac.clone(),
             z_theta: Traces::new(n_envs, model.actor().params.len()),
             z_w: Traces::new(n_envs, model.critic().params.len()),
             discount: vec![1.0; n_envs],
-            run: Online::new(&config.online, model, setup),
+            run: Online::new(&config.online, model, setup)?,
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 use pgrad_agent::{
     ActorCritic, AgentError, Critic, LocalPolicy, ObsNormalizer, PolicyProblem, Rollout, Trunk,
 };
-use pgrad_env::{BatchEnv, EnvSpec, Episode};
+use pgrad_env::{BatchResult, EnvSpec, Episode};
 use pgrad_num::cg::{self, CgScratch};
 use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 use pgrad_num::linop::{Damped, FnOp};
@@ -229,8 +229,8 @@ impl AlgoConfig for TrpoConfig {
         self.recurrent.check_batch(&self.batch, &self.critic)?;
         self.vine.check(&self.batch, env)
     }
-    fn check_env(&self, env: &mut dyn BatchEnv) -> Result<(), BuildError> {
-        self.vine.check_env(env)
+    fn check_env(&self, make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
+        self.vine.check_env(make)
     }
     fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         Ok(Box::new(Trpo::new(self, setup)?))
@@ -243,15 +243,13 @@ impl Trpo {
     /// # Errors
     /// When settings do not fit together.
     pub fn new(config: &TrpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        let mut env = (setup.make_env)(1);
-        let spec = env.spec().clone();
-        config.check(&spec)?;
-        config.check_env(&mut *env)?;
+        config.check(setup.spec)?;
+        config.check_env(setup.make_env)?;
         let (single_path, hidden) = (config.vine.single_path(), &config.critic.critic_hidden);
         let kind = if single_path { Critic::State } else { Critic::None };
         let memory = config.recurrent.of_batch(&config.batch, &config.critic);
-        let model = config.model.build_on(memory, &spec, kind, Trunk::Separate, hidden, setup.seed)?;
-        let rollout = config.vine.build(&config.batch, &config.normalize, &model, setup);
+        let model = config.model.build_on(memory, setup.spec, kind, Trunk::Separate, hidden, setup.seed)?;
+        let rollout = config.vine.build(&config.batch, &config.normalize, &model, setup)?;
         let n_params = model.actor().net.n_params();
         Ok(Self {
             config: config.clone(),

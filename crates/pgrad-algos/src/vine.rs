@@ -4,7 +4,7 @@ use crate::algorithm::{BuildError, Setup};
 use crate::common::NormalizeSettings;
 use crate::natural::{Batch, BatchSettings, CriticSettings, NaturalSettings};
 use pgrad_agent::{ActorCritic, Rollout, VineActions, VineShape};
-use pgrad_env::{BatchEnv, EnvSpec, Space};
+use pgrad_env::{BatchResult, EnvSpec, MakeError, Space};
 use pgrad_num::Stream;
 use pgrad_settings::{choice, settings, settings_like};
 
@@ -112,11 +112,12 @@ impl VineSettings {
         Ok(())
     }
     /// Refuses an environment that cannot go back to a state.
-    pub(crate) fn check_env(&self, env: &mut dyn BatchEnv) -> Result<(), BuildError> {
-        // Single paths ask nothing of an environment, so this one is left alone.
+    pub(crate) fn check_env(&self, make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
+        // Single paths ask nothing of an environment, so none is made.
         if self.single_path() {
             return Ok(());
         }
+        let mut env = make(1)?;
         env.reset(0, &mut Stream::new(0, 0, 0));
         if env.save(0).is_some_and(|state| env.load(0, &state)) {
             return Ok(());
@@ -137,7 +138,7 @@ impl VineSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Rollout {
+    ) -> Result<Rollout, MakeError> {
         let Some(actions) = self.actions() else { return batch.build(normalize, model, setup) };
         let vine =
             VineShape { n_states: self.vine_states, actions, length: self.vine_length, gamma: batch.gamma };

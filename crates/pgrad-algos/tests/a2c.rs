@@ -10,7 +10,7 @@ use pgrad_agent::ActorCritic;
 use pgrad_algos::a2c::Advantage;
 use pgrad_algos::{A2c, A2cConfig, A2cSettings, Algorithm, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward};
-use pgrad_env::{BatchEnv, Each, End, Space};
+use pgrad_env::{Each, End, Space, spec_of};
 use pgrad_num::Team;
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::finite_difference_gradient;
@@ -64,7 +64,7 @@ struct Trained {
 
 fn train(config: &A2cConfig, task: &Task, total_steps: u64, iterations: usize) -> Trained {
     let make = task.make();
-    let setup = Setup { make_env: &make, seed: 2, total_steps, threads: 1 };
+    let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps, threads: 1 };
     let mut a2c = A2c::new(config, &setup).unwrap();
     let before = a2c.model().clone();
     task.log.lock().unwrap().clear();
@@ -299,9 +299,9 @@ settings_that_are_tested! {
     entropy_coef => {
         let entropy = |coef: &str| {
             let make =
-                |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || ActionReward::new(ActionKind::Discrete))) };
+                Each::maker(|| ActionReward::new(ActionKind::Discrete));
             let c = config(&["learning_rate=0.1", "rmsprop_decay=0.9", &format!("entropy_coef={coef}")]);
-            let setup = Setup { make_env: &make, seed: 2, total_steps: 1_000_000, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1_000_000, threads: 1 };
             let mut a2c = A2c::new(&c, &setup).unwrap();
             a2c.start().unwrap();
             let team = Team::new(1).unwrap();

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Batch, Memory, OBS, Task, relative_difference, wide};
 use pgrad_algos::{Acktr, AcktrConfig, AcktrSettings, Algorithm, Report, Setup};
-use pgrad_env::Space;
+use pgrad_env::{Space, spec_of};
 use pgrad_num::{Array, Record, Team};
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::Dense;
@@ -53,7 +53,8 @@ fn build(task: &Task, pairs: &[&str]) -> Acktr {
         apply_pair(pair, "test", &mut [rollout, acktr, model, trunk, normalize]).unwrap();
     }
     let make = task.make();
-    let setup = Setup { make_env: &make, seed: 1, total_steps: TOTAL, threads: 1 };
+    let setup =
+        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: TOTAL, threads: 1 };
     let mut acktr = Acktr::new(&c, &setup).unwrap();
     acktr.start().unwrap();
     acktr

@@ -12,7 +12,7 @@ use pgrad_algos::{
     AsyncSettings, AsyncValueSettings, BuildError, Report, Reproducible, Schedule, Setup,
 };
 use pgrad_env::probe::MaskedAction;
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_nn::Activation;
 use pgrad_num::{Array, Cols, ColsMut, Record, Stream, Team};
 use pgrad_settings::apply_pair;
@@ -303,10 +303,16 @@ fn config<C: Equations>(pairs: &[&str]) -> C {
 
 fn try_build(
     c: &dyn AlgoConfig,
-    make: &dyn Fn(usize) -> Box<dyn BatchEnv>,
+    make: &dyn Fn(usize) -> BatchResult,
     seed: u64,
 ) -> Result<Box<dyn Algorithm>, BuildError> {
-    let mut algo = c.build(&Setup { make_env: make, seed, total_steps: TOTAL, threads: c.threads(1) })?;
+    let mut algo = c.build(&Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed,
+        total_steps: TOTAL,
+        threads: c.threads(1),
+    })?;
     algo.start().unwrap();
     Ok(algo)
 }
@@ -314,7 +320,13 @@ fn try_build(
 fn build(c: &dyn AlgoConfig, task: &Task) -> Box<dyn Algorithm> {
     task.log.lock().unwrap().clear();
     let make = task.make();
-    let algo = c.build(&Setup { make_env: &make, seed: 2, total_steps: TOTAL, threads: c.threads(1) });
+    let algo = c.build(&Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 2,
+        total_steps: TOTAL,
+        threads: c.threads(1),
+    });
     let mut algo = algo.unwrap();
     task.log.lock().unwrap().clear();
     algo.start().unwrap();
@@ -505,7 +517,7 @@ fn a_recording_of_another_run_is_refused() {
     for (bytes, what) in [(&b"none"[..], "begins with 8 bytes"), (b"nonsense", "claims")] {
         let mut bad = good.clone();
         bad.take_file(bytes);
-        let error = bad.check(make(1).spec()).unwrap_err().to_string();
+        let error = bad.check(&spec_of(&make).unwrap()).unwrap_err().to_string();
         assert!(error.contains("replay") && error.contains(what), "{error}");
     }
 }
@@ -534,7 +546,8 @@ fn one_actor_learner_is_reproducible_and_a_recording_changes_nothing() {
 fn a_team_that_is_too_small_is_refused() {
     let (c, make) = (config::<A3cConfig>(&[]), discrete().make());
     assert_eq!(c.threads(1), 3);
-    let setup = Setup { make_env: &make, seed: 1, total_steps: 10, threads: 2 };
+    let setup =
+        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 10, threads: 2 };
     let error = c.build(&setup).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::Inconsistent { key: "workers", .. }), "{error}");
 }
@@ -589,11 +602,12 @@ impl Env for Broken {
 fn breaks<C: Equations>(how: How, pairs: &[&str]) -> (AgentError, Box<dyn Algorithm>) {
     let started = std::sync::Arc::default();
     let broken = Broken { number: None, started, steps: 0, how };
-    let make = move |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || broken.clone())) };
+    let make = Each::maker(move || broken.clone());
     // Endless for the others: only a stop ends it. The replay makes all of them take part.
     let with = |more| config::<C>(&[&["steps_per_iteration=1000000", more], pairs].concat());
     let c = with("record=true");
-    let setup = Setup { make_env: &make, seed: 2, total_steps: TOTAL, threads: 3 };
+    let setup =
+        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: TOTAL, threads: 3 };
     let note = read(&c.build(&setup).unwrap().recording().unwrap()).1;
     let mut c = with("replay=somewhere");
     c.take_file(&write(&rounds(3, 200), &note));
@@ -714,7 +728,7 @@ fn record_and_replay_are_obeyed<C: Equations>() {
     assert!(build(&config::<C>(&[]), &discrete()).recording().is_none());
     let c = config::<C>(&["replay=a/file"]);
     assert_eq!(c.file(), Some(("replay", "a/file")));
-    let error = c.check(discrete().make()(1).spec()).unwrap_err();
+    let error = c.check(&spec_of(&discrete().make()).unwrap()).unwrap_err();
     assert!(matches!(error, BuildError::Inconsistent { key: "replay", .. }), "{error}");
     assert_eq!(config::<C>(&[]).file(), None);
 }
@@ -740,7 +754,7 @@ fn epsilon_is_drawn<C: Equations>() {
         }
     }
     let wrong = config::<C>(&["epsilon_1_probability=0.8"]);
-    let error = wrong.check(discrete().make()(1).spec()).unwrap_err();
+    let error = wrong.check(&spec_of(&discrete().make()).unwrap()).unwrap_err();
     assert!(matches!(error, BuildError::Inconsistent { key: "epsilon_2_probability", .. }), "{error}");
 }
 
@@ -905,9 +919,10 @@ settings_of_values! {
 #[test]
 fn action_values_are_of_alternatives_that_are_always_there() {
     let numbers = Task::new(Space::Box(BoxSpace::unbounded(2)), false, None);
-    let error = config::<AsyncQConfig>(&[]).check(numbers.make()(1).spec()).unwrap_err().to_string();
+    let error =
+        config::<AsyncQConfig>(&[]).check(&spec_of(&numbers.make()).unwrap()).unwrap_err().to_string();
     assert!(error.contains("one choice among alternatives"), "{error}");
-    let masked = Each::new(1, MaskedAction::default);
-    let error = config::<AsyncSarsaConfig>(&[]).check(masked.spec()).unwrap_err().to_string();
+    let masked = spec_of(&Each::maker(MaskedAction::default)).unwrap();
+    let error = config::<AsyncSarsaConfig>(&[]).check(&masked).unwrap_err().to_string();
     assert!(error.contains("allowed"), "{error}");
 }

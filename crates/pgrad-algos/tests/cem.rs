@@ -4,7 +4,7 @@
 
 use pgrad_algos::{AlgoConfig, Algorithm, Cem, CemConfig, CemSettings, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward, ObservedActionReward};
-use pgrad_env::{BatchEnv, Each};
+use pgrad_env::{BatchResult, Each, spec_of};
 use pgrad_num::{Stream, Team};
 use pgrad_settings::apply_pair;
 
@@ -17,14 +17,15 @@ fn config(pairs: &[&str]) -> CemConfig {
 }
 
 fn build(pairs: &[&str], kind: ActionKind, observed: bool, threads: usize) -> Cem {
-    let make = |n| -> Box<dyn BatchEnv> {
-        if observed {
+    let make = |n| -> BatchResult {
+        Ok(if observed {
             Box::new(Each::new(n, || ObservedActionReward::new(kind)))
         } else {
             Box::new(Each::new(n, || ActionReward::new(kind)))
-        }
+        })
     };
-    let setup = Setup { make_env: &make, seed: 4, total_steps: 1_000_000, threads };
+    let setup =
+        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 4, total_steps: 1_000_000, threads };
     let mut cem = Cem::new(&config(pairs), &setup).unwrap();
     cem.start().unwrap();
     cem

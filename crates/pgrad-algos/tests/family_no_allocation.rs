@@ -4,7 +4,7 @@
 
 use pgrad_algos::Setup;
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward};
-use pgrad_env::{BatchEnv, Each};
+use pgrad_env::{BatchResult, Each, spec_of};
 use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
@@ -13,18 +13,14 @@ use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Allocations of an iteration.
-fn of_iteration(
-    name: &str,
-    make: &dyn Fn(usize) -> Box<dyn BatchEnv>,
-    pairs: &[&str],
-    threads: usize,
-) -> u64 {
+fn of_iteration(name: &str, make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], threads: usize) -> u64 {
     let mut c = (pgrad_algos::find(name).unwrap().config)();
     // Shards, lanes and chunks in numbers that do not fit: 504 samples.
     for pair in ["n_envs=24", "n_steps=21", "envs_per_shard=8", "hidden=16,16"].iter().chain(pairs) {
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
-    let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads };
+    let setup =
+        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps: 1_000_000, threads };
     let team = Team::new(threads).unwrap();
     let mut algo = c.build(&setup).unwrap();
     algo.start().unwrap();
@@ -44,18 +40,15 @@ fn an_iteration_allocates_nothing() {
     let before = allocations_of_all_threads();
     drop(std::hint::black_box(vec![std::hint::black_box(1u8)]));
     assert!(allocations_of_all_threads() > before, "the counting allocator is installed");
-    let discrete = |n| -> Box<dyn BatchEnv> {
-        Box::new(Each::new(n, || ObservedActionReward::new(ActionKind::Discrete)))
-    };
+    let discrete = Each::maker(|| ObservedActionReward::new(ActionKind::Discrete));
     // Cut every third step.
-    let continuous =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Continuous, 3))) };
-    let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
+    let continuous = Each::maker(|| EndlessReward::new(ActionKind::Continuous, 3));
+    let masked = Each::maker(MaskedAction::default);
     let normalized = &["normalize_obs=true", "normalize_reward=true"][..];
     for threads in [1, 2] {
         for name in ["a2c", "npg", "trpo", "acktr"] {
             for (what, make, pairs) in [
-                ("discrete", &discrete as &dyn Fn(usize) -> Box<dyn BatchEnv>, &[][..]),
+                ("discrete", &discrete as &dyn Fn(usize) -> BatchResult, &[][..]),
                 ("continuous", &continuous, normalized),
                 ("masked", &masked, &[]),
             ] {

@@ -9,7 +9,7 @@ use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::ActorCritic;
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Report, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward, ObservedActionReward, RightChoices};
-use pgrad_env::{BatchEnv, BoxSpace, Each, End, Space};
+use pgrad_env::{BatchResult, BoxSpace, Each, End, Space, spec_of};
 use pgrad_num::{Cols, ColsMut, Record, Team};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{Dense, finite_difference_gradient, finite_difference_jvp};
@@ -41,10 +41,11 @@ fn config(algo: &str, pairs: &[&str]) -> Box<dyn AlgoConfig> {
 fn build(
     algo: &str,
     pairs: &[&str],
-    make: &dyn Fn(usize) -> Box<dyn BatchEnv>,
+    make: &dyn Fn(usize) -> BatchResult,
     threads: usize,
 ) -> Box<dyn Algorithm> {
-    let setup = Setup { make_env: make, seed: 2, total_steps: 1_000_000, threads };
+    let setup =
+        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: 1_000_000, threads };
     let mut algo = config(algo, pairs).build(&setup).unwrap();
     algo.start().unwrap();
     algo
@@ -59,7 +60,13 @@ struct Trained {
 }
 
 fn train(algo: &str, pairs: &[&str], task: &Task) -> Trained {
-    let setup = Setup { make_env: &task.make(), seed: 2, total_steps: 1_000_000, threads: 1 };
+    let setup = Setup {
+        spec: &spec_of(&task.make()).unwrap(),
+        make_env: &task.make(),
+        seed: 2,
+        total_steps: 1_000_000,
+        threads: 1,
+    };
     let mut algo = config(algo, pairs).build(&setup).unwrap();
     let before = algo.model().clone();
     task.log.lock().unwrap().clear();
@@ -625,7 +632,7 @@ settings_that_are_tested! {
             assert_eq!((algo.steps(), algo.steps_per_iteration()), (lengths, lengths));
         }
         let make = random_task().make();
-        let error = config("trpo", &["batch=episodes", "n_episodes=4"]).check(make(1).spec()).unwrap_err();
+        let error = config("trpo", &["batch=episodes", "n_episodes=4"]).check(&spec_of(&make).unwrap()).unwrap_err();
         assert!(error.to_string().contains("n_episodes"), "{error}");
     }
     critic_hidden => {
@@ -648,7 +655,7 @@ settings_that_are_tested! {
         assert_eq!((t("165"), t("55"), t("50")), ([1, 1], [3, 3], [4, 4]));
         let make = random_task().make();
         for algo in ["npg", "trpo"] {
-            let error = config(algo, &["minibatch_size=166"]).check(make(1).spec()).unwrap_err().to_string();
+            let error = config(algo, &["minibatch_size=166"]).check(&spec_of(&make).unwrap()).unwrap_err().to_string();
             assert!(error.contains("minibatch_size") && error.contains("165"), "{error}");
         }
     }
@@ -726,10 +733,10 @@ settings_that_are_tested! {
             let error = config("trpo", pairs).check(spec).unwrap_err().to_string();
             assert!(error.contains(&format!("`{key}`")), "{error}");
         };
-        let continuous = probe(ActionKind::Continuous)(1).spec().clone();
+        let continuous = spec_of(&probe(ActionKind::Continuous)).unwrap();
         refused(&continuous, &["sampling=vine-every"], "sampling");
         refused(&continuous, &["sampling=vine-uniform"], "sampling");
-        let choices = Each::new(1, || RightChoices).spec().clone();
+        let choices = spec_of(&Each::maker(|| RightChoices)).unwrap();
         refused(&choices, &["sampling=vine-every"], "sampling");
         config("trpo", &["sampling=vine-uniform"]).check(&choices).unwrap();
         refused(&choices, &["sampling=vine", "batch=episodes"], "batch");
@@ -737,9 +744,9 @@ settings_that_are_tested! {
         let make = random_task().make();
         for (sampling, accepted) in [("single-path", true), ("vine", false)] {
             let config = config("trpo", &[&format!("sampling={sampling}")]);
-            let looked = config.check_env(&mut *make(1));
+            let looked = config.check_env(&make);
             assert_eq!(looked.is_ok(), accepted);
-            let setup = Setup { make_env: &make, seed: 2, total_steps: 1, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1, threads: 1 };
             let built = config.build(&setup).map(|_| ());
             assert_eq!(looked, built);
             if let Err(e) = built {
@@ -755,7 +762,7 @@ settings_that_are_tested! {
             algo.iterate(&Team::new(1).unwrap()).unwrap();
             assert_eq!(algo.steps(), (N + 4 * n) as u64);
         }
-        let spec = probe(ActionKind::Discrete)(1).spec().clone();
+        let spec = spec_of(&probe(ActionKind::Discrete)).unwrap();
         let error = config("trpo", &["sampling=vine", "vine_states=166"]).check(&spec).unwrap_err().to_string();
         assert!(error.contains("`vine_states` = 166") && error.contains("= 165"), "{error}");
         config("trpo", &["vine_states=166"]).check(&spec).unwrap();
@@ -770,7 +777,7 @@ settings_that_are_tested! {
     }
     vine_length => {
         // A task without an end: as many steps as there may be, behind the time limit of 2 as well.
-        let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 2))) };
+        let make = Each::maker(|| EndlessReward::new(ActionKind::Discrete, 2));
         for length in [1, 9] {
             let pairs = ["sampling=vine", "vine_states=30", &format!("vine_length={length}")];
             let mut algo = build("trpo", &pairs, &make, 1);
@@ -805,8 +812,8 @@ settings_that_are_tested! {
 
 // ---- bits ----
 
-fn probe(kind: ActionKind) -> impl Fn(usize) -> Box<dyn BatchEnv> {
-    move |n| Box::new(Each::new(n, || ObservedActionReward::new(kind)))
+fn probe(kind: ActionKind) -> impl Fn(usize) -> BatchResult {
+    Each::maker(move || ObservedActionReward::new(kind))
 }
 
 const VARIANTS: &[(&str, &[&str])] = &[

@@ -4,7 +4,7 @@
 
 use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward, RightChoices};
-use pgrad_env::{BatchEnv, Each};
+use pgrad_env::{BatchResult, Each, spec_of};
 use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
@@ -19,7 +19,7 @@ const MINIBATCH: usize = 200;
 const EPOCHS: usize = 2;
 
 /// Allocations of an iteration.
-fn of_iteration(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], threads: usize) -> u64 {
+fn of_iteration(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], threads: usize) -> u64 {
     let mut c = PpoConfig::default();
     (c.rollout.n_envs, c.rollout.n_steps) = (N_ENVS, N_STEPS);
     (c.ppo.minibatch_size, c.ppo.epochs) = (MINIBATCH, EPOCHS);
@@ -29,7 +29,8 @@ fn of_iteration(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], threa
         let PpoConfig { rollout, ppo, model, recurrent, trunk, normalize } = &mut c;
         apply_pair(pair, "test", &mut [rollout, ppo, model, recurrent, trunk, normalize]).unwrap();
     }
-    let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads };
+    let setup =
+        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps: 1_000_000, threads };
     let team = Team::new(threads).unwrap();
     let mut ppo = Ppo::new(&c, &setup).unwrap();
     ppo.start().unwrap();
@@ -49,14 +50,11 @@ fn an_iteration_allocates_nothing() {
     let before = allocations_of_all_threads();
     drop(std::hint::black_box(vec![std::hint::black_box(1u8)]));
     assert!(allocations_of_all_threads() > before, "the counting allocator is installed");
-    let discrete = |n| -> Box<dyn BatchEnv> {
-        Box::new(Each::new(n, || ObservedActionReward::new(ActionKind::Discrete)))
-    };
+    let discrete = Each::maker(|| ObservedActionReward::new(ActionKind::Discrete));
     // Cut every third step: 7 times in 21 steps.
-    let continuous =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Continuous, 3))) };
-    let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
-    let choices = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || RightChoices)) };
+    let continuous = Each::maker(|| EndlessReward::new(ActionKind::Continuous, 3));
+    let masked = Each::maker(MaskedAction::default);
+    let choices = Each::maker(|| RightChoices);
     let normalized = &["normalize_obs=true", "normalize_reward=true", "recompute_advantage=true"];
     for threads in [1, 2] {
         assert_eq!(of_iteration(&discrete, &[], threads), 0, "discrete, {threads} threads");

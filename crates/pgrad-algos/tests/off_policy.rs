@@ -9,7 +9,7 @@ use common::{OBS, Seen, Task, relative_difference, wide};
 use pgrad_agent::{ActorCritic, AgentError, Critic, Policy};
 use pgrad_algos::{AlgoConfig, Algorithm, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward};
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_nn::Activation;
 use pgrad_num::{Array, Cols, Record, Stream, Team};
 use pgrad_settings::{Value, apply_pair};
@@ -224,12 +224,10 @@ fn change(now: &[f64], before: &[f64]) -> Vec<f64> {
     now.iter().zip(before).map(|(n, b)| n - b).collect()
 }
 
-fn build(
-    c: &dyn AlgoConfig,
-    make: &dyn Fn(usize) -> Box<dyn BatchEnv>,
-    threads: usize,
-) -> Box<dyn Algorithm> {
-    let mut algo = c.build(&Setup { make_env: make, seed: 2, total_steps: TOTAL, threads }).unwrap();
+fn build(c: &dyn AlgoConfig, make: &dyn Fn(usize) -> BatchResult, threads: usize) -> Box<dyn Algorithm> {
+    let mut algo = c
+        .build(&Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: TOTAL, threads })
+        .unwrap();
     algo.start().unwrap();
     algo
 }
@@ -297,7 +295,7 @@ fn off_pac_obeys_masks() {
         follows_its_equations("off-pac", &[&format!("behaviour={behaviour}")], &task(true));
     }
     for name in &ALGOS[1..] {
-        let error = config(name, &[]).check(&task(true).make()(1).spec().clone()).unwrap_err().to_string();
+        let error = config(name, &[]).check(&spec_of(&task(true).make()).unwrap()).unwrap_err().to_string();
         assert!(error.contains("cannot know which are allowed"), "{error}");
     }
 }
@@ -370,7 +368,7 @@ fn hidden_and_activation_shape_the_functions() {
 
 #[test]
 fn the_behaviour_policy_is_read_checked_and_remembered() {
-    let spec = task(false).make()(1).spec().clone();
+    let spec = spec_of(&task(false).make()).unwrap();
     for name in ALGOS {
         let mut c = config(name, &["behaviour=policy", "behaviour_policy=some/policy.safetensors"]);
         assert_eq!(c.file(), Some(("behaviour_policy", "some/policy.safetensors")));
@@ -502,7 +500,7 @@ fn baird(alpha_w: &str) -> (f64, f64) {
     );
     apply_pair(&format!("alpha_w={alpha_w}"), "test", &mut c.parts_mut()).unwrap();
     c.take_file(&Policy::new("Baird", b, None, 1).to_bytes().unwrap());
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, Baird::default)) };
+    let make = Each::maker(Baird::default);
     let mut algo = build(&*c, &make, 1);
     let mut start = Record::new();
     for (key, array) in algo.save().iter() {
@@ -545,11 +543,12 @@ fn gtd_converges_on_bairds_counterexample_where_td_diverges() {
 
 /// A method on an endless task of which each episode is cut after 7 steps.
 fn on_endless(name: &str, seed: u64, threads: usize) -> Box<dyn Algorithm> {
-    let make =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 7))) };
+    let make = Each::maker(|| EndlessReward::new(ActionKind::Discrete, 7));
     let pairs = ["n_steps=3", "step_size_schedule=linear", "behaviour=soft-target", "lambda=0.9"];
     let c = config(name, &pairs);
-    let mut algo = c.build(&Setup { make_env: &make, seed, total_steps: TOTAL, threads }).unwrap();
+    let mut algo = c
+        .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: TOTAL, threads })
+        .unwrap();
     algo.start().unwrap();
     algo
 }
@@ -642,8 +641,7 @@ impl Env for Third {
 #[test]
 fn what_is_not_finite_stops_before_anything_is_learnt_from_it() {
     let fails = |name: &str, reward: f64, obs: f32, pairs: &[&str]| {
-        let make =
-            move |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Third { reward, obs, step: 0 })) };
+        let make = Each::maker(move || Third { reward, obs, step: 0 });
         let mut algo = build(&*config(name, &[&["n_envs=1", "hidden="], pairs].concat()), &make, 1);
         let team = Team::new(1).unwrap();
         for _ in 0..30 {

@@ -12,7 +12,9 @@ use pgrad_algos::{
     TdAcConfig,
 };
 use pgrad_env::probe::{ActionKind, EndlessReward};
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
+use pgrad_env::{
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step, spec_of,
+};
 use pgrad_nn::Activation;
 use pgrad_num::{Cols, Record, Stream, Team};
 use pgrad_settings::apply_pair;
@@ -181,12 +183,10 @@ fn config<C: Equations>(pairs: &[&str]) -> C {
     c
 }
 
-fn build(
-    config: &dyn AlgoConfig,
-    make: &dyn Fn(usize) -> Box<dyn BatchEnv>,
-    threads: usize,
-) -> Box<dyn Algorithm> {
-    let mut algo = config.build(&Setup { make_env: make, seed: 2, total_steps: TOTAL, threads }).unwrap();
+fn build(config: &dyn AlgoConfig, make: &dyn Fn(usize) -> BatchResult, threads: usize) -> Box<dyn Algorithm> {
+    let mut algo = config
+        .build(&Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: TOTAL, threads })
+        .unwrap();
     algo.start().unwrap();
     algo
 }
@@ -204,7 +204,13 @@ fn follows_its_equations<C: Equations>(pairs: &[&str], task: &Task) {
     let c: C = config(pairs);
     let (online, make) = (c.online().clone(), task.make());
     let mut algo = config::<C>(pairs)
-        .build(&Setup { make_env: &make, seed: 2, total_steps: TOTAL, threads: 1 })
+        .build(&Setup {
+            spec: &spec_of(&make).unwrap(),
+            make_env: &make,
+            seed: 2,
+            total_steps: TOTAL,
+            threads: 1,
+        })
         .unwrap();
     task.log.lock().unwrap().clear();
     algo.start().unwrap();
@@ -261,7 +267,7 @@ fn qac_follows_its_equations_with_and_without_masks() {
             continue;
         }
         // The critic has an output for each action.
-        let error = config::<QacConfig>(&pairs).check(task.make()(1).spec()).unwrap_err();
+        let error = config::<QacConfig>(&pairs).check(&spec_of(&task.make()).unwrap()).unwrap_err();
         assert!(matches!(error, BuildError::Environment { .. }), "{error}");
         let said = error.to_string();
         assert!(said.contains("Discrete") && said.contains(&task.action.to_string()), "{said}");
@@ -440,15 +446,16 @@ const METHODS: &[(&str, &[&str])] = &[
 
 /// A method by name on an endless task of which each episode is cut after 7 steps.
 fn on_endless(name: &str, pairs: &[&str], seed: u64, threads: usize) -> Box<dyn Algorithm> {
-    let make =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 7))) };
+    let make = Each::maker(|| EndlessReward::new(ActionKind::Discrete, 7));
     let mut c = (pgrad_algos::find(name).unwrap().config)();
     for pair in
         ["n_envs=2", "n_steps=3", "gamma=0.9", "hidden=4", "step_size_schedule=linear"].iter().chain(pairs)
     {
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
-    let mut algo = c.build(&Setup { make_env: &make, seed, total_steps: TOTAL, threads }).unwrap();
+    let mut algo = c
+        .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: TOTAL, threads })
+        .unwrap();
     algo.start().unwrap();
     algo
 }
@@ -563,7 +570,7 @@ fn learnt(algo: &dyn Algorithm) -> Record {
 
 /// Five iterations of a step each: the error, and what was learnt before and after the iteration that failed.
 fn until_it_fails(name: &str, pairs: &[&str], reward: f64, obs: f32) -> Option<(AgentError, Record, Record)> {
-    let make = move |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || Third { reward, obs, step: 0 })) };
+    let make = Each::maker(move || Third { reward, obs, step: 0 });
     let mut c = (pgrad_algos::find(name).unwrap().config)();
     for pair in ["n_envs=2", "n_steps=1", "hidden="].iter().chain(pairs) {
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
@@ -722,11 +729,13 @@ fn the_parameters_of_the_advantage_go_to_the_natural_gradient() {
     for pair in pairs.iter().chain(&["alpha_w=0.02", "alpha_advantage=0.02", "n_steps=20000"]) {
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || line.clone())) };
+    let make = Each::maker(|| line.clone());
     let total_steps = 300_000;
     let mut w = [0.0; 4];
     for seed in 1..=4 {
-        let mut algo = c.build(&Setup { make_env: &make, seed, total_steps, threads: 1 }).unwrap();
+        let mut algo = c
+            .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps, threads: 1 })
+            .unwrap();
         algo.start().unwrap();
         let mut record = Record::new();
         for (key, array) in algo.save().iter() {

@@ -2,7 +2,7 @@
 
 use pgrad_algos::Setup;
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction};
-use pgrad_env::{BatchEnv, Each};
+use pgrad_env::{BatchResult, Each, spec_of};
 use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_during};
@@ -16,9 +16,8 @@ fn an_iteration_allocates_nothing() {
         allocations_during(|| std::hint::black_box(vec![1u8])) > 0,
         "the counting allocator is installed"
     );
-    let masked = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, MaskedAction::default)) };
-    let endless =
-        |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || EndlessReward::new(ActionKind::Discrete, 3))) };
+    let masked = Each::maker(MaskedAction::default);
+    let endless = Each::maker(|| EndlessReward::new(ActionKind::Discrete, 3));
     let team = Team::new(2).unwrap();
     for name in ["a3c", "async-q", "async-sarsa", "async-nstep-q"] {
         for workers in ["workers=1", "workers=2"] {
@@ -27,7 +26,13 @@ fn an_iteration_allocates_nothing() {
                 apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
             }
             let threads = c.threads(1);
-            let setup = Setup { make_env: &endless, seed: 1, total_steps: 1_000_000, threads };
+            let setup = Setup {
+                spec: &spec_of(&endless).unwrap(),
+                make_env: &endless,
+                seed: 1,
+                total_steps: 1_000_000,
+                threads,
+            };
             let mut algo = c.build(&setup).unwrap();
             algo.start().unwrap();
             // Each thread warms its own buffers of the matrix product.
@@ -38,16 +43,22 @@ fn an_iteration_allocates_nothing() {
         }
     }
     for name in ["qac", "td-ac", "nac", "off-pac", "greedy-gq", "softmax-gq"] {
-        for make in [&masked as &dyn Fn(usize) -> Box<dyn BatchEnv>, &endless] {
+        for make in [&masked as &dyn Fn(usize) -> BatchResult, &endless] {
             let mut c = (pgrad_algos::find(name).unwrap().config)();
             for pair in ["n_envs=3", "n_steps=50", "hidden=64,64", "alpha_w=0.001"] {
                 apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
             }
-            if c.check(make(1).spec()).is_err() {
+            if c.check(&spec_of(make).unwrap()).is_err() {
                 assert!(name.ends_with("gq"), "{name} is for masks, too");
                 continue;
             }
-            let setup = Setup { make_env: make, seed: 1, total_steps: 1_000_000, threads: 1 };
+            let setup = Setup {
+                spec: &spec_of(make).unwrap(),
+                make_env: make,
+                seed: 1,
+                total_steps: 1_000_000,
+                threads: 1,
+            };
             let mut algo = c.build(&setup).unwrap();
             algo.start().unwrap();
             algo.iterate(&team).unwrap();

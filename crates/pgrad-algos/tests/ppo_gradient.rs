@@ -12,7 +12,7 @@ use common::{Batch, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::ActorCritic;
 use pgrad_algos::ppo::{Advantage, Objective};
 use pgrad_algos::{Algorithm, Ppo, PpoConfig, Report, Setup};
-use pgrad_env::End;
+use pgrad_env::{End, spec_of};
 use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
@@ -50,7 +50,13 @@ fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
     let mut config = config.clone();
     config.ppo.epochs = epochs;
     let make = task.make();
-    let setup = Setup { make_env: &make, seed: 2, total_steps: 1_000_000, threads: 1 };
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 2,
+        total_steps: 1_000_000,
+        threads: 1,
+    };
     let mut ppo = Ppo::new(&config, &setup).unwrap();
     let before = ppo.model().clone();
     task.log.lock().unwrap().clear();

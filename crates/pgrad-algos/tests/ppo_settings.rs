@@ -8,7 +8,7 @@ use common::{OBS, Task, wide};
 use pgrad_agent::ActorCritic;
 use pgrad_algos::{AlgoConfig, Algorithm, Ppo, PpoConfig, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward};
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_num::{Array, Cols, Record, Stream, Team};
 use pgrad_settings::apply_pair;
 use std::sync::{Arc, Mutex};
@@ -44,12 +44,12 @@ fn config(pairs: &[&str]) -> PpoConfig {
     c
 }
 
-fn each<E: Env + 'static>(make: impl Fn() -> E + 'static) -> impl Fn(usize) -> Box<dyn BatchEnv> {
-    move |n| Box::new(Each::new(n, &make))
+fn each<E: Env + 'static>(make: impl Fn() -> E + 'static) -> impl Fn(usize) -> BatchResult {
+    Each::maker(make)
 }
 
-fn build(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str], total_steps: u64) -> Ppo {
-    let setup = Setup { make_env: make, seed: 1, total_steps, threads: 1 };
+fn build(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], total_steps: u64) -> Ppo {
+    let setup = Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps, threads: 1 };
     let mut ppo = Ppo::new(&config(pairs), &setup).unwrap();
     ppo.start().unwrap();
     ppo
@@ -60,7 +60,7 @@ fn step(ppo: &mut Ppo) -> Report {
 }
 
 /// One iteration from the start.
-fn first(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, pairs: &[&str]) -> (Ppo, Report) {
+fn first(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str]) -> (Ppo, Report) {
     let mut ppo = build(make, pairs, 1_000_000);
     let report = step(&mut ppo);
     (ppo, report)
@@ -247,9 +247,9 @@ settings_that_are_tested! {
         ] {
             let made = Arc::new(Mutex::new(Vec::new()));
             let seen = Arc::clone(&made);
-            let make = move |n| -> Box<dyn BatchEnv> {
+            let make = move |n| -> BatchResult {
                 seen.lock().unwrap().push(n);
-                Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete)))
+                Ok(Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete))))
             };
             first(&make, &[&format!("n_envs={n_envs}"), &format!("envs_per_shard={size}")]);
             // The first one is asked what it is.
@@ -259,9 +259,9 @@ settings_that_are_tested! {
         for (n_envs, shards) in [(3, vec![3]), (8, vec![4, 4]), (100, vec![32, 32, 32, 4])] {
             let made = Arc::new(Mutex::new(Vec::new()));
             let seen = Arc::clone(&made);
-            let make = move |n| -> Box<dyn BatchEnv> {
+            let make = move |n| -> BatchResult {
                 seen.lock().unwrap().push(n);
-                Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete)))
+                Ok(Box::new(Each::new(n, || ConstantReward::new(ActionKind::Discrete))))
             };
             first(&make, &[&format!("n_envs={n_envs}"), "minibatch_size=8"]);
             assert_eq!(made.lock().unwrap()[1..], shards);
@@ -287,7 +287,7 @@ settings_that_are_tested! {
         }
         let too_large = config(&["minibatch_size=33"]);
         let make = each(|| ConstantReward::new(ActionKind::Discrete));
-        let error = too_large.check(make(1).spec()).unwrap_err().to_string();
+        let error = too_large.check(&spec_of(&make).unwrap()).unwrap_err().to_string();
         assert!(error.contains("minibatch_size") && error.contains("32"), "{error}");
     }
     clip => {
@@ -370,7 +370,7 @@ settings_that_are_tested! {
         for pairs in [["epochs=1", "recompute_advantage=true"], ["epochs=2", "recompute_advantage=false"]] {
             let wrong = config(&[&["advantage=vtrace"][..], &pairs].concat());
             let make = each(|| ConstantReward::new(ActionKind::Discrete));
-            let error = wrong.check(make(1).spec()).unwrap_err().to_string();
+            let error = wrong.check(&spec_of(&make).unwrap()).unwrap_err().to_string();
             assert!(error.contains("`advantage` = vtrace") && error.contains("recompute_advantage"), "{error}");
         }
     }
@@ -576,7 +576,7 @@ settings_that_are_tested! {
         let far = |a: &[f64], b: &[f64]| norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(b);
         assert!(far(&one, &eight) > far(&four, &eight) && far(&four, &eight) > 1e-3);
         let make = random_task().make();
-        let setup = Setup { make_env: &make, seed: 1, total_steps: 100, threads: 1 };
+        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, threads: 1 };
         for (length, sizes) in [("3", &["n_steps=8"][..]), ("8", &["minibatch_size=12"])] {
             let length = format!("sequence_length={length}");
             let error = Ppo::new(&config(&[&["recurrent=gru", &length], sizes].concat()), &setup).unwrap_err();
@@ -606,7 +606,7 @@ settings_that_are_tested! {
         assert_eq!(theta("stored"), stored);
         // In the first epoch there is nothing to recompute.
         let make = random_task().make();
-        let setup = Setup { make_env: &make, seed: 1, total_steps: 100, threads: 1 };
+        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, threads: 1 };
         let error = Ppo::new(&config(&["recurrent=gru", "initial_state=recomputed"]), &setup).unwrap_err();
         assert!(error.to_string().contains("give 2 `epochs` or more"), "{error}");
     }
@@ -710,7 +710,7 @@ settings_that_are_tested! {
         let trained = |seed: u64| {
             let task = random_task();
             let make = task.make();
-            let setup = Setup { make_env: &make, seed, total_steps: 1_000_000, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: 1_000_000, threads: 1 };
             let mut ppo = Ppo::new(&config(&["minibatch_size=8"]), &setup).unwrap();
             let initial = ppo.model().theta.clone();
             ppo.start().unwrap();

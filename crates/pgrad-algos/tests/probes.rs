@@ -10,7 +10,7 @@ use pgrad_env::probe::{
     ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
     ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
 };
-use pgrad_env::{BatchEnv, Each, Env};
+use pgrad_env::{Each, Env, spec_of};
 use pgrad_num::{Cols, Team};
 use pgrad_settings::apply_pair;
 
@@ -411,10 +411,10 @@ fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&st
     for pair in ["gamma=0.9"].iter().chain(m.pairs).chain(pairs).filter(applies) {
         apply_pair(pair, "test", &mut config.parts_mut()).unwrap();
     }
-    let make = |n| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
+    let make = Each::maker(|| env.clone());
     let total_steps = (steps as f64 * m.budget) as u64;
     let threads = config.threads(1);
-    let setup = Setup { make_env: &make, seed: 1, total_steps, threads };
+    let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps, threads };
     let team = Team::new(threads).unwrap();
     let mut algo = config.build(&setup).unwrap();
     algo.start().unwrap();

@@ -5,7 +5,7 @@
 use pgrad_agent::ActionValue;
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Setup};
 use pgrad_env::probe::RememberedSign;
-use pgrad_env::{BatchEnv, Each};
+use pgrad_env::{BatchResult, Each, spec_of};
 use pgrad_num::{Cols, ColsMut, Team};
 use pgrad_settings::apply_pair;
 
@@ -75,8 +75,8 @@ fn config(algo: &str) -> Box<dyn AlgoConfig> {
     (pgrad_algos::find(algo).unwrap().config)()
 }
 
-fn make(n: usize) -> Box<dyn BatchEnv> {
-    Box::new(Each::new(n, RememberedSign::default))
+fn make(n: usize) -> BatchResult {
+    Ok(Box::new(Each::new(n, RememberedSign::default)))
 }
 
 fn build(algo: &str, pairs: &[&str]) -> Result<Box<dyn Algorithm>, BuildError> {
@@ -84,7 +84,13 @@ fn build(algo: &str, pairs: &[&str]) -> Result<Box<dyn Algorithm>, BuildError> {
     for pair in ["gamma=0.9", "hidden=8", "recurrent_size=8"].iter().chain(pairs) {
         apply_pair(pair, "test", &mut config.parts_mut()).unwrap();
     }
-    let setup = Setup { make_env: &make, seed: 1, total_steps: 1_000_000, threads: 2 };
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 1,
+        total_steps: 1_000_000,
+        threads: 2,
+    };
     let mut algo = config.build(&setup)?;
     algo.start().unwrap();
     Ok(algo)

@@ -8,7 +8,7 @@ mod common;
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::ActorCritic;
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Reinforce, ReinforceConfig, Report, Setup};
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_num::{Stream, Team};
 use pgrad_settings::{apply_pair, check_given};
 use pgrad_testkit::finite_difference_gradient;
@@ -44,8 +44,9 @@ struct Trained {
     samples: usize,
 }
 
-fn train_on(make: &dyn Fn(usize) -> Box<dyn BatchEnv>, config: &ReinforceConfig, seed: u64) -> Trained {
-    let setup = Setup { make_env: make, seed, total_steps: 1_000_000, threads: 1 };
+fn train_on(make: &dyn Fn(usize) -> BatchResult, config: &ReinforceConfig, seed: u64) -> Trained {
+    let setup =
+        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed, total_steps: 1_000_000, threads: 1 };
     let mut algo = Reinforce::new(config, &setup).unwrap();
     let before = algo.model().clone();
     algo.start().unwrap();
@@ -233,7 +234,7 @@ impl Env for Fixed {
 
 fn fixed(obs: f32, reward: f64, length: u32, pairs: &[&str]) -> Trained {
     let env = Fixed { obs, reward, length, step: 0 };
-    train_on(&move |n| Box::new(Each::new(n, || env.clone())), &config(pairs), 2)
+    train_on(&Each::maker(move || env.clone()), &config(pairs), 2)
 }
 
 settings_that_are_tested! {
@@ -246,7 +247,7 @@ settings_that_are_tested! {
         let setup_fails = |pairs: &[&str]| {
             let task = discrete();
             let make = task.make();
-            let setup = Setup { make_env: &make, seed: 1, total_steps: 1, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 1, threads: 1 };
             Reinforce::new(&config(pairs), &setup).map(|_| ()).unwrap_err()
         };
         let e = setup_fails(&["n_envs=8"]);
@@ -331,8 +332,8 @@ settings_that_are_tested! {
         // 28 steps of 56 done: half of the step sizes is left.
         for (schedule, left) in [("constant", 1.0), ("linear", 0.5)] {
             let env = Fixed { obs: 1.0, reward: 1.0, length: 4, step: 0 };
-            let make = move |n: usize| -> Box<dyn BatchEnv> { Box::new(Each::new(n, || env.clone())) };
-            let setup = Setup { make_env: &make, seed: 2, total_steps: 56, threads: 1 };
+            let make = Each::maker(move || env.clone());
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 56, threads: 1 };
             let pairs = [&*format!("learning_rate_schedule={schedule}"), "learning_rate=0.5"];
             let mut algo = Reinforce::new(&config(&pairs), &setup).unwrap();
             algo.start().unwrap();

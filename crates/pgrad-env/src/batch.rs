@@ -1,7 +1,22 @@
 //! Many copies of one environment in step.
 
-use crate::{Action, Actions, End, Env, EnvSpec, Obs, Picture, PictureError, Space};
+use crate::{Action, Actions, End, Env, EnvSpec, MakeError, Obs, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
+use std::sync::Arc;
+
+/// A batch of environments, or why there is none.
+pub type BatchResult = Result<Box<dyn BatchEnv>, MakeError>;
+
+/// Makes a batch of so many copies (at least one).
+pub type EnvMaker = Arc<dyn Fn(usize) -> BatchResult + Send + Sync>;
+
+/// What the environments of `make` are, where only one of them can tell: it is made and dropped.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn spec_of(make: &dyn Fn(usize) -> BatchResult) -> Result<EnvSpec, MakeError> {
+    Ok(make(1)?.spec().clone())
+}
 
 /// Many copies of one environment, stepped together; the state is laid out batch-innermost.
 ///
@@ -139,6 +154,13 @@ impl<E: Env> Each<E> {
         let obs = vec![0.0; n * spec.observation.obs_dim()];
         let actions = spec.action.action_dim();
         Self { obs, wrong: vec![None; n], choices: vec![0; actions], numbers: vec![0.0; actions], envs, spec }
+    }
+    /// Makes batches of environments made by `make`, which cannot fail.
+    pub fn maker(make: impl Fn() -> E) -> impl Fn(usize) -> BatchResult
+    where
+        E: 'static,
+    {
+        move |n| Ok(Box::new(Self::new(n, &make)))
     }
     /// Runs `write` on copy `b`'s observation and remembers whether its shape was right.
     fn with_obs<T>(&mut self, b: usize, write: impl FnOnce(&mut E, &mut Obs<'_>) -> T) -> T {

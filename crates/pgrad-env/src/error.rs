@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Why an environment could not be made.
-#[derive(Clone, Debug, PartialEq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}{}", hint.as_ref().map_or_else(String::new, |h| format!("\n  hint: {h}")))]
 pub struct MakeError {
     /// What kind of failure it is.

@@ -26,7 +26,7 @@ mod space;
 mod tiles;
 mod vec_env;
 
-pub use batch::{BatchEnv, Each};
+pub use batch::{BatchEnv, BatchResult, Each, EnvMaker, spec_of};
 pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::{EnvError, MakeError, MakeErrorKind};

@@ -218,8 +218,8 @@ fn a_coded_task_is_the_task_seen_through_tiles() {
 
 #[test]
 fn a_coded_task_passes_the_check() {
-    let findings = check_batch_env(coded, 1);
-    let plain = check_batch_env(|n| Box::new(Each::new(n, || ObservedReward::new(ActionKind::Discrete))), 1);
+    let findings = check_batch_env(|n| Ok(coded(n)), 1);
+    let plain = check_batch_env(Each::maker(|| ObservedReward::new(ActionKind::Discrete)), 1);
     assert_eq!(findings, plain);
 }
 

@@ -54,7 +54,7 @@ fn one<T: Task>(c: &mut Criterion, task: T) {
         });
     });
 
-    let mut envs = Mujoco::new(task.clone(), &model, N);
+    let mut envs = Mujoco::new(task.clone(), &model, N).expect("memory");
     let (mut rewards, mut ends) = ([0.0; N], [End::Running; N]);
     let mut turn = 0;
     group.bench_function("task", |bench| {
@@ -70,7 +70,8 @@ fn one<T: Task>(c: &mut Criterion, task: T) {
         });
     });
 
-    let mut envs = VecEnv::new(Box::new(Mujoco::new(task, &model, N)), 1, 0);
+    let made = Mujoco::new(task, &model, N).expect("memory");
+    let mut envs = VecEnv::new(Box::new(made), 1, 0);
     envs.start().expect("finite");
     let mut turn = 0;
     group.bench_function("task, episodes and all", |bench| {

@@ -1,11 +1,11 @@
 //! Environments by name.
 
-use pgrad_env::{BatchEnv, MakeError, TILES_PREFIX, TileCoded, TileCoding, TileError};
+use pgrad_env::{
+    BatchEnv, BatchResult, EnvMaker, EnvSpec, MakeError, TILES_PREFIX, TileCoded, TileCoding, TileError,
+    spec_of,
+};
 use std::sync::Arc;
 use thiserror::Error;
-
-/// Makes a batch of so many copies (at least one).
-pub type EnvMaker = Arc<dyn Fn(usize) -> Box<dyn BatchEnv> + Send + Sync>;
 
 /// An environment that can be made by its name.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ impl EnvEntry {
     /// When something that it needs is missing, or cannot be used.
     pub fn open(&self) -> Result<EnvMaker, MakeError> {
         match self.source {
-            Source::Code(make) => Ok(Arc::new(make)),
+            Source::Code(make) => Ok(Arc::new(move |n| Ok(make(n)))),
             #[cfg(feature = "mujoco")]
             Source::Mujoco => crate::mujoco::open(self.id),
         }
@@ -62,8 +62,15 @@ impl EnvEntry {
     ///
     /// # Panics
     /// When `n` is 0.
-    pub fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
-        Ok(self.open()?(n))
+    pub fn make(&self, n: usize) -> BatchResult {
+        self.open()?(n)
+    }
+    /// What the environment is.
+    ///
+    /// # Errors
+    /// As [`EnvEntry::open`].
+    pub fn spec(&self) -> Result<EnvSpec, MakeError> {
+        spec_of(&*self.open()?)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
 use crate::presets::{self, Preset};
 use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
-use pgrad_env::{BatchEnv, Each, Env, EnvSpec, MakeError};
+use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
     ConfigErrors, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key, settings,
     suggest, to_toml,
@@ -75,7 +75,7 @@ pub enum RunConfigError {
     Settings(#[from] ConfigErrors),
     /// Settings that do not fit together.
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(BuildError),
     /// No preset of that name.
     #[error(
         "there is no preset `{name}` of {algo} for {env}; there are {known}\n  hint: `pgrad list presets`"
@@ -123,6 +123,15 @@ impl RunConfigError {
     }
 }
 
+impl From<BuildError> for RunConfigError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Make(e) => Self::Make(e),
+            other => Self::Build(other),
+        }
+    }
+}
+
 impl From<EnvNameError> for RunConfigError {
     fn from(error: EnvNameError) -> Self {
         match error {
@@ -138,7 +147,7 @@ fn hint(suggestion: Option<&str>) -> String {
 
 /// An [`EnvMaker`] for an [`Env`] of the caller's own: `make` makes one copy.
 pub fn env_maker<E: Env + 'static>(make: impl Fn() -> E + Send + Sync + 'static) -> EnvMaker {
-    Arc::new(move |n| Box::new(Each::new(n, &make)))
+    Arc::new(Each::maker(make))
 }
 
 /// What to train, on what, with which settings.
@@ -277,7 +286,7 @@ impl RunConfig {
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn make_env(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+    pub fn make_env(&self, n: usize) -> BatchResult {
         self.env.open()?.make(n)
     }
     /// What the environment is. It is opened for that the first time.
@@ -383,7 +392,7 @@ impl RunConfig {
         self.check_given()?;
         let settings = self.with_file()?;
         settings.check(self.env_spec()?)?;
-        Ok(settings.check_env(&mut *self.make_env(1)?)?)
+        Ok(settings.check_env(&|n| self.make_env(n))?)
     }
     /// [`RunConfig::check`], but for what only an environment can tell that has to be asked for outside this program.
     ///
@@ -409,9 +418,9 @@ impl RunConfig {
         self.check_given()?;
         let settings = self.with_file()?;
         let (seed, total_steps) = (self.run.seed, self.run.steps);
-        Ok(self
-            .env
-            .with_maker(|make_env| settings.build(&Setup { make_env, seed, total_steps, threads }))??)
+        let spec = self.env_spec()?;
+        let make_env = &|n| self.make_env(n);
+        Ok(settings.build(&Setup { spec, make_env, seed, total_steps, threads })?)
     }
     /// The algorithm's settings, with the file that they name.
     fn with_file(&self) -> Result<Box<dyn AlgoConfig>, RunConfigError> {

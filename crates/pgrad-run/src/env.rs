@@ -5,17 +5,15 @@
 //! defaults; and only then is it *opened*, which may read files or start processes, and may fail. What was opened is
 //! kept, so that a file is read and a process is asked once.
 
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec, MakeError};
+use pgrad_env::{BatchResult, EnvSpec, MakeError, spec_of};
 use pgrad_envs::{EnvEntry, UnknownEnv};
 use pgrad_gym::{Gym, GymSettings, OfEnvPool, OfGymnasium};
-use pgrad_num::{ColsMut, Stream};
 use pgrad_settings::Settings;
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock, OnceLock};
 
-pub use pgrad_envs::EnvMaker;
+pub use pgrad_env::EnvMaker;
 
 /// What a name stands for, with settings of its own where it has any.
 pub trait EnvSource: fmt::Debug + Send + Sync {
@@ -56,7 +54,7 @@ pub trait OpenEnv: Send + Sync {
     ///
     /// # Errors
     /// When they cannot be made.
-    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError>;
+    fn make(&self, n: usize) -> BatchResult;
     /// Whether an episode depends only on the random numbers at its beginning and on the actions, so that what an earlier one
     /// left behind can be seen.
     fn seeds_episodes(&self) -> bool {
@@ -235,25 +233,6 @@ impl NamedEnv {
     pub fn open(&self) -> Result<&dyn OpenEnv, MakeError> {
         self.opened.get_or_init(|| self.source.open()).as_ref().map(|open| &**open).map_err(Clone::clone)
     }
-    /// Calls `f` with a maker that does not fail, for those who know no environment that cannot be made: one stands in
-    /// until `f` returns, and what `f` gave is then dropped.
-    ///
-    /// # Errors
-    /// When a batch could not be made.
-    pub fn with_maker<T>(
-        &self,
-        f: impl FnOnce(&dyn Fn(usize) -> Box<dyn BatchEnv>) -> T,
-    ) -> Result<T, MakeError> {
-        let open = self.open()?;
-        let failed = Cell::new(None);
-        let result = f(&|n| {
-            open.make(n).unwrap_or_else(|e| {
-                failed.set(Some(e));
-                Box::new(Unmade { spec: open.spec().clone(), n })
-            })
-        });
-        failed.into_inner().map_or(Ok(result), Err)
-    }
     /// What is to be told since this was last asked; nothing where it was never opened.
     #[must_use]
     pub fn news(&self) -> EnvNews {
@@ -261,31 +240,6 @@ impl NamedEnv {
             Some(Ok(open)) => open.news(),
             _ => EnvNews::default(),
         }
-    }
-}
-
-/// Stands in for environments that could not be made, until the error is told.
-struct Unmade {
-    spec: EnvSpec,
-    n: usize,
-}
-
-impl BatchEnv for Unmade {
-    fn spec(&self) -> &EnvSpec {
-        &self.spec
-    }
-    fn len(&self) -> usize {
-        self.n
-    }
-    fn reset(&mut self, _b: usize, _rng: &mut Stream) {}
-    fn step(&mut self, _: Actions<'_>, _: &mut [Stream], _: &mut [f64], _: &mut [End]) {}
-    fn observe(&self, _obs: ColsMut<'_, f32>) {}
-    fn observe_one(&self, _b: usize, _obs: &mut [f32]) {}
-    fn save(&self, _b: usize) -> Option<Vec<f64>> {
-        None
-    }
-    fn load(&mut self, _b: usize, _state: &[f64]) -> bool {
-        false
     }
 }
 
@@ -361,7 +315,7 @@ impl OpenEnv for Gym {
     fn spec(&self) -> &EnvSpec {
         self.spec()
     }
-    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+    fn make(&self, n: usize) -> BatchResult {
         Ok(self.make(n))
     }
     fn seeds_episodes(&self) -> bool {
@@ -396,7 +350,7 @@ impl OpenEnv for Gym {
     }
 }
 
-/// Environments whose making does not fail.
+/// Environments that a function of this program makes.
 pub(crate) struct Made {
     spec: EnvSpec,
     make: EnvMaker,
@@ -404,7 +358,7 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn open(make: EnvMaker) -> Result<Box<dyn OpenEnv>, MakeError> {
-        Ok(Box::new(Self { spec: make(1).spec().clone(), make }))
+        Ok(Box::new(Self { spec: spec_of(&*make)?, make }))
     }
 }
 
@@ -412,8 +366,8 @@ impl OpenEnv for Made {
     fn spec(&self) -> &EnvSpec {
         &self.spec
     }
-    fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
-        Ok((self.make)(n))
+    fn make(&self, n: usize) -> BatchResult {
+        (self.make)(n)
     }
 }
 
@@ -464,7 +418,7 @@ mod tests {
         fn spec(&self) -> &EnvSpec {
             &self.spec
         }
-        fn make(&self, n: usize) -> Result<Box<dyn BatchEnv>, MakeError> {
+        fn make(&self, n: usize) -> BatchResult {
             if self.made.fetch_add(1, Ordering::Relaxed) == self.fails_at {
                 return Err(MakeError::new(MakeErrorKind::Io, "no more of them").with_hint("wait"));
             }
@@ -492,13 +446,16 @@ mod tests {
 
     #[test]
     fn a_making_that_fails_is_an_error_and_no_panic() {
-        for fails_at in 0..2 {
+        let each = pgrad_algos::REGISTRY.iter().map(|algo| (algo.name, 0));
+        for (algo, fails_at) in each.chain([("ppo", 1), ("a3c", 2)]) {
             let mut source = Failing::default();
             source.own.fails_at = fails_at;
-            let mut config = RunConfig::of("ppo", NamedEnv::of("x:CartPole", Box::new(source))).unwrap();
-            config.apply_pair("n_envs=32", "--set").unwrap();
-            let error = match config.build(1) {
-                Ok(_) => panic!("{fails_at}"),
+            let mut config = RunConfig::of(algo, NamedEnv::of("x:CartPole", Box::new(source))).unwrap();
+            if algo == "ppo" {
+                config.apply_pair("n_envs=32", "--set").unwrap();
+            }
+            let error = match config.build(config.threads(1)) {
+                Ok(_) => panic!("{algo}, {fails_at}"),
                 Err(e) => e,
             };
             assert!(matches!(error, RunConfigError::Make(_)), "{error}");

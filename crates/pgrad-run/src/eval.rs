@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::stats;
 use pgrad_agent::Policy;
-use pgrad_env::{Actions as EnvActions, BatchEnv, End, EnvError, MakeError, PictureError, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvError, MakeError, PictureError, Space, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionsMut;
 use thiserror::Error;
@@ -131,7 +131,7 @@ pub fn evaluate_run(
     config: &RunConfig,
     options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
-    evaluate_made(policy, |n| config.make_env(n), options)
+    evaluate(policy, |n| config.make_env(n), options)
 }
 
 /// Runs `policy` for whole episodes, with its normaliser as it is.
@@ -140,19 +140,11 @@ pub fn evaluate_run(
 /// would be counted more often than long ones. Episode `i` depends on the seed and on `i` alone.
 ///
 /// # Errors
-/// When the policy does not fit the environment, the environment breaks its contract, or an episode does not
+/// When the policy does not fit the environment, it cannot be made or breaks its contract, or an episode does not
 /// end.
 pub fn evaluate(
     policy: Policy,
-    make_env: impl Fn(usize) -> Box<dyn BatchEnv>,
-    options: &EvalOptions,
-) -> Result<Evaluation, EvalError> {
-    evaluate_made(policy, |n| Ok(make_env(n)), options)
-}
-
-fn evaluate_made(
-    policy: Policy,
-    make_env: impl Fn(usize) -> Result<Box<dyn BatchEnv>, MakeError>,
+    make_env: impl Fn(usize) -> BatchResult,
     options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
     if options.episodes == 0 {
@@ -174,7 +166,7 @@ fn evaluate_made(
 /// As [`evaluate`], and what `watch` returns.
 pub fn evaluate_watched(
     policy: Policy,
-    make_env: impl Fn(usize) -> Result<Box<dyn BatchEnv>, MakeError>,
+    make_env: impl Fn(usize) -> BatchResult,
     options: &EvalOptions,
     watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
 ) -> Result<Evaluation, EvalError> {

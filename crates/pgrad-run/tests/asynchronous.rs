@@ -140,10 +140,8 @@ impl Env for Fragile {
 #[test]
 fn a_panic_in_one_thread_ends_the_run_and_keeps_the_checkpoint() {
     let started = Arc::new(AtomicUsize::new(0));
-    let make: EnvMaker = Arc::new(move |n| {
-        let make = || Fragile { started: Arc::clone(&started), number: None, steps: 0 };
-        Box::new(Each::new(n, make))
-    });
+    let make: EnvMaker =
+        Arc::new(Each::maker(move || Fragile { started: Arc::clone(&started), number: None, steps: 0 }));
     let mut config = RunConfig::custom("a3c", "Fragile", make).unwrap();
     for pair in SMALL.iter().chain(&["steps=10000000", "checkpoint_steps=1"]) {
         config.apply_pair(pair, "test").unwrap();

@@ -53,10 +53,13 @@ impl Task {
     }
     fn maker(&self) -> EnvMaker {
         let task = self.clone();
-        Arc::new(move |n| {
-            let make = || Faulty { task: task.clone(), number: None, steps: 0, resets: 0, x: 0.0 };
-            Box::new(Each::new(n, make))
-        })
+        Arc::new(Each::maker(move || Faulty {
+            task: task.clone(),
+            number: None,
+            steps: 0,
+            resets: 0,
+            x: 0.0,
+        }))
     }
     fn build(&self, pairs: &[&str]) -> Box<dyn Algorithm> {
         self.build_with(&METHODS[0], pairs).unwrap()
@@ -461,7 +464,7 @@ impl Env for Spell {
 
 fn spell(from: u64, to: u64) -> EnvMaker {
     let done = Arc::new(AtomicU64::new(0));
-    Arc::new(move |n| Box::new(Each::new(n, || Spell { done: Arc::clone(&done), from, to })))
+    Arc::new(Each::maker(move || Spell { done: Arc::clone(&done), from, to }))
 }
 
 /// Steps of an iteration.

@@ -233,7 +233,7 @@ impl Env for NoSave {
 
 #[test]
 fn environments_that_cannot_be_saved_start_anew_and_the_run_says_so() {
-    let make: EnvMaker = Arc::new(|n| Box::new(Each::new(n, || NoSave { x: 0.0 })));
+    let make: EnvMaker = Arc::new(Each::maker(|| NoSave { x: 0.0 }));
     let dir = tempdir().unwrap();
     let run = dir.path().join("run");
     let config = custom("NoSave", Arc::clone(&make), &["steps=960"]);

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use pgrad_env::{Actions, BatchEnv, End, EnvSpec, VecEnv};
+use pgrad_env::{Actions, BatchEnv, BatchResult, End, EnvSpec, VecEnv};
 use pgrad_num::{ColsMut, Stream};
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver;
@@ -578,10 +578,10 @@ fn a_run_that_fails_is_named_and_its_entry_not_judged() {
     let mut study = tiny();
     study.entries.truncate(1);
     let make = pgrad_envs::find("CartPole-v1").unwrap().open().unwrap();
-    let mut env = VecEnv::new(make(1), 4, 0);
+    let mut env = VecEnv::new(make(1).unwrap(), 4, 0);
     env.start().unwrap();
     let start = env.obs().row(0)[0];
-    let broken = move |n| Box::new(Broken { inner: make(n), start, broken: false }) as Box<dyn BatchEnv>;
+    let broken = move |n| -> BatchResult { Ok(Box::new(Broken { inner: make(n)?, start, broken: false })) };
     let mut config = RunConfig::custom("ppo", "CartPole-v1", Arc::new(broken)).unwrap();
     config.apply_toml("n_envs = 4\nn_steps = 64\nminibatch_size = 64\nsteps = 1000", "test").unwrap();
     study.entries[0].config = config;

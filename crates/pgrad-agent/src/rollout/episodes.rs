@@ -11,7 +11,7 @@
 use super::{Piece, Rollout, RolloutShape, Samples, Shard, mark_lost};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
-use pgrad_env::{BatchEnv, End, Episode};
+use pgrad_env::{BatchResult, End, Episode, MakeError};
 use pgrad_num::{Cols, Team};
 
 /// Steps after which an episode counts as endless.
@@ -71,22 +71,25 @@ impl Rollout {
     /// A rollout whose batches are whole episodes: [`Rollout::collect`] plays `K` episodes, and
     /// [`Rollout::len`] tells how many samples they have.
     ///
+    /// # Errors
+    /// When `make` fails.
+    ///
     /// # Panics
     /// When a size of `shape` is 0, there are fewer episodes than environments, or the model is recurrent.
     pub fn whole_episodes(
         shape: EpisodesShape,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         obs_norm: Option<ObsNormalizer>,
         reward_norm: Option<RewardNormalizer>,
         seed: u64,
         threads: usize,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         let EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated } = shape;
         assert!(n_episodes >= n_envs, "every environment plays an episode at least");
         assert!(model.recurrence().is_none(), "batches of whole episodes are not cut into sequences");
         let fixed = RolloutShape { n_envs, n_steps: 1, envs_per_shard, bootstrap_truncated };
-        let mut rollout = Self::new(fixed, make, model, obs_norm, reward_norm, seed, threads);
+        let mut rollout = Self::new(fixed, make, model, obs_norm, reward_norm, seed, threads)?;
         let spec = rollout.spec.clone();
         let column = Samples::new(&spec, 0, 1, 0);
         let played = std::mem::replace(&mut rollout.data, vec![column]).into_iter().map(|samples| {
@@ -100,7 +103,7 @@ impl Rollout {
             Some(Whole { played: played.collect(), finished: Vec::with_capacity(n_episodes), lost: 0 });
         rollout.adv.clear();
         rollout.pieces.clear();
-        rollout
+        Ok(rollout)
     }
 
     /// Plays a batch of whole episodes.

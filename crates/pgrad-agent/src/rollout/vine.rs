@@ -12,7 +12,7 @@
 use super::{Rollout, RolloutShape, Samples, Shard, action_rows};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
 use crate::{ActorCritic, AgentError, CHUNK};
-use pgrad_env::{BatchEnv, End, EnvError, VecEnv};
+use pgrad_env::{BatchResult, End, EnvError, MakeError, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition, Team};
 use pgrad_rl::dist::{ActionDist, ActionsMut};
 
@@ -128,25 +128,28 @@ impl Rollout {
     /// A rollout that grows a vine: [`Rollout::collect`] runs the policy for `T` steps in each environment and then
     /// from states on the way; [`Rollout::branches`] has what came of it, and nothing else can be learnt from.
     ///
+    /// # Errors
+    /// When `make` fails.
+    ///
     /// # Panics
     /// When a size is 0; when there are no such first actions in this action space ([`VineActions::count`]).
     pub fn vine(
         shape: RolloutShape,
         vine: VineShape,
-        make: impl Fn(usize) -> Box<dyn BatchEnv>,
+        make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         obs_norm: Option<ObsNormalizer>,
         reward_norm: Option<RewardNormalizer>,
         seed: u64,
         threads: usize,
-    ) -> Self {
+    ) -> Result<Self, MakeError> {
         assert!(model.recurrence().is_none(), "states of the task alone do not say what a policy remembers");
         let k = vine.actions.count(model.dist()).unwrap_or(0);
         assert!(
             k > 0 && vine.n_states > 0 && vine.length > 0,
             "a vine has states, actions and steps: {vine:?}"
         );
-        let mut rollout = Self::new(shape, &make, model, obs_norm, reward_norm, seed, threads);
+        let mut rollout = Self::new(shape, &make, model, obs_norm, reward_norm, seed, threads)?;
         // As many states as fill a chunk.
         let together = (CHUNK / k).max(1);
         let (spec, b) = (rollout.spec.clone(), together * k);
@@ -159,14 +162,14 @@ impl Rollout {
             error: None,
         });
         let work = (0..threads).map(|_| {
-            let mut env = VecEnv::new(make(b), seed, 0).without_time_limit();
+            let mut env = VecEnv::new(make(b)?, seed, 0).without_time_limit();
             env.reserve_episodes(b * vine.length);
-            Grower {
+            Ok(Grower {
                 shard: Shard::new(env, 0, model, seed),
                 row: Samples::new(&spec, 0, b, 1),
                 running: vec![true; b],
                 uniform: vec![0.0; model.dist().n_outputs() * b],
-            }
+            })
         });
         let mut samples = Samples::new(&spec, 0, 1, vine.n_states);
         let (index_rows, real_rows) = action_rows(&spec);
@@ -181,11 +184,11 @@ impl Rollout {
             iteration: 0,
             samples,
             groups: groups.collect(),
-            work: work.collect(),
+            work: work.collect::<Result<_, MakeError>>()?,
             steps: 0,
             shape: vine,
         });
-        rollout
+        Ok(rollout)
     }
 
     /// The rollouts of the vine, state by state; nothing without a vine.

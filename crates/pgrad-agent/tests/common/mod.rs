@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "several test binaries share it, each uses a part")]
 
 use pgrad_agent::ActorCritic;
-use pgrad_env::{Action, BatchEnv, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_num::{Cols, Stream};
 use pgrad_rl::dist::Actions;
 use std::sync::{Arc, Mutex};
@@ -46,17 +46,15 @@ impl Task {
     pub fn new(action: Space, masked: bool, limit: Option<u32>) -> Self {
         Self { action, masked, limit, scale: 1.0, obs_scale: 1.0, log: Log::default() }
     }
-    pub fn make(&self) -> impl Fn(usize) -> Box<dyn BatchEnv> + use<> {
+    pub fn make(&self) -> impl Fn(usize) -> BatchResult + use<> {
         let task = self.clone();
-        move |n| {
-            Box::new(Each::new(n, || Recorder {
-                task: task.clone(),
-                number: None,
-                obs: vec![0.0; OBS],
-                mask: Vec::new(),
-                elapsed: 0,
-            }))
-        }
+        Each::maker(move || Recorder {
+            task: task.clone(),
+            number: None,
+            obs: vec![0.0; OBS],
+            mask: Vec::new(),
+            elapsed: 0,
+        })
     }
 }
 

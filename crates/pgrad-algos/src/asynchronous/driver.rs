@@ -7,7 +7,7 @@ use super::shared::Shared;
 use crate::algorithm::{BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
 use crate::common::load_finite;
 use pgrad_agent::{ActorCritic, AgentError, Segment, SegmentPasses, Stepper, Turns, tensors};
-use pgrad_env::{EnvSpec, Episode};
+use pgrad_env::{EnvSpec, Episode, MakeError};
 use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream, Team, kernels};
 use pgrad_optim::Hogwild;
 use pgrad_settings::Settings;
@@ -43,7 +43,7 @@ impl ActorLearners {
         model: ActorCritic,
         setup: &Setup<'_>,
     ) -> Result<Self, BuildError> {
-        let (n, spec) = (settings.workers, (setup.make_env)(1).spec().clone());
+        let n = settings.workers;
         if setup.threads < n {
             return Err(BuildError::Inconsistent {
                 key: "workers",
@@ -53,7 +53,7 @@ impl ActorLearners {
         }
         let note = format!(
             "env = {:?}\nseed = {}\nsteps = {}\n{}",
-            spec.id,
+            setup.spec.id,
             setup.seed,
             setup.total_steps,
             comparable(parts)
@@ -94,14 +94,14 @@ impl ActorLearners {
                 let (column, pi) = (vec![0.0; n_outputs], vec![0.0; n_outputs]);
                 Exploration { settings: settings.clone(), stream, end, column, pi }
             });
-            ActorLearner {
+            Ok(ActorLearner {
                 number,
                 bootstrap_time_limit: settings.bootstrap_time_limit,
                 max_grad_norm: settings.max_grad_norm.unwrap_or(f64::INFINITY),
                 target: if values.is_some() { model.theta.clone() } else { Vec::new() },
                 target_version: None,
-                stepper: Stepper::numbered(number, 1, setup.make_env, &model, setup.seed, episodes),
-                segment: Segment::new(&spec, settings.n_steps),
+                stepper: Stepper::numbered(number, 1, setup.make_env, &model, setup.seed, episodes)?,
+                segment: Segment::new(setup.spec, settings.n_steps),
                 passes: SegmentPasses::new(&model, settings.n_steps),
                 d_theta: vec![0.0; model.theta.len()],
                 d_logp: vec![0.0; settings.n_steps],
@@ -117,15 +117,15 @@ impl ActorLearners {
                 outcome: Ok(()),
                 model: model.clone(),
                 shared: Arc::clone(&shared),
-            }
+            })
         };
         Ok(Self {
-            learners: (0..n).map(learner).collect(),
+            learners: (0..n).map(learner).collect::<Result<_, MakeError>>()?,
             settings: settings.clone(),
             note,
             observer: Box::new(drop),
             shared,
-            spec,
+            spec: setup.spec.clone(),
             model,
         })
     }

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     // A panic of the environment is a finding here, not a bug of ours.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let findings = env.with_maker(|make| check_batch_env(make, options.seed));
+    let findings = env.open().and_then(|open| check_batch_env(|n| open.make(n), options.seed));
     std::panic::set_hook(hook);
     let mut findings = findings?;
     if !env.open()?.seeds_episodes() {

@@ -18,8 +18,8 @@ pub(crate) fn run(args: &ListArgs) -> Result<ExitCode> {
             .iter()
             .map(|entry| {
                 // What is missing is said where the task stands: the others can be listed.
-                let spec = match entry.make(1) {
-                    Ok(env) => env.spec().clone(),
+                let spec = match entry.spec() {
+                    Ok(spec) => spec,
                     Err(e) => return [entry.id.to_owned(), entry.title.to_owned(), e.message],
                 };
                 let solved = spec.reward_threshold.map(|t| format!("solved at a return of {t}"));

@@ -22,7 +22,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use crate::{BatchEnv, Each, Env, EnvSpec, Space};
+use crate::{BatchEnv, BatchResult, Each, Env, EnvSpec, MakeError, Space};
 pub use finding::{Difference, Finding, Place, Role, Severity};
 use run::{Ended, Run};
 
@@ -49,21 +49,25 @@ const COPY_STEPS: u32 = 200;
 pub fn check_env<E: Env>(make: impl Fn() -> E, seed: u64) -> Vec<Finding> {
     let mut findings = Findings::default();
     // What ended the check early is among the findings.
-    let _ = check(&|n| Each::new(n, &make), seed, &mut findings);
+    let _ = check(&|n| Ok(Each::new(n, &make)), seed, &mut findings);
     findings.0
 }
 
 /// Checks batch environments made by `make(n)`: all that [`check_env`] checks, and that the copies in a batch
 /// do not depend on each other.
-pub fn check_batch_env(make: impl Fn(usize) -> Box<dyn BatchEnv>, seed: u64) -> Vec<Finding> {
+///
+/// # Errors
+/// When `make` fails.
+pub fn check_batch_env(make: impl Fn(usize) -> BatchResult, seed: u64) -> Result<Vec<Finding>, MakeError> {
     let mut findings = Findings::default();
-    // What ended a check early is among the findings.
-    let _ = check(&make, seed, &mut findings);
+    // What else ended a check early is among the findings.
+    let unmade = |result| if let Err(Ended::Unmade(e)) = result { Err(e) } else { Ok(()) };
+    unmade(check(&make, seed, &mut findings))?;
     // What is wrong with one alone would only be found again.
     if findings.0.iter().all(|f| f.severity() == Severity::Warning) {
-        let _ = run::compare_copies(&make, seed, &mut findings);
+        unmade(run::compare_copies(&make, seed, &mut findings))?;
     }
-    findings.0
+    Ok(findings.0)
 }
 
 /// Findings, the first of each kind.
@@ -80,15 +84,19 @@ impl Findings {
 }
 
 /// The checks of a single environment; `Err` when going on makes no sense.
-fn check<B: BatchEnv>(make: &impl Fn(usize) -> B, seed: u64, out: &mut Findings) -> Result<(), Ended> {
+fn check<B: BatchEnv>(
+    make: &impl Fn(usize) -> Result<B, MakeError>,
+    seed: u64,
+    out: &mut Findings,
+) -> Result<(), Ended> {
     let mut first = Run::new(make, seed, out)?;
     if first.len() != 1 {
         out.add(Finding::BatchLength { expected: 1, got: first.len() });
-        return Err(Ended);
+        return Err(Ended::Found);
     }
     check_spec(first.spec(), out);
     if !out.0.is_empty() {
-        return Err(Ended);
+        return Err(Ended::Found);
     }
     let trace = first.record(STEPS, out)?;
     first.look_for_an_end(ENDLESS, out)?;
@@ -101,7 +109,7 @@ fn check<B: BatchEnv>(make: &impl Fn(usize) -> B, seed: u64, out: &mut Findings)
             Difference::End { second: run::END_POISON, .. } => Finding::EndNotWritten { place },
             _ => Finding::Nondeterministic { place, difference },
         });
-        return Err(Ended);
+        return Err(Ended::Found);
     }
     for start in trace.episodes().skip(1).take(REPEATED) {
         let mut new = Run::new(make, seed, out)?;

@@ -2,7 +2,7 @@
 
 use super::finding::{Difference, Finding, Place};
 use super::{COMPARED, COPIES, COPY_STEPS, CUT, Findings};
-use crate::{Actions, BatchEnv, End, EnvSpec, RandomActions, Space};
+use crate::{Actions, BatchEnv, End, EnvSpec, MakeError, RandomActions, Space};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,9 +13,14 @@ const OBS_POISON: u32 = 0x7fc0_1dea;
 /// What the second run finds in `ends`.
 pub(super) const END_POISON: End = End::Truncated;
 
-/// Going on makes no sense; the reason is among the findings.
+/// Why going on makes no sense.
 #[derive(Debug)]
-pub(super) struct Ended;
+pub(super) enum Ended {
+    /// The reason is among the findings.
+    Found,
+    /// An environment could not be made.
+    Unmade(MakeError),
+}
 
 /// One step of an environment, or its reset.
 #[derive(Clone, Debug)]
@@ -61,24 +66,29 @@ fn catching<T>(
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "no message".to_owned());
         out.add(Finding::Panic { place, during, message });
-        Ended
+        Ended::Found
     })
 }
 
 fn make_one<B: BatchEnv>(
-    make: &impl Fn(usize) -> B,
+    make: &impl Fn(usize) -> Result<B, MakeError>,
     n: usize,
     out: &mut Findings,
 ) -> Result<(B, EnvSpec), Ended> {
     catching(Place::default(), "make", out, || {
-        let env = make(n);
+        let env = make(n)?;
         let spec = env.spec().clone();
-        (env, spec)
-    })
+        Ok((env, spec))
+    })?
+    .map_err(Ended::Unmade)
 }
 
 impl<B: BatchEnv> Run<B> {
-    pub(super) fn new(make: &impl Fn(usize) -> B, seed: u64, out: &mut Findings) -> Result<Self, Ended> {
+    pub(super) fn new(
+        make: &impl Fn(usize) -> Result<B, MakeError>,
+        seed: u64,
+        out: &mut Findings,
+    ) -> Result<Self, Ended> {
         let (env, spec) = make_one(make, 1, out)?;
         Ok(Self {
             stream: Stream::new(seed, STREAM_CHECK, 0),
@@ -134,7 +144,7 @@ impl<B: BatchEnv> Run<B> {
     fn look_for_fault(&mut self, place: Place, out: &mut Findings) -> Result<(), Ended> {
         let Some((_, reason)) = self.env.fault() else { return Ok(()) };
         out.add(Finding::Failed { place, reason });
-        Err(Ended)
+        Err(Ended::Found)
     }
     /// Makes one step, or the reset that must come first.
     fn advance(&mut self, out: &mut Findings) -> Result<Event, Ended> {
@@ -162,7 +172,7 @@ impl<B: BatchEnv> Run<B> {
             self.look_for_fault(self.place, out)?;
             if end[0] == End::Lost {
                 out.add(Finding::Failed { place: self.place, reason: "it failed".to_owned() });
-                return Err(Ended);
+                return Err(Ended::Found);
             }
         }
         let place = self.place;
@@ -357,7 +367,7 @@ impl Trace {
 
 /// Saves a state after event `at` and restores it in a new and in a used environment.
 pub(super) fn compare_restored<B: BatchEnv>(
-    make: &impl Fn(usize) -> B,
+    make: &impl Fn(usize) -> Result<B, MakeError>,
     seed: u64,
     trace: &Trace,
     at: usize,
@@ -393,7 +403,7 @@ pub(super) fn compare_restored<B: BatchEnv>(
 
 /// Compares the copies of a batch with single ones, and `observe` with `observe_one`.
 pub(super) fn compare_copies<B: BatchEnv>(
-    make: &impl Fn(usize) -> B,
+    make: &impl Fn(usize) -> Result<B, MakeError>,
     seed: u64,
     out: &mut Findings,
 ) -> Result<(), Ended> {

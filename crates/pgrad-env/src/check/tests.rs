@@ -411,10 +411,10 @@ fn each_fault_of_a_batch_has_its_finding() {
         (BatchFault::ObserveOne, |f| matches!(f, Finding::ObserveOne { .. })),
     ];
     let found = |fault| {
-        let make = move |n| -> Box<dyn BatchEnv> {
-            Box::new(Batch { inner: Each::new(n, || walk(Fault::None)), fault, over: false })
+        let make = move |n| -> BatchResult {
+            Ok(Box::new(Batch { inner: Each::new(n, || walk(Fault::None)), fault, over: false }))
         };
-        check_batch_env(make, 1)
+        check_batch_env(make, 1).unwrap()
     };
     assert_eq!(found(BatchFault::None), []);
     for (fault, is) in cases {

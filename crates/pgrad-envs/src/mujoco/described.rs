@@ -1,10 +1,10 @@
 //! Tasks on models of one's own, described by data: what is seen, what is rewarded, when it ends.
 
 use super::{
-    About, EnvMaker, MEMORY, Model, ModelFile, Mujoco, Outcome, Sim, Task, difference, length, normal_noise,
+    About, MEMORY, Model, ModelFile, Mujoco, Outcome, Sim, Task, difference, length, normal_noise,
     sum_of_squares, uniform_noise,
 };
-use pgrad_env::{MakeError, MakeErrorKind};
+use pgrad_env::{EnvMaker, MakeError, MakeErrorKind};
 use pgrad_num::Stream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,8 +116,7 @@ impl Described {
     pub fn load(self) -> Result<EnvMaker, MakeError> {
         let model = Model::load(&self.about())?;
         self.check(&model)?;
-        drop(Sim::new(&model)?);
-        Ok(Arc::new(move |n| Box::new(Mujoco::new(self.clone(), &model, n))))
+        Ok(Arc::new(move |n| Ok(Box::new(Mujoco::new(self.clone(), &model, n)?))))
     }
     /// Whether the model has all that is asked for.
     fn check(&self, model: &Model) -> Result<(), MakeError> {

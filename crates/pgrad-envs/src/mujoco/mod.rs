@@ -64,12 +64,12 @@ pub use sim::{Model, ModelFile, Sim, models_folder};
 pub use swimmer::Swimmer;
 pub use walker2d::Walker2d;
 
-use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, MakeError, Picture, PictureError, Space};
+use pgrad_env::{
+    Actions, BatchEnv, BoxSpace, End, EnvMaker, EnvSpec, MakeError, Picture, PictureError, Space,
+};
 use pgrad_num::{ColsMut, Stream};
 use std::ops::{Add, Mul};
 use std::sync::Arc;
-
-use crate::registry::EnvMaker;
 
 /// Numbers of [`Task::memory`].
 pub const MEMORY: usize = 6;
@@ -138,7 +138,7 @@ pub struct Outcome {
 /// }
 ///
 /// let make = Mujoco::load(Pole)?;
-/// let envs = make(16);
+/// let envs = make(16)?;
 /// # Ok::<(), pgrad_env::MakeError>(())
 /// ```
 pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
@@ -179,24 +179,19 @@ impl<T: Task> Mujoco<T> {
     /// When the model cannot be read, or does not have what the task looks at.
     pub fn load(task: T) -> Result<EnvMaker, MakeError> {
         let model = Model::load(&task.about())?;
-        // Also says whether there is the memory for a simulation.
-        drop(Sim::new(&model)?);
-        Ok(Arc::new(move |n| Box::new(Self::new(task.clone(), &model, n))))
+        Ok(Arc::new(move |n| Ok(Box::new(Self::new(task.clone(), &model, n)?))))
     }
     /// `n` copies on a model.
     ///
+    /// # Errors
+    /// When there is no memory for so many.
+    ///
     /// # Panics
-    /// When `n` is 0, or there is no memory for so many.
-    #[must_use]
-    pub fn new(task: T, model: &Model, n: usize) -> Self {
+    /// When `n` is 0.
+    pub fn new(task: T, model: &Model, n: usize) -> Result<Self, MakeError> {
         assert!(n > 0, "a batch has at least one environment");
         let about = task.about();
-        let sims: Vec<Sim> = (0..n)
-            .map(|_| match Sim::new(model) {
-                Ok(sim) => sim,
-                Err(e) => panic!("{e}"),
-            })
-            .collect();
+        let sims = (0..n).map(|_| Sim::new(model)).collect::<Result<Vec<_>, _>>()?;
         let mut scratch = Vec::new();
         task.observe(&sims[0], &mut scratch);
         let dim = scratch.len();
@@ -220,7 +215,7 @@ impl<T: Task> Mujoco<T> {
         for b in 0..n {
             envs.note(b);
         }
-        envs
+        Ok(envs)
     }
     /// The observation of copy `b` in double precision.
     #[must_use]

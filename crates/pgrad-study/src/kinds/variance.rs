@@ -179,9 +179,8 @@ impl Task {
     fn rollout(&self, model: &ActorCritic, k: usize, seed: u64, team: &Team) -> Result<Rollout, StudyError> {
         let config = self.config()?;
         let shape = EpisodesShape { n_envs: k, n_episodes: k, envs_per_shard: 4, bootstrap_truncated: true };
-        let made = config
-            .env()
-            .with_maker(|make| Rollout::whole_episodes(shape, make, model, None, None, seed, team.threads()));
+        let make = |n| config.make_env(n);
+        let made = Rollout::whole_episodes(shape, make, model, None, None, seed, team.threads());
         let mut rollout = made.map_err(failed)?;
         rollout.start().map_err(failed)?;
         Ok(rollout)
