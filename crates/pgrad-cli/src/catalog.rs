@@ -23,8 +23,8 @@ pub(crate) fn algo(name: &str) -> Result<&'static AlgoEntry> {
     pgrad_algos::find(name).ok_or_else(|| {
         let names = pgrad_algos::REGISTRY.iter().map(|e| e.name);
         let failure = Failure::unknown_name("algorithm", name, names, "pgrad list algos");
-        if env(name).is_ok() {
-            return failure.hint(format!("the algorithm comes first: `pgrad train {DEFAULT_ALGO} {name}`"));
+        if let Some(env) = NamedEnv::meant(name) {
+            return failure.hint(format!("the algorithm comes first: `pgrad train {DEFAULT_ALGO} {env}`"));
         }
         failure
     })

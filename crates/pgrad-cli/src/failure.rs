@@ -205,18 +205,18 @@ impl From<UnknownEnv> for Failure {
     fn from(error: UnknownEnv) -> Self {
         if let Some(feature) = error.feature {
             let message = format!("`{}` needs a pgrad that was built with `{}`", error.id, feature.name);
-            return Self::usage(message).hint(feature.how);
+            return Self::usage(message)
+                .hint(format!("{}; `gym:{}` is Gymnasium's own", feature.how, error.id));
         }
         if error.untiled.is_some() {
             return Self::usage(error.to_string()).hint("`pgrad list envs` says which can be tile-coded");
         }
-        let ids: Vec<&str> = pgrad_envs::REGISTRY.iter().map(|e| e.id).collect();
-        let message = format!("there is no environment `{}`; there are {}", error.id, ids.join(", "));
-        let hint = match error.suggestion {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "`pgrad list envs` describes them".to_owned(),
-        };
-        Self::usage(message).hint(hint)
+        let hint = pgrad_envs::did_you_mean(&error.near).unwrap_or_else(|| {
+            "`pgrad list envs` describes those that there are; `gym:ID` is one of Gymnasium, `gym:MODULE:ID` one \
+             that a Python module registers"
+                .to_owned()
+        });
+        Self::usage(format!("there is no environment `{}`", error.id)).hint(hint)
     }
 }
 

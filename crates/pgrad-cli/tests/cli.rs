@@ -74,8 +74,81 @@ fn unknown_names_are_64_with_what_was_meant() {
         .refused(64, &["there is no environment `CartPole`", "did you mean `CartPole-v1`?"]);
     pgrad(&["train", "CartPole-v1"])
         .refused(64, &["hint: the algorithm comes first: `pgrad train ppo CartPole-v1`"]);
-    pgrad(&["check-env", "Blackjack-v1"])
-        .refused(64, &["there is no environment `Blackjack-v1`", "hint: `pgrad list envs`"]);
+    pgrad(&["check-env", "Warehouse-v1"]).refused(
+        64,
+        &["there is no environment `Warehouse-v1`\n", "hint: `pgrad list envs`", "`gym:MODULE:ID`"],
+    );
+}
+
+/// Nothing is started for these: the Python does not exist.
+#[test]
+fn environments_of_gymnasium_are_named_as_they_are_here() {
+    for (bare, hint) in [
+        ("LunarLander-v3", "the Python package `gymnasium` has it: `gym:LunarLander-v3`"),
+        ("Blackjack-v1", "the Python package `gymnasium` has it: `gym:Blackjack-v1`"),
+        ("ALE/Pong-v5", "the Python package `ale-py` has it: `gym:ale_py:ALE/Pong-v5`"),
+        (
+            "MiniGrid-Empty-5x5-v0",
+            "the Python package `minigrid` has it: `gym:minigrid:MiniGrid-Empty-5x5-v0`",
+        ),
+        ("highway-fast-v0", "the Python package `highway-env` has it: `gym:highway_env:highway-fast-v0`"),
+        ("LunarLander-v2", "did you mean `gym:LunarLander-v3`?"),
+        ("lunar_lander", "did you mean `gym:LunarLander-v3`?"),
+        ("FrozenLake", "did you mean `gym:FrozenLake-v1`?"),
+    ] {
+        for command in [&["train", "ppo", bare][..], &["check-env", bare], &["show", "ppo", bare]] {
+            let message = format!("error: there is no native environment `{bare}`\n  hint: {hint}\n");
+            assert_eq!(pgrad(command).stderr, message, "{command:?}");
+        }
+    }
+    pgrad(&["train", "LunarLander-v3"])
+        .refused(64, &["hint: the algorithm comes first: `pgrad train ppo gym:LunarLander-v3`"]);
+    pgrad(&["train", "ppo", "MountianCar"]).refused(64, &["did you mean `MountainCar-v0`?"]);
+}
+
+/// What Gymnasium does not know, and what Python does not find, comes with the name under which it would be.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_gymnasium_does_not_know_comes_with_the_package_that_may() {
+    let python = python();
+    let said = |env: &str, parts: &[&str]| {
+        pgrad(&["train", "ppo", env, "--python", &python]).refused(64, parts);
+    };
+    said(
+        "gym:ALE/Pong-v5",
+        &[
+            "error: `gym:ALE/Pong-v5`: Namespace ALE not found",
+            "hint: `gym:ale_py:ALE/Pong-v5` imports",
+            "install ale-py`",
+        ],
+    );
+    said(
+        "gym:Meta-World/MT1",
+        &[
+            "error: `gym:Meta-World/MT1`: ",
+            "hint: `gym:metaworld:Meta-World/MT1` imports",
+            "install metaworld`",
+        ],
+    );
+    said(
+        "gym:highway-fast-v0",
+        &[
+            "error: `gym:highway-fast-v0`: ",
+            "hint: `gym:highway_env:highway-fast-v0` imports",
+            "install highway-env`",
+        ],
+    );
+    said(
+        "gym:Nowhere/Maze-v0",
+        &["Namespace Nowhere not found", "hint: `gym:MODULE:Nowhere/Maze-v0` imports"],
+    );
+    said("gym:Warehouse-v1", &["hint: `gym:MODULE:Warehouse-v1` imports the module that registers it"]);
+    said("gym:json:Warehouse-v1", &["hint: `json` was imported and registers no such ID"]);
+    // A module of the user's own is not something that pip has.
+    said(
+        "gym:my_tasks:Maze-v0",
+        &["has no module `my_tasks`", "hint: run this in the folder that has `my_tasks`", "PYTHONPATH"],
+    );
 }
 
 #[test]

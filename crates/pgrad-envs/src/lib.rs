@@ -56,6 +56,8 @@ pub use mountain_car::MountainCar;
 pub use mountain_car_continuous::MountainCarContinuous;
 pub use no_velocity::NoVelocity;
 pub use pendulum::Pendulum;
-pub use registry::{EnvEntry, MakeByNameError, MissingFeature, REGISTRY, UnknownEnv, find, make};
+pub use registry::{
+    EnvEntry, MakeByNameError, MissingFeature, REGISTRY, UnknownEnv, did_you_mean, find, make, nearest,
+};
 pub use short_corridor::ShortCorridor;
 pub use t_maze::TMaze;

@@ -286,12 +286,12 @@ pub static REGISTRY: &[EnvEntry] = &[
 
 /// A name that no environment has.
 #[derive(Clone, Debug, PartialEq, Error)]
-#[error("there is no environment `{id}`{}", why(untiled.as_ref(), *suggestion, *feature))]
+#[error("there is no environment `{id}`{}", why(untiled.as_ref(), near, *feature))]
 pub struct UnknownEnv {
     /// The name asked for.
     pub id: String,
-    /// The name that was probably meant.
-    pub suggestion: Option<&'static str>,
+    /// Names that may have been meant, the nearest first.
+    pub near: Vec<&'static str>,
     /// Why a task that exists has no tile-coded form, when that was asked for.
     pub untiled: Option<TileError>,
     /// The feature that has it, and that this program was built without.
@@ -300,52 +300,58 @@ pub struct UnknownEnv {
 
 fn why(
     untiled: Option<&TileError>,
-    suggestion: Option<&str>,
+    near: &[&'static str],
     feature: Option<&'static MissingFeature>,
 ) -> String {
     match (untiled, feature) {
         (Some(reason), _) => format!(": {reason}"),
         (None, Some(MissingFeature { name, how })) => format!(": it needs the feature `{name}`; {how}"),
-        (None, None) => format!("{}; there are {}", did_you_mean(suggestion), ids()),
+        (None, None) => did_you_mean(near).map_or_else(String::new, |question| format!("; {question}")),
     }
 }
 
-fn did_you_mean(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(String::new, |s| format!(" (did you mean `{s}`?)"))
+/// ``did you mean `A` or `B`?``; nothing without names.
+#[must_use]
+pub fn did_you_mean(names: &[&str]) -> Option<String> {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
 }
 
-fn ids() -> String {
-    REGISTRY.iter().map(|e| e.id).collect::<Vec<&str>>().join(", ")
+/// The candidates that `id` may have been meant to be, the nearest first, three at most. A name without its version
+/// or without the family before its slash counts as the name; case does not count.
+pub fn nearest<'a>(id: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let plain =
+        |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
+    let asked = plain(id);
+    let limit = (asked.chars().count() / 3).max(1);
+    let distance = |id: &str| {
+        let own = id.rsplit('/').next().unwrap_or_default();
+        [id, own].map(|name| strsim::damerau_levenshtein(&asked, &plain(name))).into_iter().min()
+    };
+    let mut near: Vec<(usize, &str)> = candidates
+        .into_iter()
+        .filter_map(|id| Some((distance(id)?, id)))
+        .filter(|(distance, _)| *distance <= limit)
+        .collect();
+    near.sort_by_key(|(distance, _)| *distance);
+    // Beside the name itself, or its other versions, nothing else was meant.
+    let exact = near.first().is_some_and(|(distance, _)| *distance == 0);
+    near.into_iter().filter(|(distance, _)| !exact || *distance == 0).map(|(_, id)| id).take(3).collect()
 }
 
 impl UnknownEnv {
     fn new(id: &str) -> Self {
+        let unknown = |near, feature| Self { id: id.to_owned(), near, untiled: None, feature };
         if let Some(name) = id.strip_prefix(TILES_PREFIX) {
-            let near = Self::new(name).suggestion.and_then(|near| find(near).ok()?.tiled);
-            return Self { id: id.to_owned(), suggestion: near.map(|e| e.id), untiled: None, feature: None };
+            let tiled = |near: &str| Some(find(near).ok()?.tiled?.id);
+            return unknown(Self::new(name).near.into_iter().filter_map(tiled).collect(), None);
         }
         let name = id.strip_suffix("-v5").or_else(|| id.strip_suffix("-v4"));
         let of_mujoco = name.is_some_and(|name| MUJOCO_TASKS.contains(&name));
         if of_mujoco && !cfg!(feature = "mujoco") {
-            return Self { id: id.to_owned(), suggestion: None, untiled: None, feature: Some(&MUJOCO) };
+            return unknown(Vec::new(), Some(&MUJOCO));
         }
-        // A name without its version counts as the name, and case does not count.
-        let plain =
-            |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
-        let asked = plain(id);
-        let limit = (asked.chars().count() / 3).max(1);
-        // And a name without the family before its slash.
-        let distance = |id: &str| {
-            let own = id.rsplit('/').next().unwrap_or_default();
-            [id, own].map(|name| strsim::damerau_levenshtein(&asked, &plain(name))).into_iter().min()
-        };
-        let suggestion = REGISTRY
-            .iter()
-            .filter_map(|e| Some((distance(e.id)?, e.id)))
-            .filter(|(distance, _)| *distance <= limit)
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, id)| id);
-        Self { id: id.to_owned(), suggestion, untiled: None, feature: None }
+        unknown(nearest(id, REGISTRY.iter().map(|e| e.id)), None)
     }
 }
 
@@ -401,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_gets_a_suggestion_and_the_list() {
+    fn an_unknown_name_gets_the_nearest_ones() {
         let message = |id: &str| match make(id, 1) {
             Ok(_) => panic!("{id} exists"),
             Err(e) => e.to_string(),
@@ -420,8 +426,11 @@ mod tests {
             ("Seaquest-v5", "MinAtar/Seaquest-v1"),
         ] {
             let m = message(wrong);
-            assert!(m.contains(&format!("`{wrong}` (did you mean `{meant}`?)")), "{m}");
-            assert!(REGISTRY.iter().all(|e| m.contains(e.id)), "{m}");
+            assert!(
+                m.starts_with(&format!("there is no environment `{wrong}`; did you mean `{meant}`")),
+                "{m}"
+            );
+            assert!(m.matches('`').count() <= 8, "three names at most: {m}");
         }
         assert!(!message("Blackjack-v1").contains("did you mean"));
         if !cfg!(feature = "mujoco") {
@@ -430,7 +439,7 @@ mod tests {
                 assert_eq!(message(&id).strip_prefix(&expected), Some(MUJOCO.how));
             }
         }
-        assert!(message("tiles:MountainCar").contains("(did you mean `tiles:MountainCar-v0`?)"));
+        assert!(message("tiles:MountainCar").ends_with("; did you mean `tiles:MountainCar-v0`?"));
         let m = message("tiles:CartPole-v1");
         assert!(m.ends_with("number 1 of the observation lies in [-inf, inf]"), "{m}");
     }

@@ -21,6 +21,7 @@
 mod batch;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
+mod known;
 #[cfg(target_os = "linux")]
 mod monitor;
 mod name;
@@ -38,6 +39,7 @@ mod turns;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::Gym;
+pub use known::{IDS, registered};
 pub use name::{ENVPOOL_PREFIX, GYM_PREFIX, News, check_name};
 #[cfg(target_os = "linux")]
 pub use open::Gym;

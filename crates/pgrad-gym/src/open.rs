@@ -1,6 +1,7 @@
 //! Gymnasium's environments by name.
 
 use crate::batch::GymBatch;
+use crate::known::{package_of, pip_of};
 use crate::monitor::Monitor;
 use crate::name::{News, Source, parse_name};
 use crate::process::{StartError, Starting, indented};
@@ -156,7 +157,7 @@ fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
                 MakeErrorKind::Usage,
                 format!("`{id}`: `{python}` has no module `{module}` ({last})"),
             )
-            .with_hint(format!("`{python} -m pip install {}`", package(module)))
+            .with_hint(how_to_get(id, python, module))
         }
         StartError::Refused { text, bad: true, .. } => {
             MakeError::new(MakeErrorKind::Data, format!("`{id}`: {text}"))
@@ -175,7 +176,9 @@ fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
             let last = text.lines().last().unwrap_or_default();
             let said = last.split_once(": ").map_or(last, |(_, said)| said);
             if kinds.iter().any(|k| usage.contains(&k.as_str())) {
-                return MakeError::new(MakeErrorKind::Usage, format!("`{id}`: {said}"));
+                let e = MakeError::new(MakeErrorKind::Usage, format!("`{id}`: {said}"));
+                let unknown = kinds.iter().any(|k| k == "NameNotFound" || k == "NamespaceNotFound");
+                return if unknown { e.with_hint(where_to_look(id, python)) } else { e };
             }
             let kind = if kinds.iter().any(|k| k == "TypeError") {
                 MakeErrorKind::Usage
@@ -187,10 +190,34 @@ fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
     }
 }
 
-fn package(module: &str) -> &str {
-    match module {
-        "gymnasium" | "numpy" => "gymnasium numpy",
-        other => other.split('.').next().unwrap_or(other),
+/// How to have a module that is missing.
+fn how_to_get(id: &str, python: &str, module: &str) -> String {
+    let root = module.split('.').next().unwrap_or(module);
+    match pip_of(root) {
+        Some(pip) => format!("`{python} -m pip install {pip}`"),
+        // The module that the name begins with may be a file of the user's own, found from the folder that it is in.
+        None if parse_name(id).is_ok_and(|(_, name)| name.split([':', '.']).next() == Some(root)) => {
+            format!(
+                "run this in the folder that has `{root}`, or add that folder to PYTHONPATH; if it is part of a \
+                 package, install that for `{python}`"
+            )
+        }
+        None => format!("install the package that has `{root}` for `{python}`"),
+    }
+}
+
+/// Where an ID may be found that Gymnasium does not know.
+fn where_to_look(id: &str, python: &str) -> String {
+    let name = id.strip_prefix(crate::GYM_PREFIX).unwrap_or(id);
+    match name.split_once(':') {
+        Some((module, _)) => format!("`{module}` was imported and registers no such ID"),
+        None => match package_of(name) {
+            Some(package) => format!(
+                "`gym:{}:{name}` imports what registers it; `{python} -m pip install {}` where that is missing",
+                package.module, package.pip
+            ),
+            None => format!("`gym:MODULE:{name}` imports the module that registers it"),
+        },
     }
 }
 
@@ -274,5 +301,27 @@ impl Gym {
     #[must_use]
     pub fn news(&self) -> News {
         self.context.monitor.news()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_had_from_the_package_that_has_it() {
+        let hint = |id: &str, module: &str| how_to_get(id, "py", module);
+        assert_eq!(hint("gym:ale_py:ALE/Pong-v5", "ale_py"), "`py -m pip install ale-py`");
+        assert_eq!(hint("gym:CartPole-v1", "gymnasium"), "`py -m pip install gymnasium numpy`");
+        assert_eq!(hint("envpool:Pong-v5", "envpool"), "`py -m pip install envpool`");
+        assert_eq!(
+            hint("gym:vizdoom.gymnasium_wrapper:VizdoomBasic-v0", "vizdoom"),
+            "`py -m pip install vizdoom`"
+        );
+        assert!(
+            hint("gym:mine.tasks:Maze-v0", "mine").starts_with("run this in the folder that has `mine`, or")
+        );
+        // What the module itself imports.
+        assert_eq!(hint("gym:mine:Maze-v0", "pygame"), "install the package that has `pygame` for `py`");
     }
 }

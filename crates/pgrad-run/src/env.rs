@@ -5,7 +5,7 @@
 //! defaults; and only then is it *opened*, which may read files or start processes, and may fail. What was opened is
 //! kept, so that a file is read and a process is asked once.
 
-use pgrad_env::{BatchResult, EnvSpec, MakeError, spec_of};
+use pgrad_env::{BatchResult, EnvSpec, MakeError, MakeErrorKind, spec_of};
 use pgrad_envs::{EnvEntry, UnknownEnv};
 use pgrad_gym::{Gym, GymSettings, OfEnvPool, OfGymnasium};
 use pgrad_settings::Settings;
@@ -156,6 +156,29 @@ pub struct NamedEnv {
     opened: Arc<OnceLock<Result<Box<dyn OpenEnv>, MakeError>>>,
 }
 
+/// Says where an environment is that is no native one, where Gymnasium or a package for it is known to have it.
+fn elsewhere(unknown: UnknownEnv) -> EnvNameError {
+    let id = &unknown.id;
+    let hint = if unknown.feature.is_some() || unknown.untiled.is_some() {
+        None
+    } else if let Some((package, name)) = pgrad_gym::registered(id) {
+        Some(format!("the Python package `{package}` has it: `{name}`"))
+    } else if unknown.near.is_empty() {
+        let near = pgrad_envs::nearest(id, pgrad_gym::IDS.iter().copied());
+        let near: Vec<String> = near.iter().map(|id| format!("{}{id}", pgrad_gym::GYM_PREFIX)).collect();
+        pgrad_envs::did_you_mean(&near.iter().map(String::as_str).collect::<Vec<_>>())
+    } else {
+        None
+    };
+    match hint {
+        Some(hint) => {
+            let message = format!("there is no native environment `{id}`");
+            MakeError::new(MakeErrorKind::Usage, message).with_hint(hint).into()
+        }
+        None => unknown.into(),
+    }
+}
+
 impl Clone for Box<dyn EnvSource> {
     fn clone(&self) -> Self {
         (**self).boxed_clone()
@@ -176,9 +199,18 @@ impl NamedEnv {
     pub fn find(id: &str) -> Result<Self, EnvNameError> {
         let source = match SCHEMES.iter().find(|s| id.starts_with(s.prefix)) {
             Some(scheme) => (scheme.source)(id)?,
-            None => Box::new(Native(pgrad_envs::find(id)?)),
+            None => Box::new(Native(pgrad_envs::find(id).map_err(elsewhere)?)),
         };
         Ok(Self::of(id, source))
+    }
+    /// The whole name of the environment that somebody means who writes `id`, if there is one: its own, or
+    /// `gym:LunarLander-v3` for `LunarLander-v3`.
+    #[must_use]
+    pub fn meant(id: &str) -> Option<String> {
+        match Self::find(id) {
+            Ok(env) => Some(env.id),
+            Err(_) => pgrad_gym::registered(id).map(|(_, name)| name),
+        }
     }
     /// Environments of the caller's own.
     #[must_use]
@@ -375,7 +407,6 @@ impl OpenEnv for Made {
 mod tests {
     use super::*;
     use crate::config::{RunConfig, RunConfigError};
-    use pgrad_env::MakeErrorKind;
     use pgrad_settings::settings;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
