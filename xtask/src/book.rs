@@ -78,11 +78,12 @@ fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Every algorithm has a page that explains exactly what it logs; what the driver logs for all of them is
+/// Every algorithm has a page that explains exactly what it logs; what is logged for all of them is
 /// explained once.
 fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
-    let mut all = logged(&read("crates/pgrad-run/src/driver.rs")?, "row.push(\"");
+    let mut all = logged(&read("crates/pgrad-run/src/trainer.rs")?, "row.push(\"");
+    all.extend(logged(&read("crates/pgrad-run/src/driver/mod.rs")?, "row.push(\""));
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
     // What asynchronous methods log besides their own is in one place, and in another what those of action values do.

@@ -75,16 +75,14 @@ pub(crate) fn training_text(p: &Progress) -> String {
 mod tests {
     use super::*;
     use pgrad_algos::Report;
-    use pgrad_num::Team;
     use pgrad_run::config::RunConfig;
+    use pgrad_run::trainer::Trainer;
 
     #[test]
     fn ppo_reports_its_kl_under_the_name_that_is_shown() {
         let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
         config.apply_pair("epochs=1", "test").unwrap();
-        let mut ppo = config.build(1).unwrap();
-        ppo.start().unwrap();
-        let report = ppo.iterate(&Team::new(1).unwrap()).unwrap();
+        let report = Trainer::new(config, 1).unwrap().iterate().unwrap();
         assert!(report.get(KL).is_some());
     }
 

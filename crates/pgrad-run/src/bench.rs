@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::config::{RunConfig, RunConfigError};
 use crate::stats::median;
+use crate::trainer::Trainer;
 use pgrad_agent::AgentError;
 use pgrad_algos::{Phase, default_shard};
 use pgrad_env::{EnvError, MakeError, RandomActions, VecEnv};
@@ -109,33 +110,31 @@ pub fn bench_train(
     let mut config = config.clone();
     // Schedules must not run out, however fast the machine is.
     config.run.steps = 1_000_000_000_000;
-    let team = Team::new(config.threads(threads))?;
-    let mut algo = config.build(team.threads())?;
+    let mut trainer = Trainer::new(config, threads)?;
     let times = Arc::new(Mutex::new(Times::default()));
     let (observed, watch) = (Arc::clone(&times), Arc::clone(clock));
-    algo.observe_phases(Box::new(move |phase| {
+    trainer.observe_phases(Box::new(move |phase| {
         let now = watch.now();
         observed.lock().unwrap_or_else(PoisonError::into_inner).enter(phase, now);
     }));
-    algo.start()?;
-    algo.iterate(&team)?; // first touch of memory
+    trainer.iterate()?; // first touch of memory
     let round = duration / ROUNDS as u32;
-    let flops = algo.learn_flops();
+    let flops = trainer.algorithm().learn_flops();
     let mut rounds = Vec::new();
     let mut iterations = 0;
     for _ in 0..ROUNDS {
-        let peak = gemm_peak_gflops(&team, &**clock, round / 10);
+        let peak = gemm_peak_gflops(trainer.team(), &**clock, round / 10);
         *times.lock().unwrap_or_else(PoisonError::into_inner) = Times::default();
-        let (start, before, mut n) = (clock.now(), algo.steps(), 0);
+        let (start, before, mut n) = (clock.now(), trainer.steps(), 0);
         while n == 0 || clock.now() - start < round {
-            algo.iterate(&team)?;
+            trainer.iterate()?;
             n += 1;
         }
         let seconds = (clock.now() - start).as_secs_f64();
         let times = times.lock().unwrap_or_else(PoisonError::into_inner);
         let n = f64::from(n);
         rounds.push([
-            (algo.steps() - before) as f64 / seconds,
+            (trainer.steps() - before) as f64 / seconds,
             times.collect.as_secs_f64() / n,
             times.learn.as_secs_f64() / n,
             flops * n / times.learn.as_secs_f64() / 1e9,

@@ -51,7 +51,7 @@ settings! {
     }
 }
 
-/// A configuration that cannot be used: exit code 64.
+/// A configuration that cannot be used, most often with exit code 64.
 #[derive(Debug, Error)]
 pub enum RunConfigError {
     /// No algorithm of that name.
@@ -98,6 +98,9 @@ pub enum RunConfigError {
         /// Why, with its path.
         cause: StorageError,
     },
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}\n  hint: ask for fewer with --threads")]
+    Threads(std::io::Error),
     /// A configuration file that names another algorithm or environment than the command.
     #[error("{origin} is for {key} `{theirs}`, but `{ours}` was asked for\n  hint: leave out one of the two")]
     Conflict {
@@ -118,6 +121,7 @@ impl RunConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Make(e) => e.exit_code(),
+            Self::Threads(_) => 74,
             _ => 64,
         }
     }
@@ -411,10 +415,7 @@ impl RunConfig {
         self.settings.threads(asked.max(1))
     }
     /// Builds the algorithm with its environments, not yet started.
-    ///
-    /// # Errors
-    /// As [`RunConfig::check`].
-    pub fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
+    pub(crate) fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
         self.check_given()?;
         let settings = self.with_file()?;
         let (seed, total_steps) = (self.run.seed, self.run.steps);

@@ -2,7 +2,8 @@
 //!
 //! - [`config`]: what to train, on what, with which settings; [`presets`] are known to work;
 //! - [`mod@env`]: environments by name, native or from elsewhere;
-//! - [`driver`]: [`driver::train`] and [`driver::resume`];
+//! - [`trainer`]: a method at work, without files, clock or terminal;
+//! - [`driver`]: [`driver::train`] and [`driver::resume`], a trainer in a run folder;
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
 //! - [`metrics`]: what a run reports;
@@ -27,3 +28,4 @@ pub mod run_dir;
 pub mod stats;
 pub mod storage;
 pub mod tensors;
+pub mod trainer;

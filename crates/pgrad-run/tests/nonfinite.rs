@@ -6,11 +6,11 @@ mod driver_common;
 
 use driver_common::{METHODS, Method, Runner, config as named, custom};
 use pgrad_agent::AgentError;
-use pgrad_algos::{Algorithm, Report};
 use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
-use pgrad_num::{Array, Record, Stream, Team};
+use pgrad_num::{Array, Record, Stream};
 use pgrad_run::driver::RunError;
 use pgrad_run::env::EnvMaker;
+use pgrad_run::trainer::Trainer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tempfile::tempdir;
@@ -61,14 +61,13 @@ impl Task {
             x: 0.0,
         }))
     }
-    fn build(&self, pairs: &[&str]) -> Box<dyn Algorithm> {
+    fn build(&self, pairs: &[&str]) -> Trainer {
         self.build_with(&METHODS[0], pairs).unwrap()
     }
     /// `None` for a method whose iteration is not 10 steps of each environment.
-    fn build_with(&self, m: &Method, pairs: &[&str]) -> Option<Box<dyn Algorithm>> {
-        let mut algo = m.custom("Faulty", self.maker(), &[m.ten_steps?, pairs].concat()).build(2).unwrap();
-        algo.start().unwrap();
-        Some(algo)
+    fn build_with(&self, m: &Method, pairs: &[&str]) -> Option<Trainer> {
+        let config = m.custom("Faulty", self.maker(), &[m.ten_steps?, pairs].concat());
+        Some(Trainer::new(config, 2).unwrap())
     }
 }
 
@@ -130,13 +129,9 @@ impl Env for Faulty {
     }
 }
 
-fn iterate(algo: &mut dyn Algorithm) -> Result<Report, AgentError> {
-    algo.iterate(&Team::new(2).unwrap())
-}
-
 /// What an algorithm knows, apart from where its environments and their streams stand.
-fn knowledge(algo: &dyn Algorithm) -> Vec<(String, Array)> {
-    let all = algo.save();
+fn knowledge(algo: &Trainer) -> Vec<(String, Array)> {
+    let all = algo.save().record("algo");
     let world = ["rollout.env", "rollout.actions", "minibatches"];
     all.iter()
         .filter(|(name, _)| !world.iter().any(|w| name.starts_with(w)))
@@ -145,7 +140,7 @@ fn knowledge(algo: &dyn Algorithm) -> Vec<(String, Array)> {
 }
 
 /// Whether all that an algorithm knows is finite. (The state of a broken environment is not, of course.)
-fn all_finite(algo: &dyn Algorithm) -> bool {
+fn all_finite(algo: &Trainer) -> bool {
     knowledge(algo).iter().all(|(_, array)| match array {
         Array::F32(x) => x.iter().all(|v| v.is_finite()),
         Array::F64(x) => x.iter().all(|v| v.is_finite()),
@@ -155,16 +150,16 @@ fn all_finite(algo: &dyn Algorithm) -> bool {
 
 /// One good iteration, then one that must fail without a trace.
 #[track_caller]
-fn second_iteration_fails(algo: &mut dyn Algorithm) -> AgentError {
-    iterate(algo).unwrap();
+fn second_iteration_fails(algo: &mut Trainer) -> AgentError {
+    algo.iterate().unwrap();
     fails_without_a_trace(algo)
 }
 
 #[track_caller]
-fn fails_without_a_trace(algo: &mut dyn Algorithm) -> AgentError {
+fn fails_without_a_trace(algo: &mut Trainer) -> AgentError {
     let before = knowledge(algo);
     assert!(before.iter().any(|(name, _)| name == "theta"));
-    let error = iterate(algo).unwrap_err();
+    let error = algo.iterate().unwrap_err();
     assert!(knowledge(algo) == before, "{error}: something has changed");
     assert!(all_finite(algo), "{error}");
     error
@@ -177,10 +172,10 @@ fn same(a: f64, b: f64) -> bool {
 
 const BAD: [f64; 5] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e39, -1e39];
 /// Calls `test` with every method that does 10 steps an iteration, normalising, on a task.
-fn each_method(task: impl Fn() -> Task, test: impl Fn(&mut dyn Algorithm)) {
+fn each_method(task: impl Fn() -> Task, test: impl Fn(&mut Trainer)) {
     for m in METHODS {
         if let Some(mut algo) = task().build_with(m, NORMALIZED) {
-            test(&mut *algo);
+            test(&mut algo);
         }
     }
 }
@@ -236,8 +231,8 @@ fn observations_of_a_reset_are_named_as_step_0() {
         }
     }
     let first = Fault { env: 4, at: 0, what: What::Reset, value: f64::NAN };
-    let mut algo = custom("Faulty", Task::new(5, first).maker(), &["n_envs=6"]).build(2).unwrap();
-    let error = algo.start().unwrap_err();
+    let mut algo = Trainer::new(custom("Faulty", Task::new(5, first).maker(), &["n_envs=6"]), 2).unwrap();
+    let error = algo.iterate().unwrap_err();
     assert!(
         matches!(error, AgentError::Env(EnvError::Observation { env: 4, episode: 0, step: 0, index: 1, .. })),
         "{error}"
@@ -309,13 +304,13 @@ fn a_broken_environment_ends_the_run_and_its_checkpoint_stays_good() {
 // ---- what is finite comes in, what comes out is not ----
 
 /// Replaces the parameters called `name`.
-fn set(algo: &mut dyn Algorithm, name: &str, values: &[f32]) {
-    let view = algo.model().views().into_iter().find(|v| v.name == name).unwrap();
-    let mut theta = algo.model().theta.clone();
+fn set(algo: &mut Trainer, name: &str, values: &[f32]) {
+    let view = algo.algorithm().model().views().into_iter().find(|v| v.name == name).unwrap();
+    let mut theta = algo.algorithm().model().theta.clone();
     theta[view.range].copy_from_slice(values);
     let mut record = Record::new();
     for (key, array) in algo.save().iter() {
-        record.put(key, if key == "theta" { Array::from(theta.clone()) } else { array.clone() });
+        record.put(key, if key == "algo.theta" { Array::from(theta.clone()) } else { array.clone() });
     }
     assert!(algo.load(&record).unwrap());
 }
@@ -332,9 +327,9 @@ fn outputs_of_the_policy_are_named() {
             for sign in [1.0, -1.0] {
                 let fault = Fault { env: faulty, at, what: What::Obs, value: 1e30 };
                 let mut algo = Task::new(5, fault).build(LINEAR);
-                iterate(&mut *algo).unwrap();
-                set(&mut *algo, "actor.logits.weight", &[0.0, 0.0, 0.0, 1e10 * sign]);
-                let error = fails_without_a_trace(&mut *algo);
+                algo.iterate().unwrap();
+                set(&mut algo, "actor.logits.weight", &[0.0, 0.0, 0.0, 1e10 * sign]);
+                let error = fails_without_a_trace(&mut algo);
                 let AgentError::Output { network, env, episode, step, index, value } = error else {
                     panic!("{error}")
                 };
@@ -353,9 +348,9 @@ fn infinite_actions_are_named_and_never_reach_an_environment() {
     for bounds in [BoxSpace::unbounded(2), BoxSpace::uniform(-1.0, 1.0, 2)] {
         let task = Task { action: Space::Box(bounds), ..Task::new(5, None) };
         let mut algo = task.build(LINEAR);
-        iterate(&mut *algo).unwrap();
-        set(&mut *algo, "actor.log_std", &[0.0, 100.0]);
-        let error = fails_without_a_trace(&mut *algo);
+        algo.iterate().unwrap();
+        set(&mut algo, "actor.log_std", &[0.0, 100.0]);
+        let error = fails_without_a_trace(&mut algo);
         assert!(matches!(error, AgentError::Action { env: 0, episode: 2, step: 0, index: 1, .. }), "{error}");
         assert!(error.is_divergence());
     }
@@ -369,10 +364,10 @@ fn values_are_named() {
         for faulty in [0, N_ENVS - 1] {
             let fault = Fault { env: faulty, at, what: What::Obs, value: 1e30 };
             let mut algo = Task::new(7, fault).build(LINEAR);
-            iterate(&mut *algo).unwrap();
-            set(&mut *algo, "actor.logits.weight", &[0.0; 4]);
-            set(&mut *algo, "critic.value.weight", &[0.0, -1e10]);
-            let error = fails_without_a_trace(&mut *algo);
+            algo.iterate().unwrap();
+            set(&mut algo, "actor.logits.weight", &[0.0; 4]);
+            set(&mut algo, "critic.value.weight", &[0.0, -1e10]);
+            let error = fails_without_a_trace(&mut algo);
             let AgentError::Value { env, step, value } = error else { panic!("{error}") };
             assert_eq!((env, step, value), (faulty, row, f32::NEG_INFINITY));
         }
@@ -384,7 +379,7 @@ fn advantages_are_named() {
     // Finite rewards whose sum is not: steps 13 to 16 are rows 2 to 5.
     for faulty in [0, N_ENVS - 1] {
         let fault = Fault { env: faulty, at: 13, what: What::Reward { more: 3 }, value: 1e38 };
-        let error = second_iteration_fails(&mut *Task::new(1000, fault).build(PLAIN));
+        let error = second_iteration_fails(&mut Task::new(1000, fault).build(PLAIN));
         let AgentError::Estimate { what, env, step, value } = error else { panic!("{error}") };
         assert_eq!((what, env, step, value), ("advantage", faulty, 0, f32::INFINITY));
     }
@@ -395,7 +390,7 @@ fn losses_are_named() {
     // The square of 1e30 is too large.
     let fault = Fault { env: 3, at: 15, what: What::Reward { more: 0 }, value: 1e30 };
     let pairs = &["hidden=", "minibatch_size=60"];
-    let error = second_iteration_fails(&mut *Task::new(1000, fault).build(pairs));
+    let error = second_iteration_fails(&mut Task::new(1000, fault).build(pairs));
     assert!(matches!(error, AgentError::Loss { what: "value loss", epoch: 0, minibatch: 0, .. }), "{error}");
 }
 
@@ -404,11 +399,11 @@ fn gradients_are_named_with_tensor_and_index() {
     // An error of 1e12 times an input of 1e30.
     let task = Task::new(1000, Fault { env: 3, at: 14, what: What::Obs, value: 1e30 });
     let mut algo = task.build(&["hidden=", "minibatch_size=60"]);
-    iterate(&mut *algo).unwrap();
-    set(&mut *algo, "actor.logits.weight", &[0.0; 4]);
-    set(&mut *algo, "critic.value.weight", &[0.0; 2]);
-    set(&mut *algo, "critic.value.bias", &[1e12]);
-    let error = fails_without_a_trace(&mut *algo);
+    algo.iterate().unwrap();
+    set(&mut algo, "actor.logits.weight", &[0.0; 4]);
+    set(&mut algo, "critic.value.weight", &[0.0; 2]);
+    set(&mut algo, "critic.value.bias", &[1e12]);
+    let error = fails_without_a_trace(&mut algo);
     let AgentError::Gradient { tensor, index, epoch, minibatch, value } = error else { panic!("{error}") };
     assert_eq!((&tensor[..], index, epoch, minibatch), ("critic.value.weight", 1, 0, 0));
     assert!(!value.is_finite());
@@ -418,11 +413,11 @@ fn gradients_are_named_with_tensor_and_index() {
 fn rewards_that_sum_beyond_single_precision_do_not_spoil_the_normaliser() {
     let fault = Fault { env: 2, at: 11, what: What::Reward { more: 9 }, value: 3e38 };
     let mut algo = Task::new(1000, fault).build(NORMALIZED);
-    iterate(&mut *algo).unwrap();
+    algo.iterate().unwrap();
     // Divided by their spread they can be learnt from.
     for _ in 0..3 {
-        iterate(&mut *algo).unwrap();
-        assert!(all_finite(&*algo));
+        algo.iterate().unwrap();
+        assert!(all_finite(&algo));
     }
 }
 

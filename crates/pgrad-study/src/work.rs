@@ -8,13 +8,12 @@ use super::{
 };
 use pgrad_agent::AgentError;
 use pgrad_draw::plot::{Band, Curve, PlotOptions, render_svg};
-use pgrad_num::Team;
 use pgrad_run::clock::Clock;
 use pgrad_run::config::{OnDivergence, RunConfig, RunConfigError};
-use pgrad_run::driver::Recent;
 use pgrad_run::eval::{EvalError, EvalOptions, evaluate_run};
 use pgrad_run::run_dir;
 use pgrad_run::storage::parent_of;
+use pgrad_run::trainer::Trainer;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -113,8 +112,6 @@ enum RunStop {
     Agent { cause: AgentError, steps: u64 },
     #[error(transparent)]
     Eval(#[from] EvalError),
-    #[error("a thread could not be started: {0}")]
-    Team(std::io::Error),
 }
 
 /// What the workers share.
@@ -131,26 +128,18 @@ struct Shared<'a> {
 fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunStop> {
     let total = job.config.run.steps;
     let began = shared.clock.now();
-    let team = Team::new(job.config.threads(1)).map_err(RunStop::Team)?;
-    let mut algo = job.config.build(team.threads())?;
-    let at = |steps| move |cause| RunStop::Agent { cause, steps };
-    algo.start().map_err(at(0))?;
-    let (mut recent, mut curve) = (Recent::default(), Vec::new());
-    let mut iterations = 0;
-    while algo.steps() < total && job.entry.iterations.is_none_or(|most| iterations < most) {
+    let mut trainer = Trainer::new(job.config.clone(), 1)?;
+    let mut curve = Vec::new();
+    while !trainer.is_done() && job.entry.iterations.is_none_or(|most| trainer.iterations() < most) {
         if shared.stop.load(Ordering::Relaxed) || shared.abort.load(Ordering::Relaxed) {
             return Err(RunStop::Stopped);
         }
-        let before = algo.steps();
-        algo.iterate(&team).map_err(at(before))?;
-        iterations += 1;
-        let steps = algo.steps();
+        let before = trainer.steps();
+        trainer.iterate().map_err(|cause| RunStop::Agent { cause, steps: before })?;
+        let steps = trainer.steps();
         shared.steps.fetch_add(steps - before, Ordering::Relaxed);
-        for episode in algo.episodes() {
-            recent.add(episode.episode_return, u64::from(episode.length));
-        }
         let mark = |steps: u64| u128::from(steps) * u128::from(CURVE_POINTS) / u128::from(total);
-        if let Some((mean, _)) = recent.means().filter(|_| mark(steps) > mark(before)) {
+        if let Some(mean) = trainer.return_mean_100().filter(|_| mark(steps) > mark(before)) {
             curve.push((steps, mean));
         }
     }
@@ -163,15 +152,15 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
         stochastic: job.entry.evaluated == Evaluated::Stochastic,
         ..EvalOptions::default()
     };
-    let found = evaluate_run(algo.policy(1), &job.config, &options)?;
+    let found = evaluate_run(trainer.policy(1), &job.config, &options)?;
     let row = RunRow {
         entry: job.entry.label.clone(),
         env: job.config.env_id().to_owned(),
         algo: job.config.algo().to_owned(),
-        steps: algo.steps(),
+        steps: trainer.steps(),
         seed,
         e: found.return_mean(),
-        t: recent.means().map(|m| m.0),
+        t: trainer.return_mean_100(),
         seconds,
         settings: job.settings.clone(),
         sources: SOURCES.to_owned(),

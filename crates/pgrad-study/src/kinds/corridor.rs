@@ -5,8 +5,9 @@
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_draw::plot::{Line, PlotOptions, render_lines_svg};
-use pgrad_num::{Array, Record, Team};
+use pgrad_num::{Array, Record};
 use pgrad_run::config::RunConfig;
+use pgrad_run::trainer::Trainer;
 use serde::Deserialize;
 
 const ENV: &str = "ShortCorridor-v0";
@@ -55,10 +56,10 @@ impl Method {
     }
     /// `p` before the first and after every episode.
     fn run(&self, corridor: &Corridor, seed: u64) -> Result<Vec<f64>, StudyError> {
-        let team = Team::new(1).map_err(StudyError::Threads)?;
-        let mut algo = self.config(seed)?.build(1).map_err(failed)?;
-        algo.start().map_err(failed)?;
-        let views = algo.model().views();
+        let mut trainer = Trainer::new(self.config(seed)?, 1).map_err(failed)?;
+        trainer.start().map_err(failed)?;
+        let model = trainer.algorithm().model();
+        let views = model.views();
         let [weight, bias] = ["actor.logits.weight", "actor.logits.bias"].map(|name| {
             views.iter().find(|v| v.name == name).map(|v| v.range.clone()).filter(|range| range.len() == 2)
         });
@@ -66,25 +67,26 @@ impl Method {
             return Err(failed("the policy of the corridor is linear: give `hidden = []`"));
         };
         // The observation is always 1: what counts are sums of weight and bias.
-        let mut theta = algo.model().theta.clone();
+        let mut theta = model.theta.clone();
         theta[weight.clone()].fill(0.0);
         theta[bias.start] = 0.0;
         theta[bias.start + 1] = (corridor.p_right / (1.0 - corridor.p_right)).ln() as f32;
         let mut record = Record::new();
-        for (key, array) in algo.save().iter() {
-            record.put(key, if key == "theta" { Array::from(theta.clone()) } else { array.clone() });
+        for (key, array) in trainer.save().iter() {
+            record.put(key, if key == "algo.theta" { Array::from(theta.clone()) } else { array.clone() });
         }
-        algo.load(&record).map_err(failed)?;
-        let p = |theta: &[f32]| {
+        trainer.load(&record).map_err(failed)?;
+        let p = |trainer: &Trainer| {
+            let theta = &trainer.algorithm().model().theta;
             let logit = |i: usize| f64::from(theta[weight.start + i]) + f64::from(theta[bias.start + i]);
             1.0 / (1.0 + (logit(0) - logit(1)).exp())
         };
-        let mut all = vec![p(&algo.model().theta)];
+        let mut all = vec![p(&trainer)];
         let mut played = 0;
         while played < corridor.episodes {
-            algo.iterate(&team).map_err(failed)?;
-            let more = algo.episodes().count();
-            all.extend(std::iter::repeat_n(p(&algo.model().theta), more));
+            trainer.iterate().map_err(failed)?;
+            let more = trainer.finished().count();
+            all.extend(std::iter::repeat_n(p(&trainer), more));
             played += more;
         }
         all.truncate(corridor.episodes + 1);

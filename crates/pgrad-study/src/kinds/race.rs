@@ -5,14 +5,13 @@
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_draw::plot::{Line, PlotOptions, render_lines_svg};
-use pgrad_num::Team;
 use pgrad_run::config::RunConfig;
-use pgrad_run::driver::Recent;
 use pgrad_run::stats::{mean, standard_error};
+use pgrad_run::trainer::Trainer;
 use serde::Deserialize;
 
 /// Episodes that a mean return is taken over.
-const EPISODES: usize = 100;
+const EPISODES: u64 = 100;
 /// Points of a curve in the picture.
 const POINTS: usize = 100;
 
@@ -80,23 +79,18 @@ impl Runner {
         Ok(config)
     }
     fn run(&self, race: &Race, seed: u64, bench: &Bench<'_>) -> Result<Vec<Point>, StudyError> {
-        let config = self.config(race, seed)?;
-        let team = Team::new(config.threads(self.threads)).map_err(StudyError::Threads)?;
-        let mut algo = config.build(team.threads()).map_err(failed)?;
-        algo.start().map_err(failed)?;
-        let (mut recent, mut episodes, mut points) = (Recent::default(), 0, Vec::new());
+        let mut trainer = Trainer::new(self.config(race, seed)?, self.threads).map_err(failed)?;
+        trainer.start().map_err(failed)?;
+        let mut points = Vec::new();
         let began = bench.seconds();
-        while algo.steps() < config.run.steps {
+        while !trainer.is_done() {
             if bench.stopped() {
                 return Err(StudyError::Stopped);
             }
-            algo.iterate(&team).map_err(failed)?;
-            for e in algo.episodes() {
-                recent.add(e.episode_return, u64::from(e.length));
-                episodes += 1;
-            }
-            let score = recent.means().filter(|_| episodes >= EPISODES).map_or(f64::NAN, |m| m.0);
-            points.push(Point { steps: algo.steps(), seconds: bench.seconds() - began, score });
+            trainer.iterate().map_err(failed)?;
+            let score =
+                trainer.return_mean_100().filter(|_| trainer.episodes() >= EPISODES).unwrap_or(f64::NAN);
+            points.push(Point { steps: trainer.steps(), seconds: bench.seconds() - began, score });
         }
         Ok(points)
     }

@@ -12,6 +12,7 @@ use pgrad_num::{Team, kernels};
 use pgrad_optim::{Adam, AdamParams};
 use pgrad_rl::{returns, surrogate};
 use pgrad_run::config::RunConfig;
+use pgrad_run::trainer::Trainer;
 use serde::Deserialize;
 
 /// Seeds of what is played for the critic and for the measurement: far from those of training.
@@ -164,12 +165,12 @@ impl Task {
         Ok(config)
     }
     /// The policy, with the critic that it was trained with.
-    fn train(&self, team: &Team) -> Result<ActorCritic, StudyError> {
-        let mut algo = self.config()?.build(team.threads()).map_err(failed)?;
-        algo.start().map_err(failed)?;
-        while algo.steps() < self.steps {
-            algo.iterate(team).map_err(failed)?;
+    fn train(&self, threads: usize) -> Result<ActorCritic, StudyError> {
+        let mut trainer = Trainer::new(self.config()?, threads).map_err(failed)?;
+        while !trainer.is_done() {
+            trainer.iterate().map_err(failed)?;
         }
+        let algo = trainer.algorithm();
         let model = algo.model();
         if algo.obs_norm().is_some() || !model.is_separate() || model.critic().net.n_outputs() != 1 {
             return Err(failed("the policy has a critic of states of its own and does not normalise"));
@@ -202,7 +203,7 @@ impl Variance {
         bench: &Bench<'_>,
         team: &Team,
     ) -> Result<[(ActorCritic, f64); 2], StudyError> {
-        let mut model = task.train(team)?;
+        let mut model = task.train(team.threads())?;
         let mut rollout = task.rollout(&model, 16, CRITIC_SEED, team)?;
         let part = model.critic().params.clone();
         let mut learner = Learner::new(&model, MINIBATCH, team.threads());
