@@ -1,42 +1,19 @@
-//! Learning curves as SVG and PNG; lines over any axis and heat maps as SVG.
+//! Learning curves as SVG and PNG; lines over any axis as SVG.
 //!
 //! Runs with the same label are seeds of one experiment: their mean is drawn as a line, with a band around
 //! it. The picture needs no fonts or libraries of the system, so that it is the same everywhere.
 
+use crate::pixels::{png, shrink};
+use crate::style::{AXIS, FAMILY, FONT, GRID, PALETTE, TEXT};
 use pgrad_run::stats::{self, StatsError};
 use pgrad_run::storage::{FsStorage, StorageError, write_atomic};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use thiserror::Error;
-
-/// DejaVu Sans (Latin, Greek), see `assets/LICENSE-DejaVu.txt`.
-const FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
-const FAMILY: &str = "sans-serif";
-
-/// Okabe and Ito's colours, which colour-blind readers can tell apart.
-const PALETTE: [RGBColor; 12] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(60, 60, 60),
-    // Beyond those that everybody can tell apart: pictures of many methods.
-    RGBColor(136, 34, 85),
-    RGBColor(153, 153, 51),
-    RGBColor(51, 34, 136),
-    RGBColor(170, 68, 0),
-    RGBColor(150, 150, 150),
-];
-const TEXT: RGBColor = RGBColor(40, 40, 40);
-const GRID: RGBColor = RGBColor(225, 225, 225);
-const AXIS: RGBColor = RGBColor(120, 120, 120);
 
 /// Most points of a line; longer curves are thinned by averaging neighbours.
 const MAX_POINTS: usize = 400;
@@ -105,21 +82,6 @@ impl Scale {
             Self::Log10 => format!("{:.1e}", 10f64.powf(place)).replace('-', "\u{2212}"),
         }
     }
-}
-
-/// A value for every pair of columns and rows, as colours.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeatMap {
-    /// Names of the columns.
-    pub columns: Vec<String>,
-    /// Names of the rows, from the bottom.
-    pub rows: Vec<String>,
-    /// `values[row][column]`; what is not finite stays empty.
-    pub values: Vec<Vec<f64>>,
-    /// Cells with a frame, as `(row, column)`.
-    pub framed: Vec<(usize, usize)>,
-    /// Decimals of the numbers in the cells.
-    pub decimals: usize,
 }
 
 /// How a picture looks.
@@ -282,23 +244,8 @@ pub fn render_lines_svg(lines: &[Line], options: &PlotOptions) -> Result<String,
     svg(options.size, |area, units| draw(area, &groups, options, units))
 }
 
-/// A heat map as the text of an SVG file: dark is low, bright is high, and each cell has its number. Of
-/// `options` count the title, the labels of the axes and the size.
-///
-/// # Errors
-/// When there is nothing to draw.
-pub fn render_heat_map_svg(map: &HeatMap, options: &PlotOptions) -> Result<String, PlotError> {
-    check_size(options)?;
-    let (columns, rows) = (map.columns.len(), map.rows.len());
-    let fits = map.values.len() == rows && map.values.iter().all(|r| r.len() == columns);
-    if columns == 0 || rows == 0 || !fits {
-        return Err(PlotError::Cells { columns, rows });
-    }
-    svg(options.size, |area, units| draw_heat_map(area, map, options, units))
-}
-
 /// The text of an SVG file of this size, drawn by `draw`, which is told the units a point.
-fn svg(
+pub(crate) fn svg(
     (width, height): (u32, u32),
     draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>, u32) -> Result<(), PlotError>,
 ) -> Result<String, PlotError> {
@@ -329,29 +276,7 @@ pub fn render_png(curves: &[Curve], options: &PlotOptions) -> Result<Vec<u8>, Pl
         draw(&backend.into_drawing_area(), &groups, options, options.pixel_ratio * FINER)?;
     }
     let pixels = shrink(&buffer, width as usize, height as usize, FINER as usize);
-    Ok(png::encode(&pixels, width, height))
-}
-
-/// Averages blocks of `factor x factor` RGB pixels.
-pub(crate) fn shrink(fine: &[u8], width: usize, height: usize, factor: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(width * height * 3);
-    let stride = width * factor * 3;
-    let count = factor * factor;
-    for y in 0..height {
-        for x in 0..width {
-            for channel in 0..3 {
-                let mut sum = 0;
-                for dy in 0..factor {
-                    for dx in 0..factor {
-                        sum +=
-                            usize::from(fine[(y * factor + dy) * stride + (x * factor + dx) * 3 + channel]);
-                    }
-                }
-                out.push(((sum + count / 2) / count) as u8);
-            }
-        }
-    }
-    out
+    Ok(png(&pixels, width, height))
 }
 
 /// The line and band of one label.
@@ -362,7 +287,7 @@ struct Group {
     band: Vec<(f64, f64, f64)>,
 }
 
-fn check_size(options: &PlotOptions) -> Result<(), PlotError> {
+pub(crate) fn check_size(options: &PlotOptions) -> Result<(), PlotError> {
     let (width, height) = options.size;
     let pixel_ratio = options.pixel_ratio;
     if !(200..=4000).contains(&width) || !(200..=4000).contains(&height) || !(1..=4).contains(&pixel_ratio) {
@@ -420,7 +345,7 @@ fn prepare(curves: &[Curve], options: &PlotOptions) -> Result<Vec<Group>, PlotEr
 }
 
 /// Whether a value has a place on an axis: finite, and so far from overflow that spans of it are finite too.
-fn drawable(value: f64) -> bool {
+pub(crate) fn drawable(value: f64) -> bool {
     value.abs() <= 1e300
 }
 
@@ -521,7 +446,7 @@ fn value_range(groups: &[Group], threshold: Option<f64>) -> (f64, f64) {
     (low - room, high + room)
 }
 
-fn load_font() -> Result<(), PlotError> {
+pub(crate) fn load_font() -> Result<(), PlotError> {
     static LOADED: OnceLock<bool> = OnceLock::new();
     let loaded = *LOADED.get_or_init(|| register_font(FAMILY, FontStyle::Normal, FONT).is_ok());
     loaded.then_some(()).ok_or_else(|| PlotError::Draw("the embedded font is unreadable".into()))
@@ -645,96 +570,6 @@ fn draw<B: DrawingBackend>(
     area.present().map_err(failed)
 }
 
-/// Colours from low to high: dark blue, green, yellow, of rising lightness, so that it is read in grey too.
-const RAMP: [RGBColor; 5] = [
-    RGBColor(68, 1, 84),
-    RGBColor(59, 82, 139),
-    RGBColor(33, 145, 140),
-    RGBColor(94, 201, 98),
-    RGBColor(253, 231, 37),
-];
-
-/// The colour of a value between 0 and 1.
-fn ramp(value: f64) -> RGBColor {
-    let place = value.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
-    let below = (place as usize).min(RAMP.len() - 2);
-    let part = place - below as f64;
-    let mix = |a: u8, b: u8| (f64::from(a) + part * (f64::from(b) - f64::from(a))).round() as u8;
-    let (RGBColor(r0, g0, b0), RGBColor(r1, g1, b1)) = (RAMP[below], RAMP[below + 1]);
-    RGBColor(mix(r0, r1), mix(g0, g1), mix(b0, b1))
-}
-
-fn draw_heat_map<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    map: &HeatMap,
-    options: &PlotOptions,
-    scale: u32,
-) -> Result<(), PlotError> {
-    load_font()?;
-    let failed = |e: DrawingAreaErrorKind<B::ErrorType>| PlotError::Draw(e.to_string());
-    let s = scale;
-    let font = |points: u32| (FAMILY, points * s).into_font().color(&TEXT);
-    area.fill(&WHITE).map_err(failed)?;
-    let (columns, rows) = (map.columns.len(), map.rows.len());
-    let mut builder = ChartBuilder::on(area);
-    builder.margin(14 * s).margin_right(26 * s).x_label_area_size(50 * s).y_label_area_size(72 * s);
-    if !options.title.is_empty() {
-        builder.caption(&options.title, font(22));
-    }
-    // The last number is inside.
-    let (x_axis, y_axis) = ((0..columns - 1).into_segmented(), (0..rows - 1).into_segmented());
-    let mut chart = builder.build_cartesian_2d(x_axis, y_axis).map_err(failed)?;
-    let name = |names: &[String], place: &SegmentValue<usize>| match place {
-        SegmentValue::CenterOf(i) => names.get(*i).map_or_else(String::new, |n| n.replace('-', "\u{2212}")),
-        SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
-    };
-    let edge = |i: usize, n: usize| if i < n { SegmentValue::Exact(i) } else { SegmentValue::Last };
-    let corners = |row, column| {
-        [(edge(column, columns), edge(row, rows)), (edge(column + 1, columns), edge(row + 1, rows))]
-    };
-    chart
-        .configure_mesh()
-        .disable_mesh()
-        .axis_style(AXIS.stroke_width(s))
-        .x_labels(columns)
-        .y_labels(rows)
-        .x_label_formatter(&|x| name(&map.columns, x))
-        .y_label_formatter(&|y| name(&map.rows, y))
-        .label_style(font(15))
-        .axis_desc_style(font(16))
-        .x_desc(options.x_label.as_str())
-        .y_desc(options.y_label.as_str())
-        .set_all_tick_mark_size(5 * s)
-        .draw()
-        .map_err(failed)?;
-
-    let finite = || map.values.iter().flatten().copied().filter(|v| drawable(*v));
-    let low = finite().fold(f64::INFINITY, f64::min);
-    let high = finite().fold(f64::NEG_INFINITY, f64::max);
-    let (pixel_columns, _) = chart.plotting_area().get_pixel_range();
-    let cell_width = (pixel_columns.end - pixel_columns.start) as u32 / (columns as u32 * s);
-    let points = (cell_width / 5).clamp(6, 15);
-    for (row, values) in map.values.iter().enumerate() {
-        for (column, value) in values.iter().enumerate().filter(|(_, v)| drawable(**v)) {
-            let part = if high > low { (value - low) / (high - low) } else { 1.0 };
-            let cell = Rectangle::new(corners(row, column), ramp(part).filled());
-            chart.draw_series(std::iter::once(cell)).map_err(failed)?;
-            let ink = if part > 0.6 { &TEXT } else { &WHITE };
-            let centre = Pos::new(HPos::Center, VPos::Center);
-            let style = (FAMILY, points * s).into_font().color(ink).pos(centre);
-            let digits = format!("{value:.*}", map.decimals).replace('-', "\u{2212}");
-            let middle = (SegmentValue::CenterOf(column), SegmentValue::CenterOf(row));
-            let text = Text::new(digits, middle, style);
-            chart.draw_series(std::iter::once(text)).map_err(failed)?;
-        }
-    }
-    for &(row, column) in &map.framed {
-        let frame = Rectangle::new(corners(row, column), PALETTE[1].stroke_width(4 * s));
-        chart.draw_series(std::iter::once(frame)).map_err(failed)?;
-    }
-    area.present().map_err(failed)
-}
-
 fn threshold_label(value: f64, name: &str) -> String {
     format!("{name} {}", short_number(value))
 }
@@ -758,68 +593,6 @@ fn emptiest_corner(points: &[(i32, i32)], outer: (i32, i32), inner: (i32, i32), 
 fn swatch(x: i32, y: i32, scale: u32) -> [(i32, i32); 2] {
     let s = scale as i32;
     [(x + 4 * s, y), (x + 32 * s, y)]
-}
-
-mod png {
-    //! Just enough of PNG (RFC 2083, ISO 15948): one image of 8-bit RGB.
-
-    /// CRC-32 of the format: the one of ISO 3309, reflected.
-    fn crc32(parts: [&[u8]; 2]) -> u32 {
-        let mut crc = !0u32;
-        for byte in parts.into_iter().flatten() {
-            crc ^= u32::from(*byte);
-            for _ in 0..8 {
-                crc = (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1));
-            }
-        }
-        !crc
-    }
-
-    fn chunk(out: &mut Vec<u8>, kind: &[u8; 4], data: &[u8]) {
-        out.extend_from_slice(&(data.len() as u32).to_be_bytes());
-        out.extend_from_slice(kind);
-        out.extend_from_slice(data);
-        out.extend_from_slice(&crc32([kind, data]).to_be_bytes());
-    }
-
-    /// The file with these pixels, three bytes each, row by row.
-    pub(super) fn encode(pixels: &[u8], width: u32, height: u32) -> Vec<u8> {
-        const LEVEL: u8 = 7;
-        const UP: u8 = 2;
-        let stride = width as usize * 3;
-        let mut filtered = Vec::with_capacity(pixels.len() + height as usize);
-        let mut above = vec![0; stride];
-        for row in pixels.chunks_exact(stride) {
-            // The difference to the row above: mostly zeros in a diagram.
-            filtered.push(UP);
-            filtered.extend(row.iter().zip(&above).map(|(x, a)| x.wrapping_sub(*a)));
-            above.copy_from_slice(row);
-        }
-        let mut header = Vec::with_capacity(13);
-        header.extend_from_slice(&width.to_be_bytes());
-        header.extend_from_slice(&height.to_be_bytes());
-        // 8 bits a channel, RGB, deflate, adaptive filters, not interlaced.
-        header.extend_from_slice(&[8, 2, 0, 0, 0]);
-        let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
-        chunk(&mut out, b"IHDR", &header);
-        chunk(&mut out, b"IDAT", &miniz_oxide::deflate::compress_to_vec_zlib(&filtered, LEVEL));
-        chunk(&mut out, b"IEND", &[]);
-        out
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn the_end_chunk_is_the_one_of_every_png() {
-            let file = encode(&[0; 12], 2, 2);
-            assert_eq!(file[file.len() - 12..], *b"\0\0\0\0IEND\xae\x42\x60\x82");
-            assert_eq!(file[8..16], *b"\0\0\0\x0dIHDR");
-            // The check value of the CRC catalogue.
-            assert_eq!(crc32([b"12345", b"6789"]), 0xcbf4_3926);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -904,11 +677,5 @@ mod tests {
         assert_eq!(corner(&[(70, 80), (10, 10)]), (5, 75));
         assert_eq!(corner(&[(70, 80), (10, 10), (10, 80)]), (65, 5));
         assert_eq!(corner(&[(70, 80), (71, 80), (10, 10), (10, 80), (11, 80), (70, 10), (71, 10)]), (5, 5));
-    }
-
-    #[test]
-    fn shrinking_averages_blocks() {
-        let fine = [[0u8, 0, 0], [4, 8, 255], [8, 0, 0], [4, 8, 1]].concat();
-        assert_eq!(shrink(&fine, 1, 1, 2), [4, 4, 64]);
     }
 }

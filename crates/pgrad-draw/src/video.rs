@@ -3,7 +3,7 @@
 //! A task says what it looks like ([`Picture`]): shapes are drawn here, pixels of a renderer are taken as they are.
 //! GIF needs nothing; MP4 is made by the program `ffmpeg`, because a codec is no part of this project.
 
-use crate::plot::shrink;
+use crate::pixels::shrink;
 use pgrad_agent::Policy;
 use pgrad_env::{Content, Drawing, Form, Picture};
 use pgrad_run::config::RunConfig;

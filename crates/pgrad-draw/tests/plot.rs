@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use pgrad_draw::heat_map::{HeatMap, render_heat_map_svg};
 use pgrad_draw::plot::{
-    Band, Curve, HeatMap, Line, PlotError, PlotOptions, Scale, plot, render_heat_map_svg, render_lines_svg,
-    render_png, render_svg,
+    Band, Curve, Line, PlotError, PlotOptions, Scale, plot, render_lines_svg, render_png, render_svg,
 };
 use pgrad_num::Stream;
 

@@ -29,7 +29,7 @@
 //!
 //! Reading, unknown keys, names of quantities, verdicts, tables, files and the command line follow by
 //! themselves. Pictures come from [`render_lines_svg`](pgrad_draw::plot::render_lines_svg) and
-//! [`render_heat_map_svg`](pgrad_draw::plot::render_heat_map_svg). A kind outside pgrad is passed to
+//! [`render_heat_map_svg`](pgrad_draw::heat_map::render_heat_map_svg). A kind outside pgrad is passed to
 //! [`AnyStudy::parse_with`].
 
 use super::file::{self, Source};

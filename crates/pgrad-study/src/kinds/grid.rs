@@ -2,7 +2,8 @@
 
 use crate::file::{self, EntryFile};
 use crate::{Bench, Entry, Findings, Measure, Measurement, Quantity, Source, Study, StudyError, number};
-use pgrad_draw::plot::{HeatMap, PlotOptions, render_heat_map_svg};
+use pgrad_draw::heat_map::{HeatMap, render_heat_map_svg};
+use pgrad_draw::plot::PlotOptions;
 use pgrad_run::stats;
 use serde::Deserialize;
 use toml::Spanned;
