@@ -4,7 +4,7 @@ use crate::learner::{ChunkWork, gathered_actions};
 use crate::model::{Critic, Part, Trunk};
 use crate::rollout::{Rollout, SampleSet};
 use crate::{ActorCritic, CHUNK};
-use pgrad_nn::{Layer, LayerSums};
+use pgrad_nn::{Affine, LayerSums};
 use pgrad_num::{Cols, ColsMut, Team};
 use pgrad_rl::dist::ActionDist;
 use std::ops::Range;
@@ -47,7 +47,7 @@ struct Moments {
 pub struct Curvature {
     lanes: Vec<Lane>,
     work: Vec<ChunkWork>,
-    layers: Vec<Layer>,
+    layers: Vec<Affine>,
     moments: Vec<Moments>,
 }
 
@@ -68,16 +68,16 @@ impl Curvature {
         for role in roles {
             let part = part_of(*role, model);
             let shift = |r: &Range<usize>| r.start + part.params.start..r.end + part.params.start;
-            let own = part.net.layers();
+            let own = part.net.affine();
             lanes.extend((0..LANES).map(|number| Lane {
                 role: *role,
                 number,
                 sums: own.iter().map(LayerSums::new).collect(),
             }));
-            layers.extend(own.into_iter().map(|l| Layer {
+            layers.extend(own.iter().map(|l| Affine {
                 weight: shift(&l.weight),
                 bias: shift(&l.bias),
-                ..l
+                ..*l
             }));
         }
         let moments = layers
@@ -97,7 +97,7 @@ impl Curvature {
 
     /// All layers, the policy's first; places are those in `θ`.
     #[must_use]
-    pub fn layers(&self) -> &[Layer] {
+    pub fn layers(&self) -> &[Affine] {
         &self.layers
     }
 
@@ -194,8 +194,8 @@ impl ChunkWork {
                 &[1.0; CHUNK][..n],
                 ColsMut::new(&mut d_out[first * n..], rows, n),
             );
-            let d_out = Cols::new(d_out, outputs, n);
-            part.net.add_cotangent_moments(theta, &mut self.actor, d_out, &mut lane.sums);
+            let (x, d_out) = (Cols::new(&self.x[..inputs * n], inputs, n), Cols::new(d_out, outputs, n));
+            part.net.add_cotangent_moments(theta, x, &mut self.actor, d_out, &mut lane.sums);
         }
         if lane.role != Role::Policy {
             // The value is the first row.
@@ -203,7 +203,8 @@ impl ChunkWork {
             d_out.fill(0.0);
             d_out[..n].fill(1.0);
             let tape = if lane.role == Role::Value { &mut self.critic } else { &mut self.actor };
-            part.net.add_cotangent_moments(theta, tape, Cols::new(d_out, outputs, n), &mut lane.sums);
+            let (x, d_out) = (Cols::new(&self.x[..inputs * n], inputs, n), Cols::new(d_out, outputs, n));
+            part.net.add_cotangent_moments(theta, x, tape, d_out, &mut lane.sums);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The Fisher matrix of a policy, applied and never formed.
 
-use pgrad_nn::{Mlp, Tape};
+use pgrad_nn::{Network, NetworkTape};
 use pgrad_num::{Cols, ColsMut, Real, linop::LinOp};
 use pgrad_rl::dist::ActionDist;
 
@@ -11,14 +11,14 @@ use pgrad_rl::dist::ActionDist;
 /// second derivative is needed (Kakade 2002; Martens 2020, section 9). One product costs a `jvp` and a `vjp`.
 #[derive(Debug)]
 pub struct PolicyMetric<'a, R: Real> {
-    net: &'a Mlp,
+    net: &'a Network,
     dist: &'a ActionDist,
     theta: &'a [R],
     x: Cols<'a, R>,
     /// The distribution's parameters at `θ`, prepared.
     params: Vec<R>,
     damping: R,
-    tape: Tape<R>,
+    tape: NetworkTape<R>,
     tangent: Vec<R>,
     cotangent: Vec<R>,
 }
@@ -26,7 +26,7 @@ pub struct PolicyMetric<'a, R: Real> {
 impl<'a, R: Real> PolicyMetric<'a, R> {
     /// The metric of the policy `dist(net(θ, x))` over the states `x`.
     #[must_use]
-    pub fn new(net: &'a Mlp, dist: &'a ActionDist, theta: &'a [R], x: Cols<'a, R>, damping: R) -> Self {
+    pub fn new(net: &'a Network, dist: &'a ActionDist, theta: &'a [R], x: Cols<'a, R>, damping: R) -> Self {
         let mut tape = net.tape(x.cols());
         let mut out = net.forward(theta, x, &mut tape);
         dist.prepare(out.reborrow(), None);

@@ -80,7 +80,7 @@ impl Passes {
     fn new(net: &Network, shape: ChunkShape) -> Self {
         Self {
             tape: net.tape_of(shape.steps, shape.cols),
-            jacobian: net.jacobian_pays().then(|| net.mlp().jacobian(shape.samples())),
+            jacobian: net.jacobian_pays().then(|| net.jacobian(shape.samples())),
         }
     }
     /// After a forward pass.
@@ -181,13 +181,8 @@ impl PolicyProblem {
     /// When actor and critic share a network: the policy's parameters would not be its own.
     #[must_use]
     pub fn new(model: &ActorCritic, samples: usize, threads: usize) -> Self {
-        let widths = &model.shape().hidden;
-        let widest = widths.iter().fold(model.shape().obs_dim, |w, h| w.max(*h));
         let net = &model.actor().net;
-        let slopes = if net.jacobian_pays() { net.mlp().jacobian_len() } else { 0 };
-        // A recurrent layer keeps its gates, what is before and behind them, and their derivatives.
-        let memory = model.recurrence().map_or(0, |r| 14 * r.size);
-        let floats = widths.iter().sum::<usize>() + 2 * widest + net.n_outputs() + slopes + memory;
+        let floats = net.tape_len() + if net.jacobian_pays() { net.jacobian_len() } else { 0 };
         let room = model.chunk(samples.div_ceil(2)).samples();
         Self::keeping(model, samples, threads, KEPT_BYTES / (4 * room * floats))
     }

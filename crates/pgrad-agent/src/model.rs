@@ -2,7 +2,7 @@
 
 use crate::CHUNK;
 use pgrad_env::Space;
-use pgrad_nn::{Activation, Cell, Head, Mlp, Network, NetworkTape, Recurrent, ShapeError, View};
+use pgrad_nn::{Activation, Cell, Dense, Head, Init, Network, NetworkTape, Recurrent, ShapeError, View};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::ActionDist;
 use std::ops::Range;
@@ -121,8 +121,8 @@ impl ModelShape {
     ///
     /// # Errors
     /// When a layer is empty.
-    pub fn actor(&self) -> Result<Mlp, ShapeError> {
-        Mlp::new(self.obs_dim, &self.hidden, self.activation, self.policy_heads())
+    pub fn actor(&self) -> Result<Network, ShapeError> {
+        Network::mlp(self.obs_dim, &self.hidden, self.activation, self.policy_heads())
     }
 }
 
@@ -198,22 +198,18 @@ impl ActorCritic {
         let same = critic_hidden == shape.hidden;
         assert!(same || shape.trunk == Trunk::Separate, "a shared trunk has one list of widths");
         assert!(recurrence.is_none_or(|r| r.sequence_length > 0), "a sequence has a step at least");
-        if recurrence.is_some_and(|r| r.size == 0) || shape.obs_dim == 0 {
-            return Err(ShapeError::EmptyLayer { layer: 0 });
-        }
-        let network = |hidden: &[usize], heads| -> Result<Network, ShapeError> {
-            let inputs = recurrence.map_or(shape.obs_dim, |r| r.size);
-            let mlp = Mlp::new(inputs, hidden, shape.activation, heads)?;
-            Ok(match recurrence {
-                None => Network::from(mlp),
-                Some(r) => Network::on(Recurrent::new(r.cell, shape.obs_dim, r.size), mlp),
-            })
+        let network = |hidden: &[usize], heads| {
+            let memory = recurrence.map(|r| Recurrent::spec(r.cell, r.size));
+            let hidden = hidden.iter().map(|units| Dense::spec(shape.activation, *units));
+            let layers: Vec<_> = memory.into_iter().chain(hidden).collect();
+            Network::new(shape.obs_dim, &layers, heads)
         };
         // Where there is no critic, its widths say nothing.
         let critic_hidden = if shape.critic == Critic::None { shape.hidden.clone() } else { critic_hidden };
         let dist = shape.dist();
         let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
-        let (span, mut rng) = (recurrence.and_then(|r| r.span), Stream::new(seed, STREAM_INIT, 0));
+        let init = Init { orthogonal: orthogonal_init, span: recurrence.and_then(|r| r.span) };
+        let mut rng = Stream::new(seed, STREAM_INIT, 0);
         let (actor, critic) = match (shape.trunk, shape.critic) {
             (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
             (Trunk::Separate, Critic::None) => (network(&shape.hidden, shape.policy_heads())?, None),
@@ -226,13 +222,13 @@ impl ActorCritic {
                 (network(&shape.hidden, heads)?, None)
             }
         };
-        let mut theta: Vec<f32> = actor.init(orthogonal_init, span, &mut rng);
+        let mut theta: Vec<f32> = actor.init(init, &mut rng);
         let params = 0..theta.len();
         let name = if shape.trunk == Trunk::Shared { "shared" } else { "actor" };
         let actor = Part { net: actor, params, name };
         let critic = critic.map(|net| {
             let start = theta.len();
-            theta.extend(net.init::<f32>(orthogonal_init, span, &mut rng));
+            theta.extend(net.init::<f32>(init, &mut rng));
             Part { net, params: start..theta.len(), name: "critic" }
         });
         let ends = std::iter::once(&actor).chain(&critic).map(|part| part.params.end).collect();

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Batch, OBS, Task, relative_difference, tasks, wide};
 use pgrad_agent::{ActorCritic, Critic, Curvature, ModelShape, Rollout, RolloutShape, Trunk};
-use pgrad_nn::{Activation, Layer};
+use pgrad_nn::{Activation, Affine};
 use pgrad_num::Team;
 
 struct Case {
@@ -51,7 +51,7 @@ fn derivative(theta: &[f64], i: usize, f: &dyn Fn(&[f64]) -> Vec<f64>) -> Vec<f6
 }
 
 /// `E[g gᵀ]` of a layer, and `E[x̄ x̄ᵀ]` where cotangents can be divided by.
-fn slow(theta: &[f64], layer: &Layer, f: &dyn Fn(&[f64]) -> Vec<f64>) -> [Vec<f64>; 2] {
+fn slow(theta: &[f64], layer: &Affine, f: &dyn Fn(&[f64]) -> Vec<f64>) -> [Vec<f64>; 2] {
     let second = |rows: &[Vec<f64>]| -> Vec<f64> {
         let n = rows[0].len() as f64;
         let mean = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>() / n;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::PolicyMetric;
-use pgrad_nn::{Activation, Head, Mlp};
+use pgrad_nn::{Activation, Head, Network};
 use pgrad_num::linop::LinOp;
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_rl::dist::{ActionDist, Actions};
@@ -13,7 +13,7 @@ const SAMPLES: usize = 7;
 const OBS: usize = 3;
 
 struct Case {
-    net: Mlp,
+    net: Network,
     dist: ActionDist,
     theta: Vec<f64>,
     x: Vec<f64>,
@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
                 }
                 _ => vec![linear("logits", dist.n_outputs())],
             };
-            let net = Mlp::new(OBS, hidden, Activation::Tanh, heads).unwrap();
+            let net = Network::mlp(OBS, hidden, Activation::Tanh, heads).unwrap();
             let theta = random_vector(1, net.n_params()).iter().map(|v| 0.8 * v).collect();
             cases.push(Case { theta, x: random_vector(2, OBS * SAMPLES), net, dist: dist.clone() });
         }

@@ -259,7 +259,7 @@ impl Acktr {
         let model = config.model.build(setup.spec, Critic::State, config.trunk.trunk.into(), setup.seed)?;
         let rollout = config.rollout.build(&config.normalize, &model, setup)?;
         let curvature = Curvature::new(&model, setup.threads);
-        let block = |l: &pgrad_nn::Layer| KroneckerBlock {
+        let block = |l: &pgrad_nn::Affine| KroneckerBlock {
             rows: l.rows,
             cols: l.cols,
             weight: l.weight.clone(),

@@ -1,16 +1,16 @@
 //! Forward and backward through two hidden layers of 64 units: `cargo bench -p pgrad-nn`.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgrad_nn::{Activation, Head, Mlp};
+use pgrad_nn::{Activation, Head, Init, Network};
 use pgrad_num::{Cols, ColsMut, Stream};
 use std::hint::black_box;
 
 fn mlp(c: &mut Criterion) {
     let head = Head::Linear { name: "logits", rows: 2, gain: 0.01 };
     #[expect(clippy::unwrap_used, reason = "the shape is right")]
-    let net = Mlp::new(4, &[64, 64], Activation::Tanh, vec![head]).unwrap();
+    let net = Network::mlp(4, &[64, 64], Activation::Tanh, vec![head]).unwrap();
     let mut rng = Stream::new(1, 0, 0);
-    let theta: Vec<f32> = net.init(true, &mut rng);
+    let theta: Vec<f32> = net.init(Init { orthogonal: true, span: None }, &mut rng);
     let mut gradient = vec![0.0; theta.len()];
     let mut group = c.benchmark_group("mlp 4-64-64-2, tanh");
     for cols in [8, 32, 64] {

@@ -1,220 +1,171 @@
-//! A network: a multilayer perceptron, on a recurrent layer or not.
+//! A network: layers, one after the other.
 
-use crate::mlp::{Jacobian, Layer, LayerSums, Mlp, Tape, View};
-use crate::recurrent::{Recurrent, RecurrentTape};
+use crate::activation::{Activation, Below, times_slope};
+use crate::layer::{Init, LayerSpec, ShapeError};
+use crate::layers::{AnyLayer, Dense, Head};
+use crate::moments::{Affine, LayerSums};
+use crate::tape::{LEAST_COLUMNS, LayerTapes, NetworkTape, Sequences, regroup};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
+use std::ops::Range;
 
-/// Fewest columns that a recurrent network computes on. From here on the bits of a column do not depend on the columns
-/// beside it ([`pgrad_num::gemm`]); fewer sequences get empty ones beside them, which nobody sees.
-const LEAST_COLUMNS: usize = 8;
+/// A named piece of the flat parameter vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Name, for example `hidden.0.weight`.
+    pub name: String,
+    /// Shape: `[out, in]` for weights, `[out]` for biases.
+    pub shape: Vec<usize>,
+    /// Where it lies.
+    pub range: Range<usize>,
+}
 
-/// A multilayer perceptron on the observations, or on the outputs of a recurrent layer on the observations.
+/// Layers one after the other; their parameters lie in one vector in the same order.
 ///
-/// The parameters of the recurrent layer come first. A recurrent network needs to know, before each `forward`, how the
-/// columns of the batch make sequences: [`NetworkTape::begin`].
-///
-/// Its outputs for a column have the same bits whatever other columns are computed with it, and whether the steps of a
-/// sequence come one by one or all at once.
+/// A network with a memory needs to know, before each `forward`, how the columns of the batch make sequences:
+/// [`NetworkTape::begin`]. Its outputs for a column have the same bits whatever other columns are computed with it, and
+/// whether the steps of a sequence come one by one or all at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    recurrent: Option<Recurrent>,
-    mlp: Mlp,
+    pub(crate) layers: Vec<AnyLayer>,
+    /// Where the parameters of each layer lie.
+    params: Vec<Range<usize>>,
+    /// All affine maps, and where those of each layer lie.
+    affine: Vec<Affine>,
+    maps: Vec<Range<usize>>,
 }
 
-/// What `forward` remembers for `vjp` and `jvp`, and their work space. Made once, for a largest batch.
-#[derive(Clone, Debug)]
-pub struct NetworkTape<R> {
-    mlp: Tape<R>,
-    recurrent: Option<Memory<R>>,
-}
-
-/// The recurrent part of a tape. Sequences are filled up to [`LEAST_COLUMNS`] columns here, and nowhere else.
-#[derive(Clone, Debug)]
-struct Memory<R> {
-    tape: RecurrentTape<R>,
-    steps: usize,
-    /// Sequences, without and with the empty ones.
-    cols: usize,
-    wide: usize,
-    state: Vec<R>,
-    fresh: Vec<bool>,
-    x: Vec<R>,
-    d_out: Vec<R>,
-    /// Outputs without the empty columns; unused when there are none.
-    out: Vec<R>,
-    /// Derivative of the recurrent layer's outputs.
-    d_h: Vec<R>,
-}
-
-impl<R: Real> Memory<R> {
-    fn filled(&self) -> bool {
-        self.wide != self.cols
-    }
-    fn samples(&self) -> usize {
-        self.steps * self.cols
-    }
-    fn wide_samples(&self) -> usize {
-        self.steps * self.wide
-    }
-}
-
-/// Rows of `steps` groups of `from` columns to rows of `steps` groups of `to` columns. What is added is 0.
-fn regroup<T: Copy>(x: &[T], out: &mut [T], from: usize, to: usize, empty: T) {
-    let common = from.min(to);
-    for (out, x) in out.chunks_exact_mut(to).zip(x.chunks_exact(from)) {
-        out[..common].copy_from_slice(&x[..common]);
-        out[common..].fill(empty);
-    }
-}
-
-impl<R: Real> NetworkTape<R> {
-    /// Says how the columns of the next batches make sequences: `steps` steps of `state.cols()` sequences that start
-    /// from `state` (`[state_rows x cols]`); column `t·cols + c` is step `t` of sequence `c`, which forgets its state
-    /// before that step where `fresh` says so.
-    ///
-    /// # Panics
-    /// When the network is not recurrent, the tape was made for less, or the shapes differ.
-    pub fn begin(&mut self, steps: usize, state: Cols<'_, R>, fresh: &[bool]) {
-        let m = self.memory_mut();
-        let cols = state.cols();
-        assert_eq!(fresh.len(), steps * cols, "a flag for every step of every sequence");
-        (m.steps, m.cols, m.wide) = (steps, cols, cols.max(LEAST_COLUMNS));
-        if m.filled() {
-            let (rows, wide) = (state.rows(), m.wide);
-            regroup(state.data(), &mut m.state[..rows * wide], cols, wide, R::ZERO);
-            regroup(fresh, &mut m.fresh[..steps * wide], cols, wide, false);
-            m.tape.begin(steps, Cols::new(&m.state[..rows * wide], rows, wide), &m.fresh[..steps * wide]);
-        } else {
-            m.tape.begin(steps, state, fresh);
-        }
-    }
-    fn memory(&self) -> &Memory<R> {
-        self.recurrent.as_ref().unwrap_or_else(|| panic!("this network has no memory"))
-    }
-    fn memory_mut(&mut self) -> &mut Memory<R> {
-        self.recurrent.as_mut().unwrap_or_else(|| panic!("this network has no memory"))
-    }
-    /// State of sequence `c` after step `t` of the last `forward`.
-    ///
-    /// # Panics
-    /// When the network is not recurrent.
-    pub fn state_after(&self, t: usize, c: usize) -> impl Iterator<Item = R> + '_ {
-        self.memory().tape.state_after(t, c)
-    }
-    /// State of all sequences after the last step of the last `forward`, `[state_rows x cols]`.
-    ///
-    /// # Panics
-    /// When the network is not recurrent, or `state` has another shape.
-    pub fn last_state(&mut self, mut state: ColsMut<'_, R>) {
-        let m = self.memory_mut();
-        if m.filled() {
-            let (rows, cols, wide) = (state.rows(), state.cols(), m.wide);
-            assert_eq!(cols, m.cols);
-            let all = &mut m.state[..rows * wide];
-            m.tape.last_state(ColsMut::new(all, rows, wide));
-            regroup(all, state.data_mut(), wide, cols, R::ZERO);
-        } else {
-            m.tape.last_state(state);
-        }
-    }
-    /// The outputs of the last `forward`, row after row.
-    #[must_use]
-    pub fn outputs(&self) -> &[R] {
-        match &self.recurrent {
-            Some(m) if m.filled() => &m.out[..self.mlp.outputs().len() / m.wide * m.cols],
-            _ => self.mlp.outputs(),
-        }
-    }
-    /// The outputs of the last `forward`, to overwrite: derivatives do not need them.
-    pub fn outputs_mut(&mut self) -> &mut [R] {
-        match &mut self.recurrent {
-            Some(m) if m.filled() => &mut m.out[..self.mlp.outputs().len() / m.wide * m.cols],
-            _ => self.mlp.outputs_mut(),
-        }
-    }
-}
-
-impl From<Mlp> for Network {
-    fn from(mlp: Mlp) -> Self {
-        Self { recurrent: None, mlp }
-    }
+/// What is made of the cotangents on their way down.
+enum Take<'a, R> {
+    Gradient(&'a mut [R]),
+    Moments(&'a mut [LayerSums<R>]),
 }
 
 impl Network {
-    /// `mlp` on the outputs of `recurrent`.
+    /// Layers that are described, from `inputs` features to `heads`.
+    ///
+    /// # Errors
+    /// When a layer is empty or not known, or a linear head comes after a free one.
+    pub fn new(inputs: usize, layers: &[LayerSpec], heads: Vec<Head>) -> Result<Self, ShapeError> {
+        let mut width = inputs;
+        let mut all = Vec::new();
+        for spec in layers {
+            let layer = AnyLayer::from_spec(spec, width)?;
+            width = layer.n_outputs();
+            all.push(layer);
+        }
+        all.push(Dense::heads(width, heads)?.into());
+        Self::of(all)
+    }
+    /// A multilayer perceptron: `inputs` features through `hidden` layers to `heads`.
+    ///
+    /// # Errors
+    /// As [`Network::new`].
+    pub fn mlp(
+        inputs: usize,
+        hidden: &[usize],
+        activation: Activation,
+        heads: Vec<Head>,
+    ) -> Result<Self, ShapeError> {
+        let layers: Vec<_> = hidden.iter().map(|units| Dense::spec(activation, *units)).collect();
+        Self::new(inputs, &layers, heads)
+    }
+    /// These layers.
+    ///
+    /// # Errors
+    /// When a layer has no inputs, or only such outputs as depend on no input.
     ///
     /// # Panics
-    /// When `mlp` has another number of inputs than `recurrent` has units.
-    #[must_use]
-    pub fn on(recurrent: Recurrent, mlp: Mlp) -> Self {
-        assert_eq!(mlp.n_inputs(), recurrent.size(), "the perceptron reads the recurrent layer's outputs");
-        Self { recurrent: Some(recurrent), mlp }
+    /// When there is no layer, one has another number of inputs than the one below has outputs, or the last one ends in
+    /// an activation: outputs may be overwritten, and its slope is told by them.
+    pub fn of(layers: Vec<AnyLayer>) -> Result<Self, ShapeError> {
+        let fits = layers.windows(2).all(|w| w[0].n_outputs() == w[1].n_inputs());
+        assert!(fits, "each layer reads the outputs of the one below");
+        assert!(layers.last().is_some_and(|l| l.activation().is_none()), "a network ends in outputs");
+        let empty = |l: &AnyLayer| l.n_inputs() == 0 || l.forward_flops() == 0;
+        if let Some(layer) = layers.iter().position(empty) {
+            return Err(ShapeError::EmptyLayer {
+                layer: if layers[layer].n_inputs() == 0 { layer } else { layer + 1 },
+            });
+        }
+        let (mut params, mut affine, mut maps) = (Vec::new(), Vec::new(), Vec::new());
+        let mut at = 0;
+        for layer in &layers {
+            let first = affine.len();
+            affine.extend(layer.affine().into_iter().map(|map| map.shifted(at)));
+            maps.push(first..affine.len());
+            params.push(at..at + layer.n_params());
+            at += layer.n_params();
+        }
+        Ok(Self { layers, params, affine, maps })
     }
-    /// The recurrent layer, if there is one.
-    #[must_use]
-    pub fn recurrent(&self) -> Option<&Recurrent> {
-        self.recurrent.as_ref()
+
+    fn first(&self) -> &AnyLayer {
+        &self.layers[0]
     }
-    /// The multilayer perceptron.
-    #[must_use]
-    pub fn mlp(&self) -> &Mlp {
-        &self.mlp
+    fn last(&self) -> &AnyLayer {
+        &self.layers[self.layers.len() - 1]
     }
-    /// Numbers of a sequence's state; 0 without a recurrent layer.
+    /// Numbers of a sequence's state; 0 without a memory.
     #[must_use]
     pub fn state_rows(&self) -> usize {
-        self.recurrent.as_ref().map_or(0, Recurrent::state_rows)
+        self.layers.iter().map(|l| l.state_rows()).sum()
     }
     /// Number of input features.
     #[must_use]
     pub fn n_inputs(&self) -> usize {
-        self.recurrent.as_ref().map_or(self.mlp.n_inputs(), Recurrent::n_inputs)
+        self.first().n_inputs()
     }
     /// Number of output rows: the heads', in order.
     #[must_use]
     pub fn n_outputs(&self) -> usize {
-        self.mlp.n_outputs()
-    }
-    /// Number of parameters of the recurrent layer.
-    fn first_params(&self) -> usize {
-        self.recurrent.as_ref().map_or(0, Recurrent::n_params)
+        self.last().n_outputs()
     }
     /// Number of parameters.
     #[must_use]
     pub fn n_params(&self) -> usize {
-        self.first_params() + self.mlp.n_params()
+        self.params.last().map_or(0, |range| range.end)
     }
     /// Number of floating-point operations of `forward` for one sample (products and sums of matrices).
     #[must_use]
     pub fn forward_flops(&self) -> usize {
-        self.recurrent.as_ref().map_or(0, Recurrent::forward_flops) + self.mlp.forward_flops()
+        self.layers.iter().map(|l| l.forward_flops()).sum()
     }
-    /// Number of floating-point operations of `vjp` for one sample, without the input's gradient.
+    /// Number of floating-point operations of `vjp` for one sample, without the input's cotangent.
     #[must_use]
     pub fn vjp_flops(&self) -> usize {
-        match &self.recurrent {
-            None => self.mlp.vjp_flops(),
-            Some(r) => r.vjp_flops() + 2 * self.mlp.forward_flops(),
-        }
+        let [_, input] = self.first().vjp_flops();
+        self.layers.iter().map(|l| l.vjp_flops().iter().sum::<usize>()).sum::<usize>() - input
+    }
+    /// Numbers of a tape for one sample, about.
+    #[must_use]
+    pub fn tape_len(&self) -> usize {
+        let kept: usize = self.layers.iter().map(|l| l.n_outputs() + l.tape_len()).sum();
+        kept + 2 * self.widest()
+    }
+    /// The most rows that any layer reads.
+    fn widest(&self) -> usize {
+        self.layers.iter().map(|l| l.n_inputs()).max().unwrap_or(0)
     }
     /// The named pieces of the parameter vector, in order.
     #[must_use]
     pub fn views(&self) -> Vec<View> {
-        let at = self.first_params();
-        let own = self.recurrent.iter().flat_map(Recurrent::views);
-        let shift = |v: View| View { range: v.range.start + at..v.range.end + at, ..v };
-        own.chain(self.mlp.views().into_iter().map(shift)).collect()
+        let (mut views, mut at) = (Vec::new(), 0);
+        for (l, layer) in self.layers.iter().enumerate() {
+            let same = |other: &&AnyLayer| other.prefix(0) == layer.prefix(0);
+            let prefix = layer.prefix(self.layers[..l].iter().filter(same).count());
+            for (name, shape) in layer.pieces() {
+                let len = shape.iter().product::<usize>();
+                views.push(View { name: format!("{prefix}{name}"), shape, range: at..at + len });
+                at += len;
+            }
+        }
+        views
     }
-    /// Initial parameters: those of [`Recurrent::init`], with its `span`, and [`Mlp::init`].
-    ///
-    /// # Panics
-    /// As [`Recurrent::init`].
-    pub fn init<R: Real>(&self, orthogonal_init: bool, span: Option<usize>, rng: &mut Stream) -> Vec<R> {
-        let mut theta = self.recurrent.as_ref().map_or_else(Vec::new, |r| r.init(orthogonal_init, span, rng));
-        theta.extend(self.mlp.init::<R>(orthogonal_init, rng));
-        theta
+    /// Initial parameters: each layer's own, as its file says.
+    pub fn init<R: Real>(&self, how: Init, rng: &mut Stream) -> Vec<R> {
+        self.layers.iter().flat_map(|l| l.init(how, rng)).map(R::of).collect()
     }
-    /// A tape for batches of up to `max_cols` samples; of a recurrent network, one step of each.
+    /// A tape for batches of up to `max_cols` samples; with a memory, one step of each.
     #[must_use]
     pub fn tape<R: Real>(&self, max_cols: usize) -> NetworkTape<R> {
         self.tape_of(1, max_cols)
@@ -222,25 +173,20 @@ impl Network {
     /// A tape for batches of up to `max_steps` steps of `max_cols` sequences.
     #[must_use]
     pub fn tape_of<R: Real>(&self, max_steps: usize, max_cols: usize) -> NetworkTape<R> {
-        let Some(r) = &self.recurrent else {
-            return NetworkTape { mlp: self.mlp.tape(max_steps * max_cols), recurrent: None };
-        };
-        let wide = max_cols.max(LEAST_COLUMNS);
-        let (n, narrow) = (max_steps * wide, max_steps * LEAST_COLUMNS);
+        let state_rows = self.state_rows();
+        let wide = if state_rows > 0 { max_cols.max(LEAST_COLUMNS) } else { max_cols };
+        let n = max_steps * wide;
         let zeros = |len: usize| vec![R::ZERO; len];
-        let memory = Memory {
-            tape: r.tape(max_steps, wide),
-            steps: 0,
+        let sizes = [state_rows, self.n_inputs(), self.n_outputs()];
+        let sequences = (state_rows > 0).then(|| Sequences::new(sizes, max_steps, wide));
+        let layers = LayerTapes {
+            own: self.layers.iter().map(|l| l.tape(max_steps, wide)).collect(),
+            outputs: self.layers.iter().map(|l| zeros(l.n_outputs() * n)).collect(),
+            delta: [zeros(self.widest() * n), zeros(self.widest() * n)],
             cols: 0,
-            wide: 0,
-            state: zeros(r.state_rows() * wide),
-            fresh: vec![false; narrow],
-            x: zeros(r.n_inputs() * narrow),
-            d_out: zeros(self.n_outputs() * narrow),
-            out: zeros(self.n_outputs() * narrow),
-            d_h: zeros(r.size() * n),
+            max_cols: n,
         };
-        NetworkTape { mlp: self.mlp.tape(n), recurrent: Some(memory) }
+        NetworkTape { layers, sequences }
     }
 
     /// `Y = f(θ, X)`, `[n_outputs x cols]`, on the tape.
@@ -254,31 +200,28 @@ impl Network {
         x: Cols<'_, R>,
         tape: &'t mut NetworkTape<R>,
     ) -> ColsMut<'t, R> {
-        let NetworkTape { mlp, recurrent: memory } = tape;
-        let (Some(recurrent), Some(m)) = (&self.recurrent, memory) else {
-            return self.mlp.forward(theta, x, mlp);
-        };
-        let (own, rest) = theta.split_at(recurrent.n_params());
-        assert_eq!(x.cols(), m.samples(), "columns of the sequences that began");
-        let (cols, wide, n) = (m.cols, m.wide, m.wide_samples());
-        if !m.filled() {
-            let h = recurrent.forward(own, x, &mut m.tape);
-            return self.mlp.forward(rest, h, mlp);
+        assert_eq!((theta.len(), x.rows()), (self.n_params(), self.n_inputs()));
+        let NetworkTape { layers, sequences } = &mut *tape;
+        let mut input = sequences.as_mut().map_or(x, |s| s.fill(x));
+        let n = input.cols();
+        layers.cols = n;
+        let LayerTapes { own, outputs, .. } = &mut *layers;
+        for (l, (layer, (own, h))) in self.layers.iter().zip(own.iter_mut().zip(outputs)).enumerate() {
+            let rows = layer.n_outputs();
+            let h = &mut h[..rows * n];
+            layer.forward(&theta[self.params[l].clone()], input, ColsMut::new(h, rows, n), own);
+            input = Cols::new(h, rows, n);
         }
-        let filled = &mut m.x[..x.rows() * n];
-        regroup(x.data(), filled, cols, wide, R::ZERO);
-        let h = recurrent.forward(own, Cols::new(filled, x.rows(), n), &mut m.tape);
-        let all = self.mlp.forward(rest, h, mlp);
-        let out = &mut m.out[..self.n_outputs() * m.steps * cols];
-        regroup(all.as_cols().data(), out, wide, cols, R::ZERO);
-        ColsMut::new(out, self.n_outputs(), m.steps * cols)
+        if let Some(s) = sequences {
+            s.keep_outputs(layers.top());
+        }
+        ColsMut::new(tape.outputs_mut(), self.n_outputs(), x.cols())
     }
 
     /// `∂θ += J_θᵀ ∂Y` for the batch last seen by `forward`, and `∂X = J_Xᵀ ∂Y` on request.
     ///
     /// # Panics
-    /// When the sizes do not fit the network and the batch; when the input's cotangent is asked of fewer than 8
-    /// sequences.
+    /// When the sizes do not fit the network and the batch.
     pub fn vjp<R: Real>(
         &self,
         theta: &[R],
@@ -288,27 +231,61 @@ impl Network {
         d_theta: &mut [R],
         d_x: Option<ColsMut<'_, R>>,
     ) {
-        let NetworkTape { mlp, recurrent: memory } = tape;
-        let (Some(recurrent), Some(m)) = (&self.recurrent, memory) else {
-            return self.mlp.vjp(theta, x, mlp, d_out, d_theta, d_x);
+        assert_eq!(d_theta.len(), self.n_params());
+        let NetworkTape { layers, sequences } = tape;
+        let mut take = Take::Gradient(d_theta);
+        let Some(s) = sequences.as_mut().filter(|s| s.filled()) else {
+            return self.backward(theta, x, layers, d_out, &mut take, d_x);
         };
-        let (own, rest) = theta.split_at(recurrent.n_params());
-        let (d_own, d_rest) = d_theta.split_at_mut(recurrent.n_params());
-        let (filled, cols, wide, n) = (m.filled(), m.cols, m.wide, m.wide_samples());
-        assert!(d_x.is_none() || !filled, "the input's cotangent of fewer than {LEAST_COLUMNS} sequences");
-        let Memory { tape, x: wide_x, d_out: wide_d_out, d_h, .. } = m;
-        let (x, d_out) = if filled {
-            let wide_d_out = &mut wide_d_out[..d_out.rows() * n];
-            regroup(d_out.data(), wide_d_out, cols, wide, R::ZERO);
-            // `forward` has filled up the input.
-            (Cols::new(&wide_x[..x.rows() * n], x.rows(), n), Cols::new(wide_d_out, d_out.rows(), n))
-        } else {
-            (x, d_out)
-        };
-        let d_h = &mut d_h[..recurrent.size() * n];
-        let h = tape.outputs();
-        self.mlp.vjp(rest, h, mlp, d_out, d_rest, Some(ColsMut::new(d_h, recurrent.size(), n)));
-        recurrent.vjp(own, x, tape, Cols::new(d_h, recurrent.size(), n), d_own, d_x);
+        let [wide, cols] = s.groups();
+        let (wide_x, mut wide_d_x, mut wide_d_out) = s.wide();
+        regroup(d_out.data(), wide_d_out.data_mut(), [cols, wide], R::ZERO);
+        let into = d_x.is_some().then(|| wide_d_x.reborrow());
+        self.backward(theta, wide_x, layers, wide_d_out.as_cols(), &mut take, into);
+        if let Some(d_x) = d_x {
+            regroup(wide_d_x.data_mut(), d_x.into_data(), [wide, cols], R::ZERO);
+        }
+    }
+
+    /// Takes the cotangents of the outputs down to the input, layer by layer.
+    fn backward<R: Real>(
+        &self,
+        theta: &[R],
+        x: Cols<'_, R>,
+        tape: &mut LayerTapes<R>,
+        d_out: Cols<'_, R>,
+        take: &mut Take<'_, R>,
+        mut d_x: Option<ColsMut<'_, R>>,
+    ) {
+        let LayerTapes { own, outputs, delta: [above, below], cols: n, .. } = tape;
+        let (n, mut above, mut below) = (*n, above, below);
+        assert_eq!((theta.len(), x.rows(), x.cols()), (self.n_params(), self.n_inputs(), n));
+        assert_eq!((d_out.rows(), d_out.cols()), (self.n_outputs(), n));
+        for (l, (layer, own)) in self.layers.iter().zip(own).enumerate().rev() {
+            let (rows, inputs) = (layer.n_outputs(), layer.n_inputs());
+            let last = l + 1 == self.layers.len();
+            let d_z = if last { d_out } else { Cols::new(&above[..rows * n], rows, n) };
+            let (x, d_x) = if l == 0 {
+                (x, d_x.as_mut().map(|d_x| Below::new(d_x.data_mut(), None, x)))
+            } else {
+                let x = Cols::new(&outputs[l - 1][..inputs * n], inputs, n);
+                let activation = self.layers[l - 1].activation();
+                (x, Some(Below::new(&mut below[..inputs * n], activation, x)))
+            };
+            let theta = &theta[self.params[l].clone()];
+            match take {
+                Take::Gradient(d_theta) => {
+                    layer.vjp(theta, x, own, d_z, Some(&mut d_theta[self.params[l].clone()]), d_x);
+                }
+                Take::Moments(sums) => {
+                    layer.add_cotangent_moments(d_z, &mut sums[self.maps[l].clone()]);
+                    if d_x.is_some() {
+                        layer.vjp(theta, x, own, d_z, None, d_x);
+                    }
+                }
+            }
+            std::mem::swap(&mut above, &mut below);
+        }
     }
 
     /// `Ẏ = J_θ θ̇` for the batch last seen by `forward`.
@@ -323,102 +300,91 @@ impl Network {
         v_theta: &[R],
         mut out: ColsMut<'_, R>,
     ) {
-        let NetworkTape { mlp, recurrent: memory } = tape;
-        let (Some(recurrent), Some(m)) = (&self.recurrent, memory) else {
-            return self.mlp.jvp(theta, x, mlp, v_theta, out);
+        let NetworkTape { layers, sequences } = tape;
+        let Some(s) = sequences.as_mut().filter(|s| s.filled()) else {
+            return self.tangents(theta, x, layers, v_theta, out);
         };
-        let (own, rest) = theta.split_at(recurrent.n_params());
-        let (v_own, v_rest) = v_theta.split_at(recurrent.n_params());
-        let (filled, cols, wide, n) = (m.filled(), m.cols, m.wide, m.wide_samples());
-        let Memory { tape, x: wide_x, d_out: wide_out, d_h, .. } = m;
-        let x = if filled { Cols::new(&wide_x[..x.rows() * n], x.rows(), n) } else { x };
-        let v_h = &mut d_h[..recurrent.size() * n];
-        recurrent.jvp(own, x, tape, v_own, ColsMut::new(v_h, recurrent.size(), n));
-        let (h, v_h) = (tape.outputs(), Cols::new(v_h, recurrent.size(), n));
-        if filled {
-            let wide_out = &mut wide_out[..self.n_outputs() * n];
-            let rows = self.n_outputs();
-            self.mlp.jvp_from(rest, h, Some(v_h), mlp, v_rest, ColsMut::new(wide_out, rows, n));
-            regroup(wide_out, out.data_mut(), wide, cols, R::ZERO);
-        } else {
-            self.mlp.jvp_from(rest, h, Some(v_h), mlp, v_rest, out);
+        let groups = s.groups();
+        let (wide_x, _, mut wide_out) = s.wide();
+        self.tangents(theta, wide_x, layers, v_theta, wide_out.reborrow());
+        regroup(wide_out.data_mut(), out.data_mut(), groups, R::ZERO);
+    }
+
+    fn tangents<R: Real>(
+        &self,
+        theta: &[R],
+        x: Cols<'_, R>,
+        tape: &mut LayerTapes<R>,
+        v_theta: &[R],
+        mut out: ColsMut<'_, R>,
+    ) {
+        let LayerTapes { own, outputs, delta: [below, above], cols: n, .. } = tape;
+        let (n, mut below, mut above) = (*n, below, above);
+        assert_eq!((theta.len(), x.rows(), x.cols()), (self.n_params(), self.n_inputs(), n));
+        assert_eq!((v_theta.len(), out.rows(), out.cols()), (self.n_params(), self.n_outputs(), n));
+        let (mut input, mut v_input) = (x, None);
+        for (l, (layer, own)) in self.layers.iter().zip(own).enumerate() {
+            let (rows, params) = (layer.n_outputs(), self.params[l].clone());
+            let last = l + 1 == self.layers.len();
+            let v_h = if last { out.data_mut() } else { &mut above[..rows * n] };
+            let v_z = ColsMut::new(v_h, rows, n);
+            layer.jvp(&theta[params.clone()], input, v_input, own, &v_theta[params], v_z);
+            if !last {
+                input = Cols::new(&outputs[l][..rows * n], rows, n);
+                times_slope(layer.activation(), v_h, input.data()); // ḣ = φ'(z) ż
+                std::mem::swap(&mut below, &mut above);
+                v_input = Some(Cols::new(&below[..rows * n], rows, n));
+            }
         }
     }
 
-    /// As [`Mlp::layers`].
+    /// The affine maps of all layers, from the input on.
     ///
     /// # Panics
-    /// When the network is recurrent: a layer that is used at every step has no such factors.
+    /// When there is more to a layer than affine maps: its Kronecker factors are not known.
     #[must_use]
-    pub fn layers(&self) -> Vec<Layer> {
-        assert!(self.recurrent.is_none(), "the factors of a recurrent layer are not known");
-        self.mlp.layers()
+    pub fn affine(&self) -> &[Affine] {
+        assert!(self.is_affine(), "a layer of this network has no Kronecker factors");
+        &self.affine
     }
-    /// As [`Mlp::add_input_moments`].
+    /// The affine maps of layer `l`.
+    pub(crate) fn maps(&self, l: usize) -> &[Affine] {
+        &self.affine[self.maps[l].clone()]
+    }
+    /// Whether all layers are affine maps under their activations.
+    pub(crate) fn is_affine(&self) -> bool {
+        self.maps.iter().all(|maps| !maps.is_empty())
+    }
+    /// Adds the batch last seen by `forward` to the sums of [`Network::affine`]'s inputs.
     ///
     /// # Panics
-    /// As there, and as [`Network::layers`].
+    /// When the sizes do not fit the network and the batch.
     pub fn add_input_moments<R: Real>(
         &self,
         x: Cols<'_, R>,
         tape: &NetworkTape<R>,
         sums: &mut [LayerSums<R>],
     ) {
-        assert!(self.recurrent.is_none(), "the factors of a recurrent layer are not known");
-        self.mlp.add_input_moments(x, &tape.mlp, sums);
+        let n = tape.layers.cols;
+        assert_eq!((x.rows(), x.cols()), (self.n_inputs(), n));
+        for (l, layer) in self.layers.iter().enumerate() {
+            let x = tape.layers.input(l, layer.n_inputs(), x);
+            layer.add_input_moments(x, &mut sums[self.maps[l].clone()]);
+        }
     }
-    /// As [`Mlp::add_cotangent_moments`].
+    /// Adds, for every sample of the batch last seen by `forward`, the outer product of each map's cotangent with itself,
+    /// when the outputs have the cotangent `d_out`: `Σ g gᵀ`.
     ///
     /// # Panics
-    /// As there, and as [`Network::layers`].
+    /// When the sizes do not fit the network and the batch.
     pub fn add_cotangent_moments<R: Real>(
         &self,
         theta: &[R],
+        x: Cols<'_, R>,
         tape: &mut NetworkTape<R>,
         d_out: Cols<'_, R>,
         sums: &mut [LayerSums<R>],
     ) {
-        assert!(self.recurrent.is_none(), "the factors of a recurrent layer are not known");
-        self.mlp.add_cotangent_moments(theta, &mut tape.mlp, d_out, sums);
-    }
-}
-
-/// Products with the Jacobian by the slopes of the outputs: see [`Jacobian`]. They are for networks without a recurrent
-/// layer, and panic with one.
-impl Network {
-    /// As [`Mlp::jacobian_pays`]; never with a recurrent layer.
-    #[must_use]
-    pub fn jacobian_pays(&self) -> bool {
-        self.recurrent.is_none() && self.mlp.jacobian_pays()
-    }
-    /// As [`Mlp::linearize`].
-    pub fn linearize<R: Real>(&self, theta: &[R], tape: &NetworkTape<R>, jacobian: &mut Jacobian<R>) {
-        self.without_memory().linearize(theta, &tape.mlp, jacobian);
-    }
-    /// As [`Mlp::jvp_by`].
-    pub fn jvp_by<R: Real>(
-        &self,
-        jacobian: &Jacobian<R>,
-        x: Cols<'_, R>,
-        tape: &mut NetworkTape<R>,
-        v_theta: &[R],
-        out: ColsMut<'_, R>,
-    ) {
-        self.without_memory().jvp_by(jacobian, x, &mut tape.mlp, v_theta, out);
-    }
-    /// As [`Mlp::vjp_by`].
-    pub fn vjp_by<R: Real>(
-        &self,
-        jacobian: &Jacobian<R>,
-        x: Cols<'_, R>,
-        tape: &mut NetworkTape<R>,
-        d_out: Cols<'_, R>,
-        d_theta: &mut [R],
-    ) {
-        self.without_memory().vjp_by(jacobian, x, &mut tape.mlp, d_out, d_theta);
-    }
-    fn without_memory(&self) -> &Mlp {
-        assert!(self.recurrent.is_none(), "slopes of a recurrent network are not kept");
-        &self.mlp
+        self.backward(theta, x, &mut tape.layers, d_out, &mut Take::Moments(sums), None);
     }
 }

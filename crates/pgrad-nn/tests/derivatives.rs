@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
 
-use pgrad_nn::{Activation, Head, Mlp};
+use pgrad_nn::{Activation, Head, Init, Network};
 use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_testkit::{assert_adjoint, assert_gradient};
 
@@ -21,12 +21,12 @@ fn heads(kind: usize) -> Vec<Head> {
 }
 
 /// All networks: depth 0 to 3, both activations, all heads.
-fn networks() -> Vec<Mlp> {
+fn networks() -> Vec<Network> {
     let mut all = Vec::new();
     for hidden in [&[][..], &[5], &[7, 4], &[17, 16, 3]] {
         for activation in [Activation::Tanh, Activation::Relu] {
             for kind in 0..3 {
-                all.push(Mlp::new(4, hidden, activation, heads(kind)).unwrap());
+                all.push(Network::mlp(4, hidden, activation, heads(kind)).unwrap());
             }
         }
     }
@@ -39,7 +39,7 @@ struct Case {
     d_out: Vec<f64>,
 }
 
-fn case(net: &Mlp, cols: usize, seed: u64) -> Case {
+fn case(net: &Network, cols: usize, seed: u64) -> Case {
     let mut rng = Stream::new(seed, 0, 0);
     let mut normal = |n: usize, scale: f64| (0..n).map(|_| scale * rng.normal()).collect::<Vec<f64>>();
     Case {
@@ -50,7 +50,7 @@ fn case(net: &Mlp, cols: usize, seed: u64) -> Case {
 }
 
 /// The definition, one number at a time, through the named views.
-fn slow_forward(net: &Mlp, activation: Activation, theta: &[f64], x: &[f64], cols: usize) -> Vec<f64> {
+fn slow_forward(net: &Network, activation: Activation, theta: &[f64], x: &[f64], cols: usize) -> Vec<f64> {
     let views = net.views();
     let get = |name: &str| {
         views.iter().find(|v| v.name == name).map(|v| (&theta[v.range.clone()], v.shape.clone()))
@@ -100,7 +100,7 @@ fn forward_is_the_definition() {
     for (i, hidden) in [&[][..], &[5], &[7, 4], &[17, 16, 3]].into_iter().enumerate() {
         for activation in [Activation::Tanh, Activation::Relu] {
             for kind in 0..3 {
-                let net = Mlp::new(4, hidden, activation, heads(kind)).unwrap();
+                let net = Network::mlp(4, hidden, activation, heads(kind)).unwrap();
                 for cols in [1, 5, 64] {
                     let case = case(&net, cols, i as u64);
                     let mut tape = net.tape(64);
@@ -146,7 +146,7 @@ fn vjp_agrees_with_finite_differences_in_parameters_and_input() {
 
 #[test]
 fn vjp_adds_to_what_is_there() {
-    let net = Mlp::new(4, &[5], Activation::Tanh, heads(1)).unwrap();
+    let net = Network::mlp(4, &[5], Activation::Tanh, heads(1)).unwrap();
     let Case { theta, x, d_out } = case(&net, 3, 7);
     let mut tape = net.tape(3);
     net.forward(&theta, Cols::new(&x, 4, 3), &mut tape);
@@ -185,7 +185,7 @@ fn jvp_is_the_adjoint_of_vjp() {
 
 #[test]
 fn single_precision_follows_double_precision() {
-    let net = Mlp::new(4, &[64, 64], Activation::Tanh, heads(2)).unwrap();
+    let net = Network::mlp(4, &[64, 64], Activation::Tanh, heads(2)).unwrap();
     let Case { theta, x, .. } = case(&net, 64, 5);
     let (theta32, x32): (Vec<f32>, Vec<f32>) =
         (theta.iter().map(|v| *v as f32).collect(), x.iter().map(|v| *v as f32).collect());
@@ -197,8 +197,8 @@ fn single_precision_follows_double_precision() {
 
 #[test]
 fn initial_parameters_follow_the_heads() {
-    let net = Mlp::new(4, &[6], Activation::Tanh, heads(2)).unwrap();
-    let theta: Vec<f64> = net.init(true, &mut Stream::new(1, 0, 0));
+    let net = Network::mlp(4, &[6], Activation::Tanh, heads(2)).unwrap();
+    let theta: Vec<f64> = net.init(Init { orthogonal: true, span: None }, &mut Stream::new(1, 0, 0));
     assert_eq!(theta.len(), net.n_params());
     for view in net.views() {
         let part = &theta[view.range.clone()];
@@ -216,11 +216,11 @@ fn initial_parameters_follow_the_heads() {
 #[test]
 fn impossible_networks_are_refused() {
     let linear = Head::Linear { name: "mean", rows: 1, gain: 1.0 };
-    assert!(Mlp::new(0, &[], Activation::Tanh, vec![linear.clone()]).is_err());
-    assert!(Mlp::new(3, &[4, 0], Activation::Tanh, vec![linear.clone()]).is_err());
-    assert!(Mlp::new(3, &[], Activation::Tanh, vec![]).is_err());
+    assert!(Network::mlp(0, &[], Activation::Tanh, vec![linear.clone()]).is_err());
+    assert!(Network::mlp(3, &[4, 0], Activation::Tanh, vec![linear.clone()]).is_err());
+    assert!(Network::mlp(3, &[], Activation::Tanh, vec![]).is_err());
     let free = Head::Free { name: "log_std", rows: 1, value: 0.0 };
-    assert!(Mlp::new(3, &[], Activation::Tanh, vec![free, linear]).is_err());
+    assert!(Network::mlp(3, &[], Activation::Tanh, vec![free, linear]).is_err());
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn slopes_are_kept_where_there_are_few_outputs_and_layers_to_be_saved() {
     let net = |hidden: &[usize], rows| {
         let heads =
             vec![Head::Linear { name: "y", rows, gain: 1.0 }, Head::Free { name: "z", rows: 9, value: 0.0 }];
-        Mlp::new(4, hidden, Activation::Tanh, heads).unwrap()
+        Network::mlp(4, hidden, Activation::Tanh, heads).unwrap()
     };
     for (hidden, rows, pays) in [
         (&[64, 64][..], 2, true),

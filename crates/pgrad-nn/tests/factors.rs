@@ -1,10 +1,10 @@
 //! The moments of each layer against gradients of single samples: `vjp` of one column gives `g xᵀ` and `g`.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
 
-use pgrad_nn::{Activation, Head, LayerSums, Mlp};
+use pgrad_nn::{Activation, Head, LayerSums, Network};
 use pgrad_num::{Cols, Stream};
 
-fn networks() -> Vec<Mlp> {
+fn networks() -> Vec<Network> {
     let heads = || {
         vec![
             Head::Linear { name: "value", rows: 1, gain: 1.0 },
@@ -16,8 +16,8 @@ fn networks() -> Vec<Mlp> {
     let mut all = Vec::new();
     for hidden in [&[][..], &[5], &[6, 4], &[7, 3, 5]] {
         for activation in [Activation::Tanh, Activation::Relu] {
-            all.push(Mlp::new(4, hidden, activation, heads()).unwrap());
-            all.push(Mlp::new(4, hidden, activation, logits()).unwrap());
+            all.push(Network::mlp(4, hidden, activation, heads()).unwrap());
+            all.push(Network::mlp(4, hidden, activation, logits()).unwrap());
         }
     }
     all
@@ -34,10 +34,10 @@ fn close(a: &[f64], b: &[f64]) {
 fn the_layers_tile_the_parameters() {
     for net in networks() {
         let mut covered = vec![0; net.n_params()];
-        for layer in net.layers() {
+        for layer in net.affine() {
             assert_eq!(layer.weight.len(), layer.rows * layer.cols);
             assert_eq!(layer.bias.len(), layer.rows);
-            layer.weight.chain(layer.bias).for_each(|i| covered[i] += 1);
+            layer.weight.clone().chain(layer.bias.clone()).for_each(|i| covered[i] += 1);
         }
         assert!(covered.iter().all(|n| *n == 1));
     }
@@ -51,13 +51,13 @@ fn moments_are_those_of_single_samples() {
         let mut normal = |n: usize| (0..n).map(|_| 0.7 * rng.normal()).collect::<Vec<f64>>();
         let (theta, x) = (normal(net.n_params()), normal(net.n_inputs() * N));
         let d_out = normal(net.n_outputs() * N);
-        let layers = net.layers();
+        let layers = net.affine();
         let mut sums: Vec<LayerSums<f64>> = layers.iter().map(LayerSums::new).collect();
         let mut tape = net.tape(N);
         let x_all = Cols::new(&x, net.n_inputs(), N);
         net.forward(&theta, x_all, &mut tape);
         net.add_input_moments(x_all, &tape, &mut sums);
-        net.add_cotangent_moments(&theta, &mut tape, Cols::new(&d_out, net.n_outputs(), N), &mut sums);
+        net.add_cotangent_moments(&theta, x_all, &mut tape, Cols::new(&d_out, net.n_outputs(), N), &mut sums);
 
         let mut slow: Vec<LayerSums<f64>> = layers.iter().map(LayerSums::new).collect();
         let mut one = net.tape(1);

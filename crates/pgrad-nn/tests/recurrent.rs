@@ -4,14 +4,16 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
 
-use pgrad_nn::{Activation, Cell, Head, Mlp, Network, NetworkTape, Recurrent, RecurrentTape};
+use pgrad_nn::{Activation, Cell, Dense, Head, Init, Network, NetworkTape, Recurrent};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 use pgrad_testkit::{assert_adjoint, assert_gradient};
 
 const CELLS: [Cell; 2] = [Cell::Lstm, Cell::Gru];
 
+/// A recurrent layer as a network of its own.
 struct Case<R> {
-    net: Recurrent,
+    cell: Cell,
+    net: Network,
     steps: usize,
     cols: usize,
     theta: Vec<R>,
@@ -22,7 +24,8 @@ struct Case<R> {
 }
 
 impl<R: Real> Case<R> {
-    fn new(net: Recurrent, steps: usize, cols: usize, seed: u64) -> Self {
+    fn new(layer: Recurrent, steps: usize, cols: usize, seed: u64) -> Self {
+        let (cell, net) = (layer.cell(), Network::of(vec![layer.into()]).unwrap());
         let mut rng = Stream::new(seed, 0, 0);
         let mut normal =
             |n: usize, scale: f64| (0..n).map(|_| R::of(scale * rng.normal())).collect::<Vec<R>>();
@@ -31,15 +34,16 @@ impl<R: Real> Case<R> {
             theta: normal(net.n_params(), 0.7),
             x: normal(net.n_inputs() * n, 1.0),
             state: normal(net.state_rows() * cols, 1.0),
-            d_out: normal(net.size() * n, 1.0),
+            d_out: normal(net.n_outputs() * n, 1.0),
             // The first step of a sequence, one in the middle, two in a row.
             fresh: (0..n).map(|i| [2, 3, 7].contains(&(i % 11))).collect(),
+            cell,
             net,
             steps,
             cols,
         }
     }
-    fn begin(&self, tape: &mut RecurrentTape<R>) {
+    fn begin(&self, tape: &mut NetworkTape<R>) {
         tape.begin(self.steps, Cols::new(&self.state, self.net.state_rows(), self.cols), &self.fresh);
     }
     fn n(&self) -> usize {
@@ -49,21 +53,21 @@ impl<R: Real> Case<R> {
         Cols::new(&self.x, self.net.n_inputs(), self.n())
     }
     /// A tape that `forward` has filled.
-    fn seen(&self) -> RecurrentTape<R> {
-        let mut tape = self.net.tape(self.steps, self.cols);
+    fn seen(&self) -> NetworkTape<R> {
+        let mut tape = self.net.tape_of(self.steps, self.cols);
         self.begin(&mut tape);
         self.net.forward(&self.theta, self.x(), &mut tape);
         tape
     }
     /// Gradients of `<d_out, h'>` by parameters and input.
-    fn vjp(&self, tape: &mut RecurrentTape<R>) -> (Vec<R>, Vec<R>) {
+    fn vjp(&self, tape: &mut NetworkTape<R>) -> (Vec<R>, Vec<R>) {
         let mut d_theta = vec![R::ZERO; self.net.n_params()];
         let mut d_x = vec![R::ZERO; self.x.len()];
         self.net.vjp(
             &self.theta,
             self.x(),
             tape,
-            Cols::new(&self.d_out, self.net.size(), self.n()),
+            Cols::new(&self.d_out, self.net.n_outputs(), self.n()),
             &mut d_theta,
             Some(ColsMut::new(&mut d_x, self.net.n_inputs(), self.n())),
         );
@@ -83,8 +87,8 @@ fn cases() -> Vec<Case<f64>> {
 
 /// The definition, one number at a time, through the named views. Returns `h'` of every step.
 fn slow_forward(case: &Case<f64>) -> Vec<f64> {
-    let Case { net, steps, cols, theta, x, state, fresh, .. } = case;
-    let (size, n) = (net.size(), steps * cols);
+    let Case { cell, net, steps, cols, theta, x, state, fresh, .. } = case;
+    let (size, n) = (net.n_outputs(), steps * cols);
     let get = |name: &str| {
         let view = net.views().into_iter().find(|v| v.name.ends_with(name));
         view.map_or(&[][..], |v| &theta[v.range])
@@ -109,7 +113,7 @@ fn slow_forward(case: &Case<f64>) -> Vec<f64> {
             let mut next = h.clone();
             for r in 0..size {
                 let [z0, z1, z2, z3] = [0, 1, 2, 3].map(|gate| gate * size + r);
-                match net.cell() {
+                match cell {
                     Cell::Lstm => {
                         let i = sigmoid(from_x(z0) + from_h(z0));
                         let f = sigmoid(from_x(z1) + from_h(z1));
@@ -143,18 +147,18 @@ fn near(a: &[f64], b: &[f64], tolerance: f64) {
 #[test]
 fn forward_is_the_definition() {
     for case in cases() {
-        near(case.seen().outputs().data(), &slow_forward(&case), 1e-12);
+        near(case.seen().outputs(), &slow_forward(&case), 1e-12);
     }
 }
 
 #[test]
 fn vjp_through_time_agrees_with_finite_differences() {
     for case in cases() {
-        let mut tape = case.net.tape(case.steps, case.cols);
+        let mut tape = case.net.tape_of(case.steps, case.cols);
         let mut value = |theta: &[f64], x: &[f64]| -> f64 {
             case.begin(&mut tape);
             let y = case.net.forward(theta, Cols::new(x, case.net.n_inputs(), case.n()), &mut tape);
-            y.data().iter().zip(&case.d_out).map(|(a, b)| a * b).sum()
+            y.into_data().iter().zip(&case.d_out).map(|(a, b)| a * b).sum()
         };
         let (d_theta, d_x) = case.vjp(&mut case.seen());
         assert_gradient(|t| value(t, &case.x), &case.theta, &d_theta, 1e-6);
@@ -168,7 +172,7 @@ fn vjp_adds_to_what_is_there() {
         let mut tape = case.seen();
         let (once, _) = case.vjp(&mut tape);
         let mut twice = once.clone();
-        let d_out = Cols::new(&case.d_out, case.net.size(), case.n());
+        let d_out = Cols::new(&case.d_out, case.net.n_outputs(), case.n());
         case.net.vjp(&case.theta, case.x(), &mut tape, d_out, &mut twice, None);
         near(&twice, &once.iter().map(|g| 2.0 * g).collect::<Vec<_>>(), 1e-12);
     }
@@ -178,7 +182,7 @@ fn vjp_adds_to_what_is_there() {
 fn jvp_is_the_adjoint_of_vjp() {
     for case in cases() {
         let (mut forward_tape, mut backward_tape) = (case.seen(), case.seen());
-        let (net, size, n) = (&case.net, case.net.size(), case.n());
+        let (net, size, n) = (&case.net, case.net.n_outputs(), case.n());
         assert_adjoint(
             |v, out| net.jvp(&case.theta, case.x(), &mut forward_tape, v, ColsMut::new(out, size, n)),
             |u, out| {
@@ -225,7 +229,7 @@ fn agrees_with_pytorch() {
         case.fresh = get("fresh").iter().map(|f| *f == 1.0).collect();
         case.d_out = get("d_out");
         let mut tape = case.seen();
-        near(tape.outputs().data(), &get("out"), 1e-13);
+        near(tape.outputs(), &get("out"), 1e-13);
         let mut last = vec![0.0; case.state.len()];
         tape.last_state(ColsMut::new(&mut last, case.net.state_rows(), cols));
         near(&last, &get("last"), 1e-13);
@@ -237,17 +241,26 @@ fn agrees_with_pytorch() {
     assert_eq!(cases, 6);
 }
 
+fn heads() -> Vec<Head> {
+    vec![
+        Head::Linear { name: "mean", rows: 2, gain: 0.5 },
+        Head::Free { name: "log_std", rows: 2, value: 0.1 },
+    ]
+}
+
+/// Hidden layers and heads on a recurrent layer.
+fn on(cell: Cell, inputs: usize, size: usize, hidden: &[usize], heads: Vec<Head>) -> Network {
+    let hidden = hidden.iter().map(|units| Dense::spec(Activation::Tanh, *units));
+    let layers: Vec<_> = std::iter::once(Recurrent::spec(cell, size)).chain(hidden).collect();
+    Network::new(inputs, &layers, heads).unwrap()
+}
+
 /// A recurrent layer under a perceptron with every kind of head, without and with hidden layers.
-fn networks(inputs: usize, size: usize) -> Vec<Network> {
+fn networks(inputs: usize, size: usize) -> Vec<(Recurrent, Network)> {
     let mut all = Vec::new();
     for cell in CELLS {
         for hidden in [&[][..], &[5], &[6, 4]] {
-            let heads = vec![
-                Head::Linear { name: "mean", rows: 2, gain: 0.5 },
-                Head::Free { name: "log_std", rows: 2, value: 0.1 },
-            ];
-            let mlp = Mlp::new(size, hidden, Activation::Tanh, heads).unwrap();
-            all.push(Network::on(Recurrent::new(cell, inputs, size), mlp));
+            all.push((Recurrent::new(cell, inputs, size), on(cell, inputs, size, hidden, heads())));
         }
     }
     all
@@ -261,8 +274,8 @@ struct Whole {
 }
 
 impl Whole {
-    fn new(net: Network, steps: usize, cols: usize, seed: u64) -> Self {
-        let case = Case::new(net.recurrent().unwrap().clone(), steps, cols, seed);
+    fn new((layer, net): (Recurrent, Network), steps: usize, cols: usize, seed: u64) -> Self {
+        let case = Case::new(layer, steps, cols, seed);
         let mut rng = Stream::new(seed, 1, 0);
         Self { theta: (0..net.n_params()).map(|_| 0.7 * rng.normal()).collect(), net, case }
     }
@@ -291,9 +304,19 @@ fn a_recurrent_network_is_its_layers_one_after_the_other() {
         let (own, rest) = whole.theta.split_at(whole.case.net.n_params());
         let case = Case { theta: own.to_vec(), ..whole.case };
         let h = slow_forward(&case);
-        let mlp = whole.net.mlp();
+        let above = whole
+            .net
+            .views()
+            .iter()
+            .filter(|v| v.name.ends_with("weight"))
+            .skip(2)
+            .map(|v| v.shape[0])
+            .collect::<Vec<_>>();
+        let (outputs, hidden) = above.split_last().unwrap();
+        assert_eq!(*outputs, 2);
+        let mlp = Network::mlp(case.net.n_outputs(), hidden, Activation::Tanh, heads()).unwrap();
         let mut mlp_tape = mlp.tape(case.n());
-        let slow = mlp.forward(rest, Cols::new(&h, case.net.size(), case.n()), &mut mlp_tape);
+        let slow = mlp.forward(rest, Cols::new(&h, case.net.n_outputs(), case.n()), &mut mlp_tape);
         near(&out, slow.as_cols().data(), 1e-12);
         let (rows, cols) = (whole.net.state_rows(), case.cols);
         let mut last = vec![0.0; rows * cols];
@@ -373,10 +396,9 @@ fn a_sequence_has_the_same_bits_as_its_steps() {
         {
             let (steps, all) = (9, 32);
             let heads = vec![Head::Linear { name: "logits", rows: 2, gain: 1.0 }];
-            let mlp = Mlp::new(size, hidden, Activation::Tanh, heads).unwrap();
-            let net = Network::on(Recurrent::new(cell, inputs, size), mlp);
-            let theta: Vec<f32> = net.init(true, None, &mut Stream::new(1, 0, 0));
-            let case = Case::<f32>::new(net.recurrent().unwrap().clone(), steps, all, 3);
+            let net = on(cell, inputs, size, hidden, heads);
+            let theta: Vec<f32> = net.init(init(true, None), &mut Stream::new(1, 0, 0));
+            let case = Case::<f32>::new(Recurrent::new(cell, inputs, size), steps, all, 3);
             let mut tape = net.tape_of::<f32>(steps, all);
             let rows = net.state_rows();
             tape.begin(steps, Cols::new(&case.state, rows, all), &case.fresh);
@@ -410,25 +432,13 @@ fn a_sequence_has_the_same_bits_as_its_steps() {
     }
 }
 
-#[test]
-fn a_network_without_memory_is_its_perceptron() {
-    let heads = vec![Head::Linear { name: "logits", rows: 2, gain: 1.0 }];
-    let mlp = Mlp::new(3, &[5], Activation::Relu, heads).unwrap();
-    let net = Network::from(mlp.clone());
-    assert_eq!((net.n_params(), net.views(), net.state_rows()), (mlp.n_params(), mlp.views(), 0));
-    assert_eq!((net.forward_flops(), net.vjp_flops()), (mlp.forward_flops(), mlp.vjp_flops()));
-    let theta: Vec<f32> = net.init(true, None, &mut Stream::new(1, 0, 0));
-    assert_eq!(theta, mlp.init::<f32>(true, &mut Stream::new(1, 0, 0)));
-    let x: Vec<f32> = (0..9).map(|i| i as f32 - 4.0).collect();
-    let (mut a, mut b) = (net.tape(3), mlp.tape(3));
-    net.forward(&theta, Cols::new(&x, 3, 3), &mut a);
-    mlp.forward(&theta, Cols::new(&x, 3, 3), &mut b);
-    assert_eq!(a.outputs(), b.outputs());
+fn init(orthogonal: bool, span: Option<usize>) -> Init {
+    Init { orthogonal, span }
 }
 
 #[test]
 fn views_tile_the_parameters() {
-    for net in networks(3, 5) {
+    for (_, net) in networks(3, 5) {
         let mut at = 0;
         for view in net.views() {
             assert_eq!(view.range.start, at);
@@ -442,8 +452,8 @@ fn views_tile_the_parameters() {
 #[test]
 fn initial_weights_are_orthogonal_gate_by_gate_or_uniform() {
     for cell in CELLS {
-        let net = Recurrent::new(cell, 3, 6);
-        let theta: Vec<f64> = net.init(true, None, &mut Stream::new(1, 0, 0));
+        let net = Case::<f64>::new(Recurrent::new(cell, 3, 6), 1, 1, 0).net;
+        let theta: Vec<f64> = net.init(init(true, None), &mut Stream::new(1, 0, 0));
         let views = net.views();
         for (view, cols) in views[..2].iter().zip([3, 6]) {
             for gate in theta[view.range.clone()].chunks_exact(6 * cols) {
@@ -458,7 +468,7 @@ fn initial_weights_are_orthogonal_gate_by_gate_or_uniform() {
         let ones = theta[views[2].range.clone()].iter().enumerate().filter(|(_, b)| **b == 1.0);
         let forget: Vec<usize> = ones.map(|(i, _)| i).collect();
         assert_eq!(forget, if cell == Cell::Lstm { (6..12).collect() } else { Vec::new() });
-        let theta: Vec<f64> = net.init(false, None, &mut Stream::new(1, 0, 0));
+        let theta: Vec<f64> = net.init(init(false, None), &mut Stream::new(1, 0, 0));
         let bound = 1.0 / 6.0f64.sqrt();
         assert_eq!(theta.len(), net.n_params());
         assert!(theta.iter().all(|v| v.abs() <= bound) && theta.iter().any(|v| v.abs() > 0.9 * bound));
@@ -469,9 +479,9 @@ fn initial_weights_are_orthogonal_gate_by_gate_or_uniform() {
 fn units_remember_for_different_times_up_to_a_span() {
     for cell in CELLS {
         for orthogonal in [false, true] {
-            let net = Recurrent::new(cell, 3, 400);
-            let init = |span| net.init::<f64>(orthogonal, span, &mut Stream::new(1, 0, 0));
-            let (plain, theta) = (init(None), init(Some(50)));
+            let net = Case::<f64>::new(Recurrent::new(cell, 3, 400), 1, 1, 0).net;
+            let draw = |span| net.init::<f64>(init(orthogonal, span), &mut Stream::new(1, 0, 0));
+            let (plain, theta) = (draw(None), draw(Some(50)));
             let bias = net.views()[2].range.clone();
             let (first, keep) = theta[bias.start..bias.start + 800].split_at(400);
             // u = exp(b) is uniform on [1, 49).
@@ -492,6 +502,6 @@ fn units_remember_for_different_times_up_to_a_span() {
 #[test]
 #[should_panic(expected = "room for")]
 fn more_than_the_tape_was_made_for_is_refused() {
-    let net = Recurrent::new(Cell::Gru, 2, 3);
-    net.tape::<f32>(4, 2).begin(5, Cols::new(&[0.0; 6], 3, 2), &[false; 10]);
+    let net = Case::<f32>::new(Recurrent::new(Cell::Gru, 2, 3), 1, 1, 0).net;
+    net.tape_of::<f32>(4, 8).begin(5, Cols::new(&[0.0; 24], 3, 8), &[false; 40]);
 }

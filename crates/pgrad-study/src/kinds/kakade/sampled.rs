@@ -5,7 +5,7 @@ use crate::StudyError;
 use pgrad_agent::PolicyMetric;
 use pgrad_env::{Actions, BatchEnv, VecEnv};
 use pgrad_envs::{KakadeLqg, KakadeMdp};
-use pgrad_nn::{Activation, Head, Mlp};
+use pgrad_nn::{Activation, Head, Network};
 use pgrad_num::cg::{CgParams, CgScratch, solve};
 use pgrad_num::linop::LinOp;
 use pgrad_num::{Cols, ColsMut, Stream, Tb, TbMut};
@@ -18,7 +18,7 @@ const STREAM_ACTIONS: u32 = 0x4b41;
 /// A policy, its task, and what is known about both.
 pub(super) struct Case {
     pub(super) name: &'static str,
-    pub(super) net: Mlp,
+    pub(super) net: Network,
     pub(super) dist: ActionDist,
     pub(super) theta: Vec<f64>,
     pub(super) make: fn(usize) -> Box<dyn BatchEnv>,
@@ -71,7 +71,7 @@ fn shape(e: &pgrad_nn::ShapeError) -> StudyError {
 /// A linear policy on the two-state task; the logit of staying in `s` is that of crossing plus `θ_s`.
 pub(super) fn mdp_case(stay: [f64; 2], damping: f64) -> Result<Case, StudyError> {
     let head = Head::Linear { name: "logits", rows: 2, gain: 1.0 };
-    let net = Mlp::new(2, &[], Activation::Tanh, vec![head]).map_err(|e| shape(&e))?;
+    let net = Network::mlp(2, &[], Activation::Tanh, vec![head]).map_err(|e| shape(&e))?;
     let half = stay.map(|p| 0.5 * (p / (1.0 - p)).ln());
     // Rows: crossing, staying; columns: i, j; then the biases.
     let theta = vec![-half[0], -half[1], half[0], half[1], 0.0, 0.0];
@@ -121,7 +121,7 @@ pub(super) fn lqg_case([alpha, beta]: [f64; 2], damping: f64) -> Result<Case, St
         Head::Linear { name: "mean", rows: 1, gain: 1.0 },
         Head::Free { name: "log_std", rows: 1, value: log_std },
     ];
-    let net = Mlp::new(1, &[], Activation::Tanh, heads).map_err(|e| shape(&e))?;
+    let net = Network::mlp(1, &[], Activation::Tanh, heads).map_err(|e| shape(&e))?;
     let exact = Lqg::at(gain, variance);
     // Of the return, minus the cost; the mean of x is 0, and so is the gradient of the bias.
     let gradient = vec![-exact.d_gain, 0.0, -exact.d_variance * 2.0 * variance];

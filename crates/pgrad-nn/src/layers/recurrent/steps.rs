@@ -1,16 +1,7 @@
 //! One step of a recurrent layer, element by element, on matrices `[rows x cols]`.
 
-use super::RecurrentTape;
 use pgrad_num::{Real, simd};
 use std::ops::Range;
-
-/// Where the matrices of a step lie on a tape.
-pub(super) struct At {
-    pub(super) gates: Range<usize>,
-    pub(super) memory: Range<usize>,
-    /// Columns of the step among the samples.
-    pub(super) samples: Range<usize>,
-}
 
 /// Work space of a step, `[size x cols]` each.
 #[derive(Clone, Debug)]
@@ -43,6 +34,12 @@ impl<R: Real> Work<R> {
     pub(super) fn h(&self) -> &[R] {
         &self.h[..self.span()]
     }
+    /// The memory cells as a step finds them.
+    pub(super) fn set_c(&mut self, c: &[R], fresh: &[bool]) {
+        let span = self.span();
+        self.c[..span].copy_from_slice(c);
+        forget(&mut self.c[..span], fresh);
+    }
     pub(super) fn h_mut(&mut self) -> &mut [R] {
         let span = self.span();
         &mut self.h[..span]
@@ -73,40 +70,8 @@ impl<R: Real> Work<R> {
     }
 }
 
-impl<R: Real> RecurrentTape<R> {
-    pub(super) fn step(&self, t: usize) -> At {
-        let span = self.size * self.cols;
-        let memory = if self.memory.is_empty() { 0..0 } else { 2 * span * t..2 * span * (t + 1) };
-        At { gates: 4 * span * t..4 * span * (t + 1), memory, samples: self.cols * t..self.cols * (t + 1) }
-    }
-    /// Puts the state before step `t` into the work space; `h` after the step before it is there already.
-    pub(super) fn find_state(&mut self, t: usize) {
-        self.find_memory(t);
-        let (n, at) = (self.steps * self.cols, self.step(t));
-        let Self { first, fresh, before, work, size, .. } = self;
-        let h = work.h_mut();
-        if t == 0 {
-            h.copy_from_slice(&first[..h.len()]);
-        }
-        forget(h, &fresh[at.samples.clone()]);
-        scatter(h, &mut before[..*size * n], at.samples, n);
-    }
-    /// Puts the memory cells before step `t` into the work space.
-    pub(super) fn find_memory(&mut self, t: usize) {
-        if self.memory.is_empty() {
-            return;
-        }
-        let span = self.size * self.cols;
-        let from =
-            if t == 0 { &self.first[span..2 * span] } else { &self.memory[2 * span * (t - 1)..][..span] };
-        let c = &mut self.work.c[..span];
-        c.copy_from_slice(from);
-        forget(c, &self.fresh[self.cols * t..self.cols * (t + 1)]);
-    }
-}
-
 /// Sets the columns to 0 that are flagged.
-fn forget<R: Real>(x: &mut [R], fresh: &[bool]) {
+pub(super) fn forget<R: Real>(x: &mut [R], fresh: &[bool]) {
     if fresh.contains(&true) {
         for row in x.chunks_exact_mut(fresh.len()) {
             for (x, _) in row.iter_mut().zip(fresh).filter(|(_, fresh)| **fresh) {

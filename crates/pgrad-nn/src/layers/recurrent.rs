@@ -2,10 +2,12 @@
 
 mod steps;
 
+use crate::activation::Below;
 use crate::init::orthogonal;
-use crate::mlp::View;
+use crate::layer::{Init, Layer, LayerSpec, Memory};
 use pgrad_num::gemm::{Mat, Write, add_row_sums, matmul};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
+use std::ops::Range;
 
 /// Which recurrent layer. `σ(z) = 1/(1 + e⁻ᶻ)`, products of vectors are element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,12 @@ pub enum Cell {
 }
 
 impl Cell {
-    fn name(self) -> &'static str {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Lstm, Self::Gru];
+
+    /// Its name, in files too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Lstm => "lstm",
             Self::Gru => "gru",
@@ -46,11 +53,9 @@ impl Cell {
 
 /// A recurrent layer of `size` units. The parameters lie in one vector: input weights `W` (`[gates·size x in]`, row
 /// after row), recurrent weights `U` (`[gates·size x size]`), biases (`[gates·size]`), and the GRU's `b'` (`[size]`).
-/// [`Recurrent::views`] names them.
 ///
 /// A batch is `cols` sequences of `steps` steps, and sample `t·cols + c` is step `t` of sequence `c`: `X` is
-/// `[in x steps·cols]`, the output `h'` of every step `[size x steps·cols]`. What sequences start from, and where an
-/// episode ends inside one, is said before by [`RecurrentTape::begin`]. Derivatives do not go through the first state.
+/// `[in x steps·cols]`, the output `h'` of every step `[size x steps·cols]`. Derivatives do not go through the first state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recurrent {
     cell: Cell,
@@ -82,21 +87,57 @@ pub struct RecurrentTape<R> {
     memory: Vec<R>,
     /// `h` as each step found it, `[size x samples]`.
     before: Vec<R>,
-    /// `h'`, `[size x samples]`.
-    out: Vec<R>,
     work: steps::Work<R>,
 }
 
+/// Where the matrices of a step lie on a tape.
+struct At {
+    gates: Range<usize>,
+    memory: Range<usize>,
+    /// Columns of the step among the samples.
+    samples: Range<usize>,
+}
+
 impl<R: Real> RecurrentTape<R> {
-    /// Says what the next `forward` sees: `steps` steps of `state.cols()` sequences that start from `state`
-    /// (`[state_rows x cols]`); where `fresh[t·cols + c]`, sequence `c` forgets its state before step `t`.
-    ///
-    /// # Panics
-    /// When the tape was made for fewer steps or sequences, or the shapes differ.
-    pub fn begin(&mut self, steps: usize, state: Cols<'_, R>, fresh: &[bool]) {
+    /// Samples of the batch.
+    fn samples(&self) -> usize {
+        self.steps * self.cols
+    }
+    fn step(&self, t: usize) -> At {
+        let span = self.size * self.cols;
+        let memory = if self.memory.is_empty() { 0..0 } else { 2 * span * t..2 * span * (t + 1) };
+        At { gates: 4 * span * t..4 * span * (t + 1), memory, samples: self.cols * t..self.cols * (t + 1) }
+    }
+    /// Puts the state before step `t` into the work space; `h` after the step before it is there already.
+    fn find_state(&mut self, t: usize) {
+        self.find_memory(t);
+        let (n, at) = (self.samples(), self.step(t));
+        let Self { first, fresh, before, work, size, .. } = self;
+        let h = work.h_mut();
+        if t == 0 {
+            h.copy_from_slice(&first[..h.len()]);
+        }
+        steps::forget(h, &fresh[at.samples.clone()]);
+        steps::scatter(h, &mut before[..*size * n], at.samples, n);
+    }
+    /// Puts the memory cells before step `t` into the work space.
+    fn find_memory(&mut self, t: usize) {
+        if self.memory.is_empty() {
+            return;
+        }
+        let span = self.size * self.cols;
+        let from =
+            if t == 0 { &self.first[span..2 * span] } else { &self.memory[2 * span * (t - 1)..][..span] };
+        self.work.set_c(from, &self.fresh[self.cols * t..self.cols * (t + 1)]);
+    }
+}
+
+impl<R: Real> Memory<R> for RecurrentTape<R> {
+    fn state_rows(&self) -> usize {
+        self.state_rows
+    }
+    fn begin(&mut self, steps: usize, state: Cols<'_, R>, fresh: &[bool]) {
         let cols = state.cols();
-        assert_eq!(state.rows(), self.state_rows, "rows of the state");
-        assert_eq!(fresh.len(), steps * cols, "a flag for every step of every sequence");
         assert!(
             cols <= self.max_cols && steps * cols <= self.max_samples,
             "the tape has room for {} samples of {} sequences, not for {steps} steps of {cols}",
@@ -108,40 +149,17 @@ impl<R: Real> RecurrentTape<R> {
         self.first[..self.state_rows * cols].copy_from_slice(state.data());
         self.fresh[..fresh.len()].copy_from_slice(fresh);
     }
-    /// Samples of the batch.
-    fn samples(&self) -> usize {
-        self.steps * self.cols
-    }
-    /// Number of sequences of the batch.
-    #[must_use]
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-    /// The outputs of the last `forward`, `[size x samples]`.
-    #[must_use]
-    pub fn outputs(&self) -> Cols<'_, R> {
-        Cols::new(&self.out[..self.size * self.samples()], self.size, self.samples())
-    }
-    /// State of sequence `c` after step `t` of the last `forward`, as numbers `[state_rows]`.
-    pub fn state_after(&self, t: usize, c: usize) -> impl Iterator<Item = R> + '_ {
-        let (n, cols, size) = (self.samples(), self.cols, self.size);
-        let h = (0..size).map(move |r| self.out[r * n + t * cols + c]);
-        let cells = self.state_rows - size;
-        let c =
-            (0..cols * cells).skip(c).step_by(cols.max(1)).map(move |i| self.memory[t * 2 * size * cols + i]);
-        h.chain(c)
-    }
-    /// State of all sequences after the last step of the last `forward`, `[state_rows x cols]`.
-    ///
-    /// # Panics
-    /// When `state` has another shape.
-    pub fn last_state(&self, mut state: ColsMut<'_, R>) {
-        let (n, cols, size) = (self.samples(), self.cols, self.size);
-        assert_eq!((state.rows(), state.cols()), (self.state_rows, cols));
-        let (h, c) = state.data_mut().split_at_mut(size * cols);
-        for (r, row) in h.chunks_exact_mut(cols).enumerate() {
-            row.copy_from_slice(&self.out[(r + 1) * n - cols..(r + 1) * n]);
+    fn state_at(&self, h: &[R], row: usize, t: usize, c: usize) -> R {
+        let (cols, size) = (self.cols, self.size);
+        match row.checked_sub(size) {
+            None => h[row * self.samples() + t * cols + c],
+            Some(cell) => self.memory[(2 * size * t + cell) * cols + c],
         }
+    }
+    fn last_state(&self, h: &[R], state: &mut [R]) {
+        let (n, cols, size) = (self.samples(), self.cols, self.size);
+        let (last, c) = state.split_at_mut(size * cols);
+        steps::gather(h, last, n - cols..n, n);
         if !c.is_empty() {
             let last = (self.steps - 1) * 2 * size * cols;
             c.copy_from_slice(&self.memory[last..last + size * cols]);
@@ -173,23 +191,10 @@ impl Recurrent {
     pub fn cell(&self) -> Cell {
         self.cell
     }
-    /// Number of input features.
+    /// The kind and size of a layer.
     #[must_use]
-    pub fn n_inputs(&self) -> usize {
-        self.inputs
-    }
-    /// Number of units, and of outputs.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.size
-    }
-    /// Numbers of a state: `h`, and for an LSTM `c` behind it.
-    #[must_use]
-    pub fn state_rows(&self) -> usize {
-        match self.cell {
-            Cell::Lstm => 2 * self.size,
-            Cell::Gru => self.size,
-        }
+    pub fn spec(cell: Cell, size: usize) -> LayerSpec {
+        LayerSpec { kind: cell.name().into(), sizes: vec![size] }
     }
     /// Rows of the weights.
     fn gate_rows(&self) -> usize {
@@ -202,109 +207,6 @@ impl Recurrent {
             Cell::Gru => self.size,
         }
     }
-    /// Number of parameters.
-    #[must_use]
-    pub fn n_params(&self) -> usize {
-        self.gate_rows() * (self.inputs + self.size + 1) + self.candidate_rows()
-    }
-    /// Number of floating-point operations of `forward` for one sample (products of matrices).
-    #[must_use]
-    pub fn forward_flops(&self) -> usize {
-        2 * self.gate_rows() * (self.inputs + self.size)
-    }
-    /// Number of floating-point operations of `vjp` for one sample, without the input's gradient.
-    #[must_use]
-    pub fn vjp_flops(&self) -> usize {
-        2 * self.gate_rows() * (self.inputs + 2 * self.size)
-    }
-
-    /// The named pieces of the parameter vector, in order.
-    #[must_use]
-    pub fn views(&self) -> Vec<View> {
-        let (rows, cell) = (self.gate_rows(), self.cell.name());
-        let mut pieces = vec![
-            ("input.weight", vec![rows, self.inputs]),
-            ("recurrent.weight", vec![rows, self.size]),
-            ("bias", vec![rows]),
-        ];
-        if self.cell == Cell::Gru {
-            pieces.push(("candidate.bias", vec![self.size]));
-        }
-        let mut at = 0;
-        pieces
-            .into_iter()
-            .map(|(name, shape)| {
-                let start = at;
-                at += shape.iter().product::<usize>();
-                View { name: format!("{cell}.{name}"), shape, range: start..at }
-            })
-            .collect()
-    }
-
-    /// Initial parameters: each gate's weights orthogonal with gain 1, biases 0, an LSTM's forget gate 1 (so that it
-    /// remembers at first; Gers et al. 2000, Jozefowicz et al. 2015). With `orthogonal_init` off everything is uniform on
-    /// `±1/√size`, as in PyTorch.
-    ///
-    /// With a `span` units remember for different times at first, up to so many steps: the bias of the gate that keeps (an
-    /// LSTM's `f`, a GRU's `z`) is `ln u` with `u` uniform on `[1, span − 1)`, and an LSTM's `b_i = −b_f` (Tallec and Ollivier
-    /// 2018, section 2.2).
-    ///
-    /// # Panics
-    /// When `span` is below 2.
-    pub fn init<R: Real>(&self, orthogonal_init: bool, span: Option<usize>, rng: &mut Stream) -> Vec<R> {
-        let bound = 1.0 / (self.size as f64).sqrt();
-        let mut theta = Vec::with_capacity(self.n_params());
-        if orthogonal_init {
-            for cols in [self.inputs, self.size] {
-                for _ in 0..self.cell.gates() {
-                    theta.extend(orthogonal(self.size, cols, 1.0, rng).into_iter().map(R::of));
-                }
-            }
-            theta.resize(self.n_params(), R::ZERO);
-        } else {
-            theta.extend((0..self.n_params()).map(|_| R::of(rng.uniform_in(-bound, bound))));
-        }
-        let bias = self.gate_rows() * (self.inputs + self.size);
-        // In both layers the second gate is the one that keeps.
-        let (first, keep) = theta[bias..bias + 2 * self.size].split_at_mut(self.size);
-        if let Some(span) = span {
-            assert!(span >= 2, "a memory spans two steps at least");
-            for (first, keep) in first.iter_mut().zip(keep) {
-                let log = rng.uniform_in(1.0, (span as f64 - 1.0).max(1.0)).ln();
-                *keep = R::of(log);
-                if self.cell == Cell::Lstm {
-                    *first = R::of(-log);
-                }
-            }
-        } else if orthogonal_init && self.cell == Cell::Lstm {
-            keep.fill(R::ONE);
-        }
-        theta
-    }
-
-    /// A tape for batches of up to `max_steps · max_cols` samples of up to `max_cols` sequences.
-    #[must_use]
-    pub fn tape<R: Real>(&self, max_steps: usize, max_cols: usize) -> RecurrentTape<R> {
-        let (size, n) = (self.size, max_steps * max_cols);
-        let zeros = |len: usize| vec![R::ZERO; len];
-        RecurrentTape {
-            size,
-            state_rows: self.state_rows(),
-            max_samples: n,
-            max_cols,
-            steps: 0,
-            cols: 0,
-            first: zeros(self.state_rows() * max_cols),
-            fresh: vec![false; n],
-            pre: zeros(4 * size * n),
-            gates: zeros(4 * size * n),
-            memory: zeros(if self.cell == Cell::Lstm { 2 * size * n } else { 0 }),
-            before: zeros(size * n),
-            out: zeros(size * n),
-            work: steps::Work::new(size, max_cols),
-        }
-    }
-
     fn params<'a, R>(&self, theta: &'a [R]) -> Params<'a, R> {
         assert_eq!(theta.len(), self.n_params());
         let rows = self.gate_rows();
@@ -317,17 +219,132 @@ impl Recurrent {
         assert_eq!((x.rows(), x.cols()), (self.inputs, tape.samples()), "input of the batch that began");
     }
 
-    /// `h'` of every step, `[size x samples]`, on the tape.
+    /// Blocks of gates among the rows of `W`, and the block of the gates' cotangents that each begins at: a GRU has
+    /// the block `U_n h + b'`, without an input, between its gates and its candidate.
+    fn input_gates(&self) -> impl Iterator<Item = (Range<usize>, usize)> + use<> {
+        let (first, second) = match self.cell {
+            Cell::Lstm => ((0..4, 0), None),
+            Cell::Gru => ((0..2, 0), Some((2..3, 3))),
+        };
+        std::iter::once(first).chain(second)
+    }
+}
+
+impl Layer for Recurrent {
+    type Tape<R: Real> = Box<RecurrentTape<R>>;
+
+    fn from_spec(spec: &LayerSpec, inputs: usize) -> Option<Self> {
+        let cell = Cell::ALL.into_iter().find(|cell| cell.name() == spec.kind)?;
+        let [size] = spec.sizes[..] else { return None };
+        Some(Self { cell, inputs, size })
+    }
+    fn n_inputs(&self) -> usize {
+        self.inputs
+    }
+    fn n_outputs(&self) -> usize {
+        self.size
+    }
+    fn n_params(&self) -> usize {
+        self.gate_rows() * (self.inputs + self.size + 1) + self.candidate_rows()
+    }
+    fn pieces(&self) -> Vec<(String, Vec<usize>)> {
+        let rows = self.gate_rows();
+        let candidate = (self.cell == Cell::Gru).then(|| ("candidate.bias".into(), vec![self.size]));
+        let weights = [("input.weight", self.inputs), ("recurrent.weight", self.size)];
+        let weights = weights.into_iter().map(|(name, cols)| (name.into(), vec![rows, cols]));
+        weights.chain([("bias".into(), vec![rows])]).chain(candidate).collect()
+    }
+    fn prefix(&self, number: usize) -> String {
+        if number == 0 { format!("{}.", self.cell.name()) } else { format!("{}.{number}.", self.cell.name()) }
+    }
+    /// Each gate's weights orthogonal with gain 1, biases 0, an LSTM's forget gate 1 (so that it remembers at first; Gers et
+    /// al. 2000, Jozefowicz et al. 2015). With `orthogonal` off everything is uniform on `±1/√size`, as in PyTorch.
+    ///
+    /// With a `span` units remember for different times at first, up to so many steps: the bias of the gate that keeps (an
+    /// LSTM's `f`, a GRU's `z`) is `ln u` with `u` uniform on `[1, span − 1)`, and an LSTM's `b_i = −b_f` (Tallec and Ollivier
+    /// 2018, section 2.2).
     ///
     /// # Panics
-    /// When `theta` has another size than this layer, or `x` another than the batch that [`RecurrentTape::begin`]
-    /// announced.
-    pub fn forward<'t, R: Real>(
+    /// When `span` is below 2.
+    fn init(&self, how: Init, rng: &mut Stream) -> Vec<f64> {
+        let mut theta = Vec::with_capacity(self.n_params());
+        if how.orthogonal {
+            for cols in [self.inputs, self.size] {
+                for _ in 0..self.cell.gates() {
+                    theta.extend(orthogonal(self.size, cols, 1.0, rng));
+                }
+            }
+            theta.resize(self.n_params(), 0.0);
+        } else {
+            let bound = 1.0 / (self.size as f64).sqrt();
+            theta.extend((0..self.n_params()).map(|_| rng.uniform_in(-bound, bound)));
+        }
+        let bias = self.gate_rows() * (self.inputs + self.size);
+        // In both layers the second gate is the one that keeps.
+        let (first, keep) = theta[bias..bias + 2 * self.size].split_at_mut(self.size);
+        if let Some(span) = how.span {
+            assert!(span >= 2, "a memory spans two steps at least");
+            for (first, keep) in first.iter_mut().zip(keep) {
+                *keep = rng.uniform_in(1.0, (span as f64 - 1.0).max(1.0)).ln();
+                if self.cell == Cell::Lstm {
+                    *first = -*keep;
+                }
+            }
+        } else if how.orthogonal && self.cell == Cell::Lstm {
+            keep.fill(1.0);
+        }
+        theta
+    }
+    fn forward_flops(&self) -> usize {
+        2 * self.gate_rows() * (self.inputs + self.size)
+    }
+    fn vjp_flops(&self) -> [usize; 2] {
+        [2 * self.gate_rows() * (self.inputs + 2 * self.size), 2 * self.gate_rows() * self.inputs]
+    }
+    /// `h`, and for an LSTM `c` behind it.
+    fn state_rows(&self) -> usize {
+        match self.cell {
+            Cell::Lstm => 2 * self.size,
+            Cell::Gru => self.size,
+        }
+    }
+    fn tape_len(&self) -> usize {
+        11 * self.size
+    }
+
+    fn tape<R: Real>(&self, max_steps: usize, max_cols: usize) -> Self::Tape<R> {
+        let (size, n) = (self.size, max_steps * max_cols);
+        let zeros = |len: usize| vec![R::ZERO; len];
+        Box::new(RecurrentTape {
+            size,
+            state_rows: self.state_rows(),
+            max_samples: n,
+            max_cols,
+            steps: 0,
+            cols: 0,
+            first: zeros(self.state_rows() * max_cols),
+            fresh: vec![false; n],
+            pre: zeros(4 * size * n),
+            gates: zeros(4 * size * n),
+            memory: zeros(if self.cell == Cell::Lstm { 2 * size * n } else { 0 }),
+            before: zeros(size * n),
+            work: steps::Work::new(size, max_cols),
+        })
+    }
+    fn memory<R: Real>(tape: &Self::Tape<R>) -> Option<&dyn Memory<R>> {
+        Some(&**tape)
+    }
+    fn memory_mut<R: Real>(tape: &mut Self::Tape<R>) -> Option<&mut dyn Memory<R>> {
+        Some(&mut **tape)
+    }
+
+    fn forward<R: Real>(
         &self,
         theta: &[R],
         x: Cols<'_, R>,
-        tape: &'t mut RecurrentTape<R>,
-    ) -> Cols<'t, R> {
+        mut out: ColsMut<'_, R>,
+        tape: &mut Self::Tape<R>,
+    ) {
         self.check(x, tape);
         let p = self.params(theta);
         let (rows, n, inputs) = (self.gate_rows(), tape.samples(), self.inputs);
@@ -342,7 +359,7 @@ impl Recurrent {
         for t in 0..tape.steps {
             tape.find_state(t);
             let at = tape.step(t);
-            let RecurrentTape { gates, memory, pre, work, cols, .. } = &mut *tape;
+            let RecurrentTape { gates, memory, pre, work, cols, .. } = &mut **tape;
             let gates = &mut gates[at.gates];
             matmul(&mut gates[..rows * *cols], Write::Replace, u, Mat::new(work.h(), self.size, *cols));
             match self.cell {
@@ -362,27 +379,20 @@ impl Recurrent {
                     steps::gru(rz, q, new, work);
                 }
             }
-            steps::scatter(tape.work.h(), &mut tape.out[..self.size * n], at.samples, n);
+            steps::scatter(tape.work.h(), out.data_mut(), at.samples, n);
         }
-        tape.outputs()
     }
 
-    /// `∂θ += J_θᵀ ∂h'` through all steps of the batch last seen by `forward`, and `∂X = J_Xᵀ ∂h'` on request.
-    ///
-    /// # Panics
-    /// When the sizes do not fit the layer and the batch.
-    pub fn vjp<R: Real>(
+    fn vjp<R: Real>(
         &self,
         theta: &[R],
         x: Cols<'_, R>,
-        tape: &mut RecurrentTape<R>,
+        tape: &mut Self::Tape<R>,
         d_out: Cols<'_, R>,
-        d_theta: &mut [R],
-        d_x: Option<ColsMut<'_, R>>,
+        d_theta: Option<&mut [R]>,
+        d_x: Option<Below<'_, R>>,
     ) {
         self.check(x, tape);
-        assert_eq!((d_out.rows(), d_out.cols()), (self.size, tape.samples()));
-        assert_eq!(d_theta.len(), self.n_params());
         let p = self.params(theta);
         let (rows, n, size, inputs) = (self.gate_rows(), tape.samples(), self.size, self.inputs);
         let u = Mat::new(p.u, rows, size).t();
@@ -390,7 +400,7 @@ impl Recurrent {
         for t in (0..tape.steps).rev() {
             let at = tape.step(t);
             tape.find_memory(t);
-            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut *tape;
+            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut **tape;
             work.add_cotangent(d_out.data(), at.samples.clone(), n);
             match self.cell {
                 Cell::Lstm => steps::lstm_vjp(&gates[at.gates], &memory[at.memory], work),
@@ -407,62 +417,64 @@ impl Recurrent {
             work.forget_derivative(&fresh[at.samples]);
         }
         let d_pre = &tape.pre[..4 * size * n];
-        let (d_w, rest) = d_theta.split_at_mut(rows * inputs);
-        let (d_u, rest) = rest.split_at_mut(rows * size);
-        let (d_b, d_b_candidate) = rest.split_at_mut(rows);
-        let h = Mat::new(&tape.before[..size * n], size, n).t();
-        matmul(d_u, Write::Add, Mat::new(&d_pre[..rows * n], rows, n), h);
-        for (gates, from) in self.input_gates() {
-            let len = gates.len() * size;
-            let d = &d_pre[from * size * n..(from * size + len) * n];
-            let own = gates.start * size..gates.end * size;
-            let d_w = &mut d_w[own.start * inputs..own.end * inputs];
-            matmul(d_w, Write::Add, Mat::new(d, len, n), Mat::new(x.data(), inputs, n).t());
-            add_row_sums(&mut d_b[own], Cols::new(d, len, n));
-        }
-        let candidate = 2 * size..2 * size + d_b_candidate.len();
-        let d = &d_pre[candidate.start * n..candidate.end * n];
-        add_row_sums(d_b_candidate, Cols::new(d, candidate.len(), n));
-        if let Some(mut d_x) = d_x {
-            let mut write = Write::Replace;
+        if let Some(d_theta) = d_theta {
+            let (d_w, rest) = d_theta.split_at_mut(rows * inputs);
+            let (d_u, rest) = rest.split_at_mut(rows * size);
+            let (d_b, d_b_candidate) = rest.split_at_mut(rows);
+            let h = Mat::new(&tape.before[..size * n], size, n).t();
+            matmul(d_u, Write::Add, Mat::new(&d_pre[..rows * n], rows, n), h);
             for (gates, from) in self.input_gates() {
                 let len = gates.len() * size;
-                let w = &p.w[gates.start * size * inputs..gates.end * size * inputs];
-                let d = Mat::new(&d_pre[from * size * n..(from * size + len) * n], len, n);
-                matmul(d_x.data_mut(), write, Mat::new(w, len, inputs).t(), d);
-                write = Write::Add;
+                let d = &d_pre[from * size * n..(from * size + len) * n];
+                let own = gates.start * size..gates.end * size;
+                let d_w = &mut d_w[own.start * inputs..own.end * inputs];
+                matmul(d_w, Write::Add, Mat::new(d, len, n), Mat::from(x).t());
+                add_row_sums(&mut d_b[own], Cols::new(d, len, n));
             }
+            let candidate = 2 * size..2 * size + d_b_candidate.len();
+            let d = &d_pre[candidate.start * n..candidate.end * n];
+            add_row_sums(d_b_candidate, Cols::new(d, candidate.len(), n));
+        }
+        if let Some(d_x) = d_x {
+            d_x.then(|d_x| {
+                let mut write = Write::Replace;
+                for (gates, from) in self.input_gates() {
+                    let len = gates.len() * size;
+                    let w = &p.w[gates.start * size * inputs..gates.end * size * inputs];
+                    let d = Mat::new(&d_pre[from * size * n..(from * size + len) * n], len, n);
+                    matmul(d_x, write, Mat::new(w, len, inputs).t(), d);
+                    write = Write::Add;
+                }
+            });
         }
     }
 
-    /// `ḣ' = J_θ θ̇` through all steps of the batch last seen by `forward`.
-    ///
-    /// # Panics
-    /// When the sizes do not fit the layer and the batch.
-    pub fn jvp<R: Real>(
+    fn jvp<R: Real>(
         &self,
         theta: &[R],
         x: Cols<'_, R>,
-        tape: &mut RecurrentTape<R>,
+        v_x: Option<Cols<'_, R>>,
+        tape: &mut Self::Tape<R>,
         v_theta: &[R],
         mut out: ColsMut<'_, R>,
     ) {
         self.check(x, tape);
-        assert_eq!((out.rows(), out.cols()), (self.size, tape.samples()));
         let (p, v) = (self.params(theta), self.params(v_theta));
         let (rows, n, size, inputs) = (self.gate_rows(), tape.samples(), self.size, self.inputs);
-        // ż = Ẇ x + U̇ h + U ḣ + ḃ: all but the third part at once.
+        // ż = Ẇ x + W ẋ + U̇ h + U ḣ + ḃ: all but `U ḣ` at once.
         let h = Mat::new(&tape.before[..size * n], size, n);
         let pre = &mut tape.pre[..4 * size * n];
         matmul(&mut pre[..rows * n], Write::Replace, Mat::new(v.u, rows, size), h);
         for (gates, from) in self.input_gates() {
             let len = gates.len() * size;
-            let w = &v.w[gates.start * size * inputs..gates.end * size * inputs];
-            let (w, x) = (Mat::new(w, len, inputs), Mat::new(x.data(), inputs, n));
+            let own = gates.start * size * inputs..gates.end * size * inputs;
             // The candidate of a GRU has rows of its own, which the product with `U̇` left alone.
             let write = if gates.start == 0 { Write::Add } else { Write::Replace };
             let to = &mut pre[from * size * n..(from * size + len) * n];
-            matmul(to, write, w, x);
+            matmul(to, write, Mat::new(&v.w[own.clone()], len, inputs), x.into());
+            if let Some(v_x) = v_x {
+                matmul(to, Write::Add, Mat::new(&p.w[own], len, inputs), v_x.into());
+            }
             steps::add_bias(to, &v.b[gates.start * size..gates.end * size], n);
         }
         if self.cell == Cell::Gru {
@@ -473,7 +485,7 @@ impl Recurrent {
         for t in 0..tape.steps {
             let at = tape.step(t);
             tape.find_memory(t);
-            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut *tape;
+            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut **tape;
             work.forget_derivative(&fresh[at.samples.clone()]);
             let (z, h) = work.derivatives();
             steps::gather(&pre[..4 * size * n], z, at.samples.clone(), n);
@@ -487,15 +499,5 @@ impl Recurrent {
             }
             steps::scatter(work.derivatives().1, out.data_mut(), at.samples, n);
         }
-    }
-
-    /// Blocks of gates among the rows of `W`, and the block of the gates' cotangents that each begins at: a GRU has
-    /// the block `U_n h + b'`, without an input, between its gates and its candidate.
-    fn input_gates(&self) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> + use<> {
-        let (first, second) = match self.cell {
-            Cell::Lstm => ((0..4, 0), None),
-            Cell::Gru => ((0..2, 0), Some((2..3, 3))),
-        };
-        std::iter::once(first).chain(second)
     }
 }
