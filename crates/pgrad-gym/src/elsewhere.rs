@@ -41,7 +41,7 @@ impl Gym {
     }
     /// The time limit that the environment has by itself.
     #[must_use]
-    pub fn own_limit(&self) -> Option<u32> {
+    pub fn own_limit(&self) -> Option<u64> {
         match *self {}
     }
     /// Whether every episode has a seed of its own.

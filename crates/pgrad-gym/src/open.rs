@@ -74,7 +74,7 @@ impl Recipe {
 /// An environment of Gymnasium or EnvPool, looked at and ready to be made.
 pub struct Gym {
     context: Arc<Context>,
-    limit: Option<u32>,
+    limit: Option<u64>,
     versions: String,
 }
 
@@ -284,7 +284,7 @@ impl Gym {
     }
     /// The time limit that the environment has by itself.
     #[must_use]
-    pub fn own_limit(&self) -> Option<u32> {
+    pub fn own_limit(&self) -> Option<u64> {
         self.limit
     }
     /// Whether every episode has a seed of its own; with EnvPool only every environment has.

@@ -153,7 +153,7 @@ pub(crate) struct PoolLayout {
     pub(crate) ids: usize,
     pub(crate) actions: usize,
     pub(crate) env_id: usize,
-    pub(crate) elapsed: usize,
+    pub(crate) step_type: usize,
     pub(crate) done: usize,
     pub(crate) trunc: usize,
     pub(crate) reward: usize,
@@ -182,10 +182,10 @@ impl Layout {
             let m = 2 * n;
             let (command, count, ids) = (place(1), place(8), place(4 * m));
             let actions = place(m * spaces.action_bytes());
-            let (env_id, elapsed, done, trunc, reward) =
+            let (env_id, step_type, done, trunc, reward) =
                 (place(4 * m), place(4 * m), place(m), place(m), place(4 * m));
             let obs = place(spaces.observation_bytes().map(|bytes| aligned(m * bytes)).sum());
-            PoolLayout { command, count, ids, actions, env_id, elapsed, done, trunc, reward, obs }
+            PoolLayout { command, count, ids, actions, env_id, step_type, done, trunc, reward, obs }
         });
         Self { n, todo, status, first_status, seeds, rewards, actions, obs, first, pool, size }
     }
@@ -197,7 +197,7 @@ impl Layout {
             // Some under the names that EnvPool has for them.
             "pool": self.pool.map(|p| serde_json::json!({
                 "command": p.command, "count": p.count, "ids": p.ids, "actions": p.actions, "info:env_id": p.env_id,
-                "elapsed_step": p.elapsed, "done": p.done, "trunc": p.trunc, "reward": p.reward, "obs": p.obs,
+                "step_type": p.step_type, "done": p.done, "trunc": p.trunc, "reward": p.reward, "obs": p.obs,
             })),
         })
     }

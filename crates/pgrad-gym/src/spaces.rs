@@ -125,7 +125,7 @@ pub(crate) struct LeafText {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(crate) struct SpecText {
     pub(crate) reward_threshold: Option<f64>,
-    pub(crate) max_episode_steps: Option<u32>,
+    pub(crate) max_episode_steps: Option<u64>,
     pub(crate) observation: Vec<LeafText>,
     pub(crate) action: LeafText,
     pub(crate) composite: bool,

@@ -15,6 +15,9 @@ use crate::spaces::Spaces;
 
 /// The pool's command to begin episodes; that to step is [`STEP`].
 const BEGIN: u8 = 2;
+/// Its type of a step that begins an episode. How many steps it has counted says less: Atari's count goes on where an
+/// episode ends with a life.
+const FIRST: i32 = 0;
 
 /// Who is whose, and who stands where.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub(crate) struct Turns {
     todo: Vec<u8>,
     // What the pool says.
     env_id: Vec<i32>,
-    elapsed: Vec<i32>,
+    step_type: Vec<i32>,
     done: Vec<u8>,
     trunc: Vec<u8>,
     reward: Vec<f32>,
@@ -65,7 +68,7 @@ impl Turns {
             command: STEP,
             todo: vec![0; n],
             env_id: vec![0; 2 * n],
-            elapsed: vec![0; 2 * n],
+            step_type: vec![0; 2 * n],
             done: vec![0; 2 * n],
             trunc: vec![0; 2 * n],
             reward: vec![0.0; 2 * n],
@@ -161,7 +164,7 @@ impl Turns {
     pub(crate) fn settle(&mut self, shared: &Shared, troubles: &mut Vec<Trouble>) {
         let k = self.ids.len();
         shared.read(self.at.env_id, &mut self.env_id[..k]);
-        shared.read(self.at.elapsed, &mut self.elapsed[..k]);
+        shared.read(self.at.step_type, &mut self.step_type[..k]);
         shared.read(self.at.done, &mut self.done[..k]);
         shared.read(self.at.trunc, &mut self.trunc[..k]);
         shared.read(self.at.reward, &mut self.reward[..k]);
@@ -223,15 +226,16 @@ impl Turns {
             ));
         }
         let steps = if self.command == STEP { self.slots.len() } else { 0 };
-        let began = |i: usize| self.elapsed[i] == 0 && self.done[i] == 0;
-        let stepped = |i: usize| self.elapsed[i] > 0 && (self.done[i] != 0 || self.trunc[i] == 0);
+        let began = |i: usize| self.step_type[i] == FIRST && self.done[i] == 0;
+        let stepped = |i: usize| self.step_type[i] != FIRST && (self.done[i] != 0 || self.trunc[i] == 0);
         if (0..steps).all(stepped) && (steps..k).all(began) {
             return Ok(());
         }
         Err(format!(
-            "after {steps} steps and {} beginnings EnvPool's episodes are {:?} steps long; over: {:?}, cut: {:?}",
+            "after {steps} steps and {} beginnings EnvPool's steps are of the types {:?} (0 is a first one); over: \
+             {:?}, cut: {:?}",
             k - steps,
-            &self.elapsed[..k],
+            &self.step_type[..k],
             &self.done[..k],
             &self.trunc[..k]
         ))

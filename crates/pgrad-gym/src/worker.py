@@ -8,7 +8,9 @@ import ctypes
 import difflib
 import faulthandler
 import json
+import math
 import mmap
+import numbers
 import os
 import select
 import signal
@@ -98,10 +100,19 @@ class Control:
         os.write(self.fd, b".")
 
     def tell(self, value):
-        self.tell_bytes(json.dumps(value).encode())
+        self.tell_bytes(json.dumps(plain(value), allow_nan=False).encode())
 
     def tell_bytes(self, text):
         self.send(b"m" + struct.pack("<I", len(text)) + text)
+
+
+def plain(value):
+    """The same with half characters (of a file's name that is not UTF-8) written out: JSON has no place for them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: plain(x) for key, x in value.items()}
+    return [plain(x) for x in value] if isinstance(value, (list, tuple)) else value
 
 
 def trace():
@@ -118,6 +129,16 @@ def number(x):
     return repr(float(x))
 
 
+def finite(x):
+    """A number that says something; an infinite return is never reached."""
+    return float(x) if x is not None and math.isfinite(x) else None
+
+
+def steps(limit):
+    """A time limit, or none: also what is less than 1, with which Gymnasium has none."""
+    return min(int(limit), (1 << 63) - 1) if limit is not None and limit >= 1 else None
+
+
 def leaf_of(space, name, spaces, np):
     """Describes a space that is numbers, or says why it is none."""
     what = {"name": name}
@@ -131,7 +152,8 @@ def leaf_of(space, name, spaces, np):
         what.update(kind="box", dtype=np.dtype(space.dtype).str, shape=list(space.shape), count=int(low.size))
         what.update(low=[number(x) for x in low[:take]], high=[number(x) for x in high[:take]])
     elif isinstance(space, spaces.Discrete):
-        what.update(kind="discrete", dtype="<i8", shape=[], count=1, n=[int(space.n)], start=[int(space.start)])
+        what.update(kind="discrete", dtype=np.dtype(space.dtype).str, shape=[], count=1)
+        what.update(n=[int(space.n)], start=[int(space.start)])
     elif isinstance(space, spaces.MultiDiscrete):
         n = [int(x) for x in space.nvec.reshape(-1)]
         start = getattr(space, "start", None)
@@ -165,9 +187,8 @@ def spec_of(env, gymnasium, np):
     out = {}
     spec = getattr(env, "spec", None)
     threshold = getattr(spec, "reward_threshold", None)
-    out["reward_threshold"] = None if threshold is None else float(threshold)
-    limit = getattr(spec, "max_episode_steps", None)
-    out["max_episode_steps"] = None if limit is None else int(limit)
+    out["reward_threshold"] = finite(threshold)
+    out["max_episode_steps"] = steps(getattr(spec, "max_episode_steps", None))
     try:
         out["observation"] = leaves_of(env.observation_space, "", gymnasium.spaces, np)
     except BadData as e:
@@ -225,9 +246,9 @@ def index_writer(leaf, memory, np):
         if not isinstance(x, (int, integer)):
             if not (isinstance(x, np.ndarray) and x.shape == () and x.dtype.kind in "iu"):
                 raise BadData(f"{where(leaf)} is {describe(x)}, its space has integers")
-        memory[i] = x
         if not start <= x < start + leaf["n"][0]:
             raise BadData(f"{where(leaf)} is {int(x)}, its space has {start} to {start + leaf['n'][0] - 1}")
+        memory[i] = x
 
     return put
 
@@ -257,8 +278,8 @@ def writer(space, spaces, leaves, memories, np):
 
 def action_reader(leaf, memory, np):
     if leaf["kind"] == "discrete":
-        values = memory.data
-        return lambda i: values[i]
+        # A number of the space's own type, as `sample` gives.
+        return lambda i: memory[i]
     # A copy: an environment may keep what it is given.
     return lambda i: memory[i].copy()
 
@@ -297,8 +318,9 @@ class Worker:
         self.id, self.kwargs, self.n = setup["id"], setup["kwargs"], setup["n"]
         if setup["drawn"]:
             self.kwargs = {"render_mode": "rgb_array"} | self.kwargs
-        reals = [t for t in np.sctypeDict.values() if issubclass(t, (np.integer, np.floating))]
-        self.reals = frozenset([float, int, bool, *reals])
+        kinds = (np.integer, np.floating, np.bool_)
+        # Others are looked at more closely.
+        self.reals = frozenset([float, int, bool, *(t for t in np.sctypeDict.values() if issubclass(t, kinds))])
         self.envs = [self.make() for _ in range(self.n)]
         self.spec = spec_of(self.envs[0], gymnasium, np)
 
@@ -326,7 +348,7 @@ class Worker:
 
     def work(self):
         """Does what is asked of each environment; what went wrong."""
-        np, reals = self.np, self.reals
+        reals = self.reals
         todo, status, rewards, put, action = self.todo, self.status, self.rewards, self.put, self.action
         errors = []
         for i in range(self.n):
@@ -341,13 +363,11 @@ class Worker:
                 try:
                     obs, reward, terminated, truncated, _ = result
                     put(i, obs)
-                    if reward.__class__ not in reals:
-                        raise BadData(f"the reward is {describe(reward)}, not a number")
-                    rewards[i] = reward
+                    rewards[i] = reward if reward.__class__ in reals else real(reward)
                     if terminated is False and truncated is False:
                         status[i] = RUNNING
                         continue
-                    over = flag(terminated, "terminated", np), flag(truncated, "truncated", np)
+                    over = flag(terminated, "terminated"), flag(truncated, "truncated")
                 except Exception as e:
                     errors.append({"env": i, "during": "step", "bad": True, "text": said(e, result)})
                     status[i] = BAD
@@ -415,7 +435,7 @@ class Pool:
     # Keys of what EnvPool returns, and their types.
     COLUMNS = (
         ("info:env_id", "i4"),
-        ("elapsed_step", "i4"),
+        ("step_type", "i4"),
         ("done", "?"),
         ("trunc", "?"),
         ("reward", "f4"),
@@ -455,8 +475,8 @@ class Pool:
         pool._reset(np.arange(2 * n, dtype=np.int32))
         self.start = pool._recv()
         for leaf, x in zip(self.spec["observation"], self.parts(self.start)):
-            if leaf["kind"] != "box" and x.dtype.kind in "iu":
-                # Its space says nothing of the size.
+            if x.dtype.kind in "fiub":
+                # The space of some tasks says something else, or nothing of the size.
                 leaf["dtype"] = x.dtype.str
 
     def describe(self, envpool, gymnasium):
@@ -465,9 +485,10 @@ class Pool:
         action, array = spec["action"], list(pool.spec.action_array_spec.values())[-1]
         action["dtype"] = np.dtype(array.dtype).str
         limit = pool.config.get("max_episode_steps")
-        spec["max_episode_steps"] = None if limit is None or limit >= 1 << 31 else int(limit)
+        # Its largest number says that there is none.
+        spec["max_episode_steps"] = None if limit is None or limit >= (1 << 31) - 1 else steps(limit)
         threshold = pool.config.get("reward_threshold")
-        spec["reward_threshold"] = None if threshold is None else float(threshold)
+        spec["reward_threshold"] = finite(threshold)
         spec["versions"] = f"envpool {envpool.__version__}, {spec['versions']}"
         for leaf in spec["observation"]:
             if leaf["kind"] == "box" and np.dtype(leaf["dtype"]).kind == "f":
@@ -583,9 +604,22 @@ def draw(worker, i):
     control.tell_bytes(frame.tobytes())
 
 
-def flag(x, name, np):
-    if x is True or x is False or x.__class__ is np.bool_:
-        return bool(x)
+def single(x):
+    """What an array without dimensions (of whatever library) holds; everything else as it is."""
+    return x.item() if getattr(x, "shape", None) == () and hasattr(x, "item") else x
+
+
+def real(reward):
+    value = single(reward)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise BadData(f"the reward is {describe(reward)}, not a number")
+
+
+def flag(x, name):
+    value = single(x)
+    if value is True or value is False:
+        return value
     raise BadData(f"`{name}` is {describe(x)}, not True or False")
 
 

@@ -7,7 +7,7 @@ mod common;
 
 use common::{open, python, run, settings};
 use pgrad_env::{BoxSpace, End, EnvError, MakeErrorKind, Space};
-use pgrad_gym::{Gym, GymSettings, OnOutOfBounds};
+use pgrad_gym::{Gym, GymSettings, OnEnvError, OnOutOfBounds};
 use serde_json::json;
 
 /// Cases of `Wrong`, and what is said of each.
@@ -28,7 +28,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("discrete:3", "the observation is 3, its space has 0 to 2"),
     ("discrete:-1", "the observation is -1, its space has 0 to 2"),
     ("discrete:1.5", "the observation is float 1.5"),
-    ("discrete:huge", "cannot be used"),
+    ("discrete:huge", "is 1180591620717411303424, its space has 0 to 2"),
     ("multi-discrete:2", "number 0 of the observation is 2, its space has 0 to 1"),
     ("multi-discrete:float", "dtype float64"),
     ("multi-binary:2", "number 0 of the observation is 2, its space has 0 and 1"),
@@ -92,6 +92,29 @@ fn what_is_wrong_is_refused_with_its_place() {
 }
 
 #[test]
+fn numbers_and_flags_of_every_type_are_taken() {
+    let gym = open("Kinds-v0", &GymSettings { env_workers: 1, ..settings(&json!({})) });
+    let (trace, _) = run(&gym, 2, 18, 1).unwrap();
+    for seen in &trace {
+        let rewards: Vec<f64> = seen.iter().map(|s| s.reward).collect();
+        assert_eq!(rewards, [1.0, 1.0, 0.0, 2.0, 0.5, 0.25, 3.0, 0.75, 4.0].repeat(2));
+        let ends: Vec<usize> = (0..18).filter(|t| seen[*t].end != End::Running).collect();
+        assert_eq!(ends, [8, 17]);
+        assert_eq!(seen[8].end, End::Terminated);
+    }
+}
+
+/// What JSON has no place for: infinities, and names of files that are not UTF-8.
+#[test]
+fn what_an_environment_says_of_itself_arrives() {
+    let own = GymSettings { on_env_error: OnEnvError::Stop, ..settings(&json!({})) };
+    let gym = open("Unspeakable-v0", &own);
+    assert_eq!((gym.spec().reward_threshold, gym.own_limit()), (None, Some(10_000_000_000)));
+    let error = run(&gym, 1, 3, 1).map(drop).unwrap_err().to_string();
+    assert!(error.contains("No such file or directory: '/no\\udcff'"), "{error}");
+}
+
+#[test]
 fn what_lies_outside_its_bounds_is_counted_and_reported_once_or_stops() {
     let wrong = settings(&json!({"case": "out of bounds", "at": 3}));
     let gym = open("Wrong-v0", &wrong);
@@ -130,7 +153,7 @@ fn spaces_are_flattened_as_gymnasium_does_with_named_parts() {
                   from gymnasium.spaces import flatten\n\
                   e = m.Parts(); obs, _ = e.reset(seed=1)\n\
                   print(*flatten(e.observation_space, obs))\n\
-                  obs = e.step(2)[0]; print(*flatten(e.observation_space, obs))";
+                  obs = e.step(np.int64(2))[0]; print(*flatten(e.observation_space, obs))";
     let out = std::process::Command::new(python()).args(["-c", script]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let expected: Vec<Vec<f32>> =

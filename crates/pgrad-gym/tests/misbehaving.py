@@ -1,6 +1,7 @@
 """Environments that go wrong, for the tests: `gym:tests.misbehaving:ID`."""
 
 import ctypes
+import enum
 import os
 import resource
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import gymnasium as gym
 import numpy as np
@@ -181,6 +183,8 @@ class Parts(gym.Env):
 
     def step(self, action):
         assert self.action_space.contains(action), (action, type(action))
+        # A number or an array of NumPy's, as a space's `sample` gives.
+        assert action.dtype == self.action_space.dtype, (action, type(action))
         self.seen.append(np.sum(action, dtype=np.float64))
         return self.obs(), float(self.seen[-1]), False, len(self.seen) == 3, {}
 
@@ -302,6 +306,45 @@ class Wrong(gym.Env):
 
 
 gym.register("Wrong-v0", Wrong)
+
+
+class Win(enum.IntEnum):
+    TWICE = 2
+
+
+class Half(float):
+    pass
+
+
+class Kinds(gym.Env):
+    """Rewards and flags of types that are numbers, each in its way."""
+
+    REWARDS = (
+        *(True, np.True_, np.False_, Win.TWICE, Half(0.5), Fraction(1, 4)),
+        *(np.int8(3), np.array(0.75), np.array(4, np.uint8)),
+    )
+    observation_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return OK, {}
+
+    def step(self, action):
+        reward, over = self.REWARDS[self.t], self.t == len(self.REWARDS) - 1
+        self.t += 1
+        return OK, reward, np.array(over), np.False_, {}
+
+
+gym.register("Kinds-v0", Kinds)
+
+
+class Unspeakable(Kinds):
+    def step(self, action):
+        open(os.fsdecode(b"/no\xff"))
+
+
+gym.register("Unspeakable-v0", Unspeakable, reward_threshold=float("inf"), max_episode_steps=10**10)
 
 
 class Unusable(gym.Env):

@@ -20,7 +20,7 @@ def list_all_envs():
 class Fake:
     """Episodes of 3 to 7 steps that show seed, episode and step."""
 
-    _state_keys = ["info:env_id", "elapsed_step", "done", "reward", "trunc", "obs"]
+    _state_keys = ["info:env_id", "step_type", "done", "reward", "trunc", "obs"]
     observation_space = spaces.Box(-1e9, 1e9, (3,), np.float32)
     action_space = spaces.Discrete(2)
     spec = SimpleNamespace(action_array_spec={"env_id": None, "action": SimpleNamespace(dtype=np.int32)})
@@ -52,12 +52,13 @@ class Fake:
         trunc = over & (self.seed[ids] % 2 == 0)
         obs = np.stack([self.seed[ids], self.episode[ids], self.t[ids]], 1).astype(np.float32)
         reward = np.where(begins, 0, 10 * self.t[ids] + action).astype(np.float32)
-        self.state = [ids.copy(), self.t[ids].copy(), over, reward, trunc, obs]
+        step_type = np.where(begins, 0, np.where(over, 2, 1)).astype(np.int32)
+        self.state = [ids.copy(), step_type, over, reward, trunc, obs]
         if not reset and self.calls == self.fault[0]:
             self.go_wrong(self.fault[1])
 
     def go_wrong(self, how):
-        env_id, elapsed, done, reward, trunc, obs = self.state
+        env_id, step_type, done, reward, trunc, obs = self.state
         if how == "raise":
             raise RuntimeError("as planned")
         if how == "exit":
@@ -67,7 +68,7 @@ class Fake:
         if how == "order":
             env_id[:2] = env_id[1::-1].copy()
         if how == "began":
-            elapsed[0] = 0
+            step_type[0] = 0
         if how == "nan":
             obs[1, 2] = np.nan
         if how == "bounds":
