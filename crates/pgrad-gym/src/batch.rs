@@ -227,7 +227,7 @@ impl GymBatch {
             worker.shared.write(worker.layout.first_status, &self.status);
             worker.ring();
         }
-        let deadline = Duration::from_secs_f64(self.context.recipe.settings.env_step_secs);
+        let deadline = self.context.recipe.step();
         let (mut troubles, mut deaths) = (Vec::new(), Vec::new());
         for g in groups {
             let group = &mut self.groups[g];
@@ -730,10 +730,13 @@ impl BatchEnv for GymBatch {
 impl Drop for GymBatch {
     fn drop(&mut self) {
         self.context.batches.fetch_sub(1, Ordering::Relaxed);
+        // Side by side.
+        self.groups.iter_mut().filter_map(|g| g.worker.as_mut()).for_each(Worker::leave);
+        let step = self.context.recipe.step();
         for group in &mut self.groups {
             let first = self.first + group.range.start;
             if let Some(worker) = group.worker.take() {
-                for t in worker.close() {
+                for t in worker.close(step) {
                     let number = first + t.env;
                     self.context
                         .monitor

@@ -10,6 +10,7 @@ use crate::spaces::Spaces;
 use pgrad_env::{BatchEnv, EnvSpec, MakeError, MakeErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// What all batches of a run share.
 pub(crate) struct Context {
@@ -34,6 +35,10 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
+    /// The time that a step, a reset or a `close` has.
+    pub(crate) fn step(&self) -> Duration {
+        Duration::from_secs_f64(self.settings.env_step_secs)
+    }
     fn new(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
         let (source, name) = parse_name(id)?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -242,9 +247,10 @@ impl Gym {
         let pool = PoolPlan { seeds: vec![0, 0], threads: 1, watched: false };
         let pool = (recipe.source == Source::EnvPool).then_some(pool);
         let starting = Starting::new(&recipe, 1, pool).map_err(failed)?;
-        let (worker, text) = starting.finish().map_err(failed)?;
+        let (mut worker, text) = starting.finish().map_err(failed)?;
         let spaces = worker.spaces.clone();
-        worker.close();
+        worker.leave();
+        worker.close(recipe.step());
         let spec = EnvSpec {
             id: id.to_owned(),
             observation: spaces.observation(),

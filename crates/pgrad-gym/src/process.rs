@@ -27,8 +27,10 @@ const WORKER: &str = include_str!("worker.py");
 const TAIL: usize = 4096;
 /// Longest message of a process.
 const MAX_MESSAGE: u32 = 1 << 28;
-/// How long a process may take to end after it was asked to, before it is killed.
+/// How long a process may take to end after it was told to by a signal, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long it may take to exit by itself once its environments are closed.
+const EXIT: Duration = Duration::from_secs(5);
 /// Looks at the progress of a process, in the time that an environment has.
 const SLICES: u32 = 4;
 /// The answer of an EnvPool is looked for without sleeping where the last one took no longer: waking up takes half as long as
@@ -367,13 +369,13 @@ impl Worker {
         if self.turns.as_ref().is_some_and(|turns| !turns.is_asked()) {
             return Ok(Vec::new());
         }
-        let mut troubles = self.wait_for_process(step)?;
+        let mut troubles = self.wait_for_process(step, "did not answer")?;
         if let Some(turns) = &mut self.turns {
             turns.settle(&self.shared, &mut troubles);
         }
         Ok(troubles)
     }
-    fn wait_for_process(&mut self, step: Duration) -> Result<Vec<Trouble>, Death> {
+    fn wait_for_process(&mut self, step: Duration, not: &str) -> Result<Vec<Trouble>, Death> {
         // In slices, so that what hangs is found soon after its time, whatever came before it.
         let (mut pending, mut still) = (self.pending(), 0);
         loop {
@@ -389,7 +391,7 @@ impl Worker {
                         // What it still does when signals shake it is too late, and must not hide who hung.
                         let then =
                             [self.layout.status, self.layout.first_status].map(|at| (at, self.bytes(at)));
-                        let death = self.process.end_hanging(&format!("did not answer within {step:?}"));
+                        let death = self.process.end_hanging(&format!("{not} within {step:?}"));
                         then.iter().for_each(|(offset, bytes)| self.shared.write(*offset, bytes));
                         return Err(death);
                     }
@@ -442,20 +444,32 @@ impl Worker {
             }
         }
     }
-    /// Asks the process to close its environments and end; what went wrong doing so.
-    pub(crate) fn close(mut self) -> Vec<Trouble> {
-        if self.process.control.write_all(b"q").is_err() {
-            return Vec::new();
-        }
-        match self.process.answer(now() + GRACE) {
-            Ok(Some(Answer::Message(text))) => serde_json::from_slice(&text).unwrap_or_default(),
-            Ok(Some(Answer::Ring)) | Err(_) => Vec::new(),
-            Ok(None) => {
-                let death =
-                    self.process.end_hanging(&format!("did not close its environments within {GRACE:?}"));
-                vec![Trouble { env: 0, during: "close".to_owned(), bad: false, text: death.to_string() }]
+    /// Asks the process to close its environments and end. [`Worker::close`] must follow.
+    pub(crate) fn leave(&mut self) {
+        self.shared.write(self.layout.status, &vec![crate::batch::PENDING; self.layout.n]);
+        // A process that is gone is found when it is waited for.
+        let _ = self.process.control.write_all(b"q");
+    }
+    /// Waits until the environments are closed, each in the time `step`, and the process has exited as Python does, with
+    /// what it cleans up then; what went wrong.
+    pub(crate) fn close(mut self, step: Duration) -> Vec<Trouble> {
+        let trouble = |env, text| Trouble { env, during: "close".to_owned(), bad: false, text };
+        let closed = self.wait_for_process(step, "did not close it");
+        let mut troubles = match closed {
+            Ok(troubles) => troubles,
+            Err(death) => {
+                let done = self.bytes(self.layout.status);
+                let env = done.iter().position(|s| *s == crate::batch::PENDING).unwrap_or(0);
+                return vec![trouble(env, format!("its process {death}"))];
             }
+        };
+        if !self.process.exited_within(EXIT) {
+            let death = self
+                .process
+                .end_hanging(&format!("did not exit within {EXIT:?} after its environments were closed"));
+            troubles.push(trouble(0, format!("its process {death}")));
         }
+        troubles
     }
 }
 

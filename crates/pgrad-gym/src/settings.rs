@@ -38,7 +38,7 @@ settings! {
         /// Threads of the process that steps the environments of a shard (`envpool:`). 0 is as many as make one for each
         /// core with those of the other shards, but at least one.
         env_threads: usize = 0, range: 0..=1024, unit: "threads";
-        /// Longest time that a step or a reset may take. A process that takes longer is ended.
+        /// Longest time that a step, a reset or a `close` may take. A process that takes longer is ended.
         env_step_secs: f64 = 60.0, range: above(0.0).to(86_400.0), unit: "s";
         /// Longest time that starting a process and making its environments may take.
         env_start_secs: f64 = 300.0, range: above(0.0).to(86_400.0), unit: "s";

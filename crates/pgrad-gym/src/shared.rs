@@ -5,7 +5,7 @@
 //! was copied out is looked at before it is used.
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::fs::File;
 use std::io;
 
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
 /// # Errors
 /// When the system has none left.
 pub(crate) fn memory_file() -> io::Result<File> {
-    Ok(File::from(memfd_create("pgrad-gym", MemfdFlags::CLOEXEC)?))
+    Ok(File::from(memfd_create("pgrad-gym", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
 }
 
 /// Numbers that may be copied from and to shared memory: every pattern of bits is one.
@@ -32,12 +32,14 @@ impl Plain for i64 {}
 impl Plain for f64 {}
 
 impl Shared {
-    /// The first `size` bytes of `file`, which is made as long.
+    /// The first `size` bytes of `file`, which is made as long, and cannot be made shorter then: touching what was cut off
+    /// would end this process.
     ///
     /// # Errors
     /// When the file cannot be made as long, or not be mapped.
     pub(crate) fn new(file: &File, size: usize) -> io::Result<Self> {
         file.set_len(size as u64)?;
+        fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Self { map: MmapOptions::new().len(size).map_raw(file)? })
     }
     /// Copies the numbers at `offset` bytes.
@@ -88,7 +90,9 @@ mod tests {
     #[test]
     fn two_maps_of_one_file_are_one_memory() {
         let file = memory_file().unwrap();
-        let (a, b) = (Shared::new(&file, 100).unwrap(), Shared::new(&file, 100).unwrap());
+        let a = Shared::new(&file, 100).unwrap();
+        let b = Shared { map: MmapOptions::new().len(100).map_raw(&file).unwrap() };
+        assert!(file.set_len(0).is_err() && file.set_len(101).is_err());
         a.write(3, &[1.5f64, -2.5]);
         let mut read = [0.0f64; 2];
         b.read(3, &mut read);

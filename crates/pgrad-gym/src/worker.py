@@ -4,6 +4,7 @@ Descriptor 0 is the socket on which both sides ring and send messages, 1 the sha
 A ring is one byte; what is to be done, and what came of it, lies in the shared memory.
 """
 
+import atexit
 import ctypes
 import difflib
 import faulthandler
@@ -16,6 +17,7 @@ import select
 import signal
 import struct
 import sys
+import threading
 import time
 import traceback
 
@@ -34,16 +36,25 @@ class UnknownName(Exception):
 
 
 def die_with(parent):
-    """The kernel kills this process, and what it forks, when its parent dies."""
+    """The kernel kills this process, and what its main thread forks, when its parent dies."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def bind():
         prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
+    def bind_child():
+        # The kernel means the thread that forked. One that is not the main thread may end long before its process, and what
+        # it forked must not end with it.
+        nonlocal main
+        forked_by_main, main = threading.get_ident() == main, threading.get_ident()
+        if forked_by_main:
+            bind()
+
+    main = threading.get_ident()
     bind()
     if os.getppid() != parent:
         os._exit(0)
-    os.register_at_fork(after_in_child=bind)
+    os.register_at_fork(after_in_child=bind_child)
 
 
 def watch_over_programs():
@@ -419,6 +430,8 @@ class Worker:
                 env.close()
             except BaseException:
                 errors.append({"env": i, "during": "close", "text": trace()})
+            # Closed, and the next one has its own time.
+            self.status[i] = RUNNING
         return errors
 
 
@@ -631,7 +644,16 @@ def said(e, result):
     return f"it returned {describe(result)}, not a tuple"
 
 
+def end_tracker():
+    """Waits until the process that removes what `multiprocessing` has left behind is done: its group is about to end."""
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    if getattr(tracker, "_fd", None) is not None:
+        tracker._stop()
+
+
 def main():
+    # What is registered first is done last.
+    atexit.register(end_tracker)
     die_with(int(sys.argv[1]))
     watch_over_programs()
     control, memory = Control(os.dup(0)), os.dup(1)
@@ -660,8 +682,7 @@ def main():
     worker.share(memory, control.message())
     control.ring()
     serve(worker)
-    sys.stdout.flush()
-    os._exit(0)
+    # What follows is an ordinary exit, with all that Python and the environments do then.
 
 
 main()

@@ -134,8 +134,6 @@ fn every_step_is_that_of_envpool_alone() {
         ("CheetahRun-v1", json!({"max_episode_steps": 11}), 30),
         // An episode ends with a life, and the game goes on.
         ("Breakout-v5", json!({"episodic_life": true, "img_height": 4, "img_width": 4, "stack_num": 1}), 150),
-        // Its space has a mask of int8, and the array is of bool.
-        ("Snake-v1", json!({}), 40),
     ] {
         let n = 5;
         let own = GymSettings { env_start_secs: 60.0, env_threads: 2, ..settings(&kwargs) };
@@ -156,6 +154,16 @@ fn every_step_is_that_of_envpool_alone() {
         assert_eq!(env.finished().len(), terminated + truncated, "{name}");
         assert_eq!(gym.news().notices, Vec::<String>::new(), "{name}");
     }
+}
+
+/// The space of its mask says int8, and the array is of bool.
+#[test]
+fn an_array_is_believed_over_its_space() {
+    let gym = Gym::open("envpool:Snake-v1", &settings(&json!({}))).unwrap();
+    let (trace, _) = run(&gym, 2, 40, 3).unwrap();
+    let masks = trace.iter().flatten().map(|seen| &seen.obs[seen.obs.len() - 4..]);
+    let allowed: Vec<f32> = masks.flatten().copied().collect();
+    assert!(allowed.iter().all(|x| *x == 0.0 || *x == 1.0) && allowed.contains(&1.0));
 }
 
 /// Neither the threads nor the other environments matter, and `restart` begins an episode.

@@ -340,9 +340,11 @@ fn failures_before_and_after_episodes() {
     let (e, time) = opening("busy", 2.0);
     assert!(e.message.contains("took more than 2.") && e.message.contains("in fail"), "{e}");
     assert!(time < Duration::from_secs(6), "{time:?}");
-    for (close, said) in
-        [("raise", "as planned"), ("sleep", "did not close its environments within 2s"), ("exit 1", "")]
-    {
+    for (close, said) in [
+        ("raise", "as planned"),
+        ("sleep", "environment 0: closing it failed\n    | its process did not close it within 1s"),
+        ("exit 1", ""),
+    ] {
         let gym = open("Planned-v0", &settings(&json!({})));
         let with =
             open("Planned-v0", &GymSettings { env_workers: 1, ..settings(&json!({ "close": close })) });
@@ -361,6 +363,52 @@ fn failures_before_and_after_episodes() {
     run(&gym, 2, 20, SEED).unwrap();
     let news = gym.news().notices.join("\n");
     assert!(news.contains("no fault is called print"), "it got through: {news}");
+}
+
+/// `close` has the time of a step, and what Python does at its end is done.
+#[test]
+fn an_end_is_an_ordinary_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let slow = settings(&json!({ "log": log.to_str().unwrap(), "seconds": 2.5 }));
+    let gym = open("Tidy-v0", &GymSettings { env_step_secs: 20.0, env_workers: 1, ..slow });
+    // The one that was asked what it is ends in the same way.
+    let once = "closed\natexit\n".to_owned();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), once);
+    drop(run(&gym, 1, 3, SEED).unwrap());
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), once.repeat(2));
+    assert_eq!(gym.news().notices, Vec::<String>::new());
+    let left = std::fs::read_to_string(dir.path().join("log.shm")).unwrap();
+    assert_eq!(left.lines().count(), 2);
+    for name in left.lines() {
+        let memory = Path::new("/dev/shm").join(name.trim_start_matches('/'));
+        assert!(!memory.exists(), "{}", memory.display());
+    }
+    // A thread that never ends is not waited for.
+    let stays = settings(&json!({ "log": log.to_str().unwrap(), "seconds": 0, "thread": true }));
+    let began = Instant::now();
+    let error = Gym::open("gym:tests.misbehaving:Tidy-v0", &stays).map(drop);
+    assert!(error.is_ok() && began.elapsed() < Duration::from_secs(20), "{error:?}");
+}
+
+/// The kernel tells of the end of a thread, not of a process.
+#[test]
+fn what_a_short_lived_thread_forked_lives_on() {
+    let gym = open("Threaded-v0", &settings(&json!({})));
+    let (trace, _) = run(&gym, 1, 4, SEED).unwrap();
+    assert_eq!(trace[0].iter().map(|s| s.reward).collect::<Vec<_>>(), [2.0; 4]);
+    assert_eq!(gym.news().notices, Vec::<String>::new());
+}
+
+/// Memory that is cut short would end this process.
+#[test]
+fn the_memory_cannot_be_cut_short() {
+    let mut faults = Map::new();
+    fault(&mut faults, 0, 2, "truncate");
+    let gym = open("Planned-v0", &settings(&json!({ "faults": faults })));
+    run(&gym, 2, 20, SEED).unwrap();
+    let news = gym.news().notices.join("\n");
+    assert!(news.contains("PermissionError") && news.contains("started anew (restart 1"), "{news}");
 }
 
 /// Processes end with the run, also when it is killed, and whatever an environment is doing.

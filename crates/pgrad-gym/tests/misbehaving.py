@@ -1,7 +1,9 @@
 """Environments that go wrong, for the tests: `gym:tests.misbehaving:ID`."""
 
+import atexit
 import ctypes
 import enum
+import multiprocessing
 import os
 import resource
 import signal
@@ -10,6 +12,7 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from multiprocessing import shared_memory
 
 import gymnasium as gym
 import numpy as np
@@ -65,6 +68,10 @@ def fail(how):
     if how == "print":
         for _ in range(200):
             print("x" * 1000)
+    if how == "truncate":
+        for fd in range(64):
+            if os.path.exists(f"/proc/self/fd/{fd}") and "pgrad-gym" in os.readlink(f"/proc/self/fd/{fd}"):
+                os.ftruncate(fd, 0)
     if how == "later":
         threading.Timer(0.1, os._exit, (4,)).start()
         return
@@ -128,6 +135,62 @@ class Planned(gym.Env):
 
 
 gym.register("Planned-v0", Planned)
+
+
+class Tidy(Planned):
+    """Takes its time to close, and leaves something to be cleaned up when Python ends."""
+
+    def __init__(self, log, seconds, thread=False):
+        super().__init__()
+        self.log, self.seconds = log, seconds
+        self.memory = shared_memory.SharedMemory(create=True, size=100)
+        self.say(".shm", self.memory.name)
+        atexit.register(self.say, "", "atexit")
+        if thread:
+            threading.Thread(target=time.sleep, args=(60,)).start()
+
+    def say(self, which, text):
+        with open(self.log + which, "a") as f:
+            f.write(text + "\n")
+
+    def close(self):
+        time.sleep(self.seconds)
+        self.say("", "closed")
+
+
+gym.register("Tidy-v0", Tidy)
+
+
+def simulator(pipe):
+    while (x := pipe.recv()) is not None:
+        pipe.send(x + 1)
+
+
+class Threaded(Planned):
+    """Has a process that was started from a thread, for a start with a deadline."""
+
+    def __init__(self):
+        super().__init__()
+        fork = multiprocessing.get_context("fork")
+        self.pipe, theirs = fork.Pipe()
+        self.process = fork.Process(target=simulator, args=(theirs,), daemon=True)
+        starter = threading.Thread(target=self.process.start)
+        starter.start()
+        starter.join()
+        time.sleep(0.2)
+
+    def step(self, action):
+        if not self.process.is_alive():
+            raise RuntimeError(f"the simulator is gone, exit code {self.process.exitcode}")
+        self.pipe.send(1)
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, self.pipe.recv(), terminated, truncated, info
+
+    def close(self):
+        self.pipe.send(None)
+
+
+gym.register("Threaded-v0", Threaded)
 
 
 class Soak(Planned):
