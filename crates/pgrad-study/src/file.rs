@@ -1,17 +1,18 @@
 //! Reading a study's file.
 
-use super::measurement::{Bound, MeasuredStudy, Measurement};
-use super::{Anchor, Entry, EntryError, Evaluated, Measure, Study, StudyError};
-use pgrad_run::config::{RunConfig, RunConfigError};
+use crate::{
+    Anchor, Bound, Entry, EntryError, Evaluated, Measure, MeasuredStudy, Measurement, Source, Study,
+    StudyError, embedded,
+};
+use pgrad_run::config::RunConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use std::fmt;
 use toml::Spanned;
 
-/// Largest file that is read.
-pub(super) const MAX_LEN: u64 = 1 << 20;
 /// The kind of a study of training runs; a file without a kind is one.
-pub(super) const RUNS: &str = "runs";
+pub(crate) const RUNS: &str = "runs";
 
 #[derive(Deserialize)]
 struct Head {
@@ -57,7 +58,7 @@ struct StudyFile {
 /// A `[[entry]]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct EntryFile {
+pub(crate) struct EntryFile {
     label: Option<String>,
     env: String,
     #[serde(default = "ppo")]
@@ -117,63 +118,14 @@ fn ppo() -> String {
     "ppo".to_owned()
 }
 
-/// A text with its name: where something stands in it.
-#[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
-    pub(super) text: &'a str,
-    pub(super) origin: &'a str,
-}
-
-impl Source<'_> {
-    /// Line, from 1, of a byte of the text.
-    #[must_use]
-    pub fn line(&self, at: usize) -> usize {
-        1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count()
-    }
-    /// An error about what begins at a byte of the text.
-    #[must_use]
-    pub fn error(&self, at: usize, message: impl Into<String>) -> StudyError {
-        StudyError::File { origin: self.origin.to_owned(), line: self.line(at), message: message.into() }
-    }
-    /// Reads the text. An unknown key is answered with the one that was probably meant.
-    fn read<T: DeserializeOwned>(&self) -> Result<T, StudyError> {
-        toml::from_str(self.text).map_err(|e| {
-            let message = e.message();
-            let mut names = message.split('`').skip(1).step_by(2);
-            let meant = match names.next() {
-                Some(got) if message.starts_with("unknown ") => pgrad_settings::suggest(got, names),
-                _ => None,
-            };
-            let hint = meant.map_or_else(String::new, |m| format!("; did you mean `{m}`?"));
-            self.error(e.span().map_or(0, |s| s.start), format!("{message}{hint}"))
-        })
-    }
-    /// Sets `key` of a configuration. Errors name the line where it stands.
-    pub(super) fn set(
-        &self,
-        config: &mut RunConfig,
-        at: usize,
-        key: &str,
-        value: &toml::Value,
-    ) -> Result<(), StudyError> {
-        let line = toml::Table::from_iter([(key.to_owned(), value.clone())]).to_string();
-        // Empty lines bring it to the line that it has in the file.
-        let text = format!("{}{line}", "\n".repeat(self.line(at) - 1));
-        config.apply_toml(&text, self.origin).map_err(|e| match e {
-            RunConfigError::Settings(e) => StudyError::Setting(e),
-            other => self.error(at, other.to_string()),
-        })
-    }
-}
-
 /// The kind that a text names, with its place; none for a study of training runs.
-pub(super) fn kind(source: &Source<'_>) -> Result<Option<(String, usize)>, StudyError> {
+pub(crate) fn kind(source: &Source<'_>) -> Result<Option<(String, usize)>, StudyError> {
     let kind = source.read::<Head>()?.kind;
     Ok(kind.map(|k| (k.get_ref().clone(), k.span().start)).filter(|(k, _)| k != RUNS))
 }
 
 /// Reads a study whose parameters are `M`.
-pub(super) fn measured<M: Measurement + DeserializeOwned + 'static>(
+pub(crate) fn measured<M: Measurement + DeserializeOwned + 'static>(
     source: &Source<'_>,
     name: &str,
     kind: &'static str,
@@ -216,7 +168,48 @@ fn bound(source: &Source<'_>, spanned: Spanned<BoundFile>, known: &[String]) -> 
     }
 }
 
-pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, StudyError> {
+/// A kind of measurement, by its name in files.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    pub(crate) parse: fn(&Source<'_>, &str, &'static str) -> Result<MeasuredStudy, StudyError>,
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kind").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Kind {
+    /// The kind called `name` whose parameters are `M`.
+    #[must_use]
+    pub const fn of<M: Measurement + DeserializeOwned + 'static>(name: &'static str) -> Self {
+        Self { name, parse: measured::<M> }
+    }
+}
+
+impl Study {
+    /// The study of training runs with this name, or else in this file. [`AnyStudy::load`](crate::AnyStudy::load) reads those of
+    /// other kinds too.
+    ///
+    /// # Errors
+    /// When there is none, it is of another kind, or wrong in any way: with the line.
+    pub fn load(name_or_file: &str) -> Result<Self, StudyError> {
+        let (text, origin) = embedded::text_of(name_or_file)?;
+        Self::parse(&text, &origin, name_or_file)
+    }
+    /// The study in a text. `origin` names the text in errors, `name` the study in tables.
+    ///
+    /// # Errors
+    /// When it is wrong in any way: with the line.
+    pub fn parse(text: &str, origin: &str, name: &str) -> Result<Self, StudyError> {
+        parse(text, origin, name)
+    }
+}
+
+pub(crate) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, StudyError> {
     let source = Source { text, origin };
     if let Some((kind, at)) = kind(&source)? {
         let message =
@@ -253,7 +246,7 @@ pub(super) fn parse(text: &str, origin: &str, name: &str) -> Result<Study, Study
 }
 
 /// The entry that begins at a byte of the text.
-pub(super) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
+pub(crate) fn entry(source: &Source<'_>, at: usize, file: EntryFile) -> Result<Entry, StudyError> {
     let config = match &file.preset {
         PresetFile::Any(true) => RunConfig::new(&file.algo, &file.env),
         PresetFile::Any(false) => RunConfig::without_preset(&file.algo, &file.env),

@@ -1,10 +1,12 @@
 //! The tables of a study.
 
-use super::{Anchor, Entry, Evaluated, Measure, REVISION, RunRow, SOURCES, StudyResult, maker};
 use crate::scores::{Summary, Verdict, verdict, verdict_at_most};
+use crate::stamp::maker;
+use crate::{Anchor, Entry, Evaluated, Measure, REVISION, RunFailure, RunRow, SOURCES};
 use pgrad_run::stats::Interval;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Seed of the resampling: intervals are the same whenever they are computed.
 const BOOTSTRAP_SEED: u64 = 1;
@@ -94,6 +96,35 @@ impl EntryResult {
     pub fn scores(&self) -> [&Score; 2] {
         [&self.e, &self.t]
     }
+}
+
+/// What a study found. The same is in the folder of the results.
+#[derive(Clone, Debug)]
+pub struct StudyResult {
+    /// Name of the study.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// Its note.
+    pub note: String,
+    /// Episodes of each evaluation.
+    pub episodes: usize,
+    /// The command that makes it again.
+    pub command: String,
+    /// Version of pgrad.
+    pub version: &'static str,
+    /// Folder of the results.
+    pub out: PathBuf,
+    /// Whether it was stopped before its end. No summary was written then.
+    pub stopped: bool,
+    /// A line for every run that is done, in the order of the study.
+    pub rows: Vec<RunRow>,
+    /// How many of them were there before.
+    pub reused: usize,
+    /// Runs that failed.
+    pub failures: Vec<RunFailure>,
+    /// The entries with their scores.
+    pub entries: Vec<EntryResult>,
 }
 
 impl StudyResult {

@@ -1,6 +1,6 @@
 //! The files that a study grows: a line for every run, and the learning curves.
 
-use super::{CURVES, RESULTS, StudyError};
+use crate::{CURVES, RESULTS, StudyError};
 use pgrad_run::storage::{Storage, StorageError, write_atomic};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct RunRow {
     pub seconds: f64,
     /// Digest of everything that the scores depend on: settings, seed, version and sources.
     pub settings: String,
-    /// Digest of the sources that made it, [`SOURCES`](super::SOURCES) then.
+    /// Digest of the sources that made it, [`SOURCES`](crate::SOURCES) then.
     pub sources: String,
 }
 

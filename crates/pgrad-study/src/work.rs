@@ -1,7 +1,7 @@
 //! Running a study.
 
-use super::rows::{Folder, Point};
-use super::{
+use crate::rows::{Folder, Point};
+use crate::{
     Anchor, CURVES, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES,
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult,
     VERSION, eval_seed,

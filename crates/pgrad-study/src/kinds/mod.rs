@@ -1,4 +1,4 @@
-//! The kinds of measurement that come with pgrad, one file each. How to add one: [`super::measurement`].
+//! The kinds of measurement that come with pgrad, one file each. How to add one: [`Measurement`](crate::Measurement).
 
 mod corridor;
 mod flow;
@@ -8,7 +8,7 @@ mod normalised;
 mod race;
 mod variance;
 
-use super::measurement::Kind;
+use crate::Kind;
 
 /// All kinds, by name.
 pub static KINDS: &[Kind] = &[
