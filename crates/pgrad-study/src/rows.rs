@@ -105,8 +105,10 @@ impl Folder<'_> {
     pub(super) fn has(&self, name: &str) -> Result<bool, StudyError> {
         Ok(self.storage.kind(&self.path(name))?.is_some())
     }
-    /// The lines of all runs that are there.
+    /// The lines of all runs that are there. What a write that was cut short left of a last line goes, also in the
+    /// curves: what is added would be joined to it.
     pub(super) fn rows(&self) -> Result<Vec<RunRow>, StudyError> {
+        self.whole(CURVES)?;
         self.mark_old_lines()?;
         self.lines(RESULTS, HEADER)?
             .into_iter()
@@ -115,15 +117,9 @@ impl Folder<'_> {
     }
     /// Gives lines that do not say what made them the mark `unknown`.
     fn mark_old_lines(&self) -> Result<(), StudyError> {
-        let path = self.path(RESULTS);
-        if self.storage.kind(&path)?.is_none() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&self.storage.read(&path, MAX_LEN)?).into_owned();
+        let text = self.whole(RESULTS)?.unwrap_or_default();
         let Some(lines) = text.strip_prefix(&format!("{OLD_HEADER}\n")) else { return Ok(()) };
-        // What a crash left of a last line goes.
-        let whole = lines.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n'));
-        let marked: String = whole.map(|line| format!("{line},unknown\n")).collect();
+        let marked: String = lines.lines().map(|line| format!("{line},unknown\n")).collect();
         Ok(self.write(RESULTS, &format!("{HEADER}\n{marked}"))?)
     }
     /// The learning curves of the runs with these digests, in this order.
@@ -151,19 +147,24 @@ impl Folder<'_> {
         }
         Ok(curves)
     }
-    /// The lines of a file below its header, with their numbers. What a crash left of a last line is cut off.
-    fn lines(&self, name: &str, header: &str) -> Result<Vec<(usize, String)>, StudyError> {
+    /// The whole lines of a file, none when it is not there. What is left of a last line is cut off.
+    fn whole(&self, name: &str) -> Result<Option<String>, StudyError> {
         let path = self.path(name);
         if self.storage.kind(&path)?.is_none() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let bytes = self.storage.read(&path, MAX_LEN)?;
+        let mut bytes = self.storage.read(&path, MAX_LEN)?;
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         if whole < bytes.len() {
             self.storage.truncate(&path, whole as u64)?;
             self.storage.sync_file(&path)?;
+            bytes.truncate(whole);
         }
-        let text = String::from_utf8_lossy(&bytes[..whole]);
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+    /// The lines of a file below its header, with their numbers.
+    fn lines(&self, name: &str, header: &str) -> Result<Vec<(usize, String)>, StudyError> {
+        let Some(text) = self.whole(name)? else { return Ok(Vec::new()) };
         let mut lines = text.lines();
         if lines.next() != Some(header) {
             return Err(self.wrong(name, 1, format!("the first line is `{header}`")));

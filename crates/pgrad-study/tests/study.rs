@@ -456,6 +456,25 @@ fn what_is_there_is_not_run_again() {
 }
 
 #[test]
+fn a_curve_that_was_cut_short_is_not_joined_to_the_next() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let (whole, ..) = run(&tiny(), &out, 1, Some(1));
+    let curves = read(&out, CURVES);
+    // The disk was full in the middle of the second run's curve: its line of results is missing too.
+    let results = read(&out, RESULTS);
+    let last = results.lines().next_back().unwrap();
+    fs::write(out.join(RESULTS), results.strip_suffix(&format!("{last}\n")).unwrap()).unwrap();
+    fs::write(out.join(CURVES), &curves[..curves.len() - 9]).unwrap();
+    let (again, runs, _) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((runs, again.reused), (1, 1));
+    assert_eq!(timeless_all(&again), timeless_all(&whole));
+    let of = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(of(&read(&out, CURVES)), of(&curves));
+    assert_eq!(run(&tiny(), &out, 1, Some(1)).0.reused, 2);
+}
+
+#[test]
 fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let out = tmp.path().join("out");
