@@ -1,10 +1,9 @@
 //! Many policies, each judged by whole episodes of its own.
 
-use crate::{ActorCritic, AgentError};
-use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvSpec, Episode, MakeError, Space, VecEnv};
-use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut, Record, RecordError, Team, kernels};
-use pgrad_rl::dist::ActionsMut;
+use crate::act::Actor;
+use crate::{ActorCritic, AgentError, Cpu};
+use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
+use pgrad_num::{Record, RecordError};
 
 /// Steps after which an episode counts as endless.
 const LONGEST: u32 = 1 << 20;
@@ -12,6 +11,7 @@ const LONGEST: u32 = 1 << 20;
 /// Environments in which candidates for a policy's parameters play whole episodes, with the most probable
 /// actions. Candidate `i` always plays in the same environments, so that results do not depend on who plays it.
 pub struct Candidates {
+    cpu: Cpu,
     spec: EnvSpec,
     players: Vec<Player>,
 }
@@ -25,11 +25,7 @@ impl std::fmt::Debug for Candidates {
 /// The environments of one candidate.
 struct Player {
     env: VecEnv,
-    tape: NetworkTape<f32>,
-    index_actions: Vec<u32>,
-    real_actions: Vec<f32>,
-    masks: Vec<bool>,
-    mask_scratch: Vec<bool>,
+    actor: Actor,
     /// Which environments have played their episode.
     done: Vec<bool>,
     finished: Vec<Episode>,
@@ -52,19 +48,14 @@ impl Candidates {
         make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
         seed: u64,
+        cpu: &Cpu,
     ) -> Result<Self, MakeError> {
         assert!(n > 0 && episodes > 0, "a candidate plays an episode at least");
         let players: Vec<Player> = (0..n)
             .map(|i| {
                 let env = VecEnv::new(make(episodes)?, seed, i * episodes);
-                let (rows, masked) = (model.dist().action_rows(), env.spec().masks_actions);
-                let (index, real) = if model.dist().is_discrete() { (rows, 0) } else { (0, rows) };
                 Ok(Player {
-                    tape: model.actor().net.tape(episodes),
-                    index_actions: vec![0; index * episodes],
-                    real_actions: vec![0.0; real * episodes],
-                    masks: vec![true; if masked { model.dist().mask_rows() * episodes } else { 0 }],
-                    mask_scratch: Vec::new(),
+                    actor: Actor::new(model, env.spec(), episodes),
                     done: vec![false; episodes],
                     finished: Vec::with_capacity(episodes),
                     steps: 0,
@@ -74,7 +65,7 @@ impl Candidates {
                 })
             })
             .collect::<Result<_, MakeError>>()?;
-        Ok(Self { spec: players[0].env.spec().clone(), players })
+        Ok(Self { cpu: cpu.clone(), spec: players[0].env.spec().clone(), players })
     }
     /// What the environments are.
     #[must_use]
@@ -92,7 +83,7 @@ impl Candidates {
         Ok(())
     }
     /// Lets candidate `i` play with the policy's parameters `thetas[i]`, and writes the mean return of its
-    /// episodes to `scores[i]`. Returns the steps of all episodes.
+    /// episodes to `scores[i]`.
     ///
     /// # Errors
     /// When an environment breaks its contract, an episode does not end, or a policy gives an output that is
@@ -105,21 +96,23 @@ impl Candidates {
         model: &ActorCritic,
         thetas: &[Vec<f32>],
         scores: &mut [f64],
-        team: &Team,
-    ) -> Result<u64, AgentError> {
+    ) -> Result<(), AgentError> {
         assert_eq!((thetas.len(), scores.len()), (self.players.len(), self.players.len()));
-        team.each(&mut self.players, |i, player| {
+        self.cpu.each(&mut self.players, |i, player| {
             player.error = player.play(model, &thetas[i]).err();
         });
-        let mut steps = 0;
         for (player, score) in self.players.iter_mut().zip(scores) {
             if let Some(e) = player.error.take() {
                 return Err(e);
             }
             *score = player.score;
-            steps += player.steps;
         }
-        Ok(steps)
+        Ok(())
+    }
+    /// Steps of all episodes of the last [`Candidates::play`].
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.players.iter().map(|p| p.steps).sum()
     }
     /// The episodes of the last [`Candidates::play`], candidate by candidate.
     pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
@@ -179,31 +172,10 @@ impl Player {
 
     /// One step with the most probable actions.
     fn act(&mut self, model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
-        let Self { env, tape, index_actions, real_actions, masks, mask_scratch, .. } = self;
-        let (dist, n) = (model.dist(), env.len());
-        let mut out = model.actor().net.forward(theta, env.obs(), tape);
-        if let Some(i) = kernels::first_non_finite(out.as_cols().data()) {
-            let (episode, step) = env.position(i % n);
-            let (index, value) = (i / n, out.as_cols().data()[i]);
-            return Err(AgentError::Output { network: "policy", env: i % n, episode, step, index, value });
-        }
-        let mask_rows = masks.len() / n;
-        if mask_rows > 0 {
-            env.action_masks(ColsMut::new(masks, mask_rows, n), mask_scratch)?;
-        }
-        dist.prepare(out.reborrow(), (mask_rows > 0).then(|| Cols::new(&masks[..], mask_rows, n)));
-        let rows = dist.action_rows();
-        let actions = if let Space::Box(bounds) = &env.spec().action {
-            dist.mode(out.as_cols(), ActionsMut::Real(ColsMut::new(real_actions, rows, n)));
-            for (i, row) in real_actions.chunks_exact_mut(n).enumerate() {
-                let (low, high) = (bounds.low[i], bounds.high[i]);
-                row.iter_mut().for_each(|a| *a = a.clamp(low, high));
-            }
-            EnvActions::Real(Cols::new(real_actions, rows, n))
-        } else {
-            dist.mode(out.as_cols(), ActionsMut::Index(ColsMut::new(index_actions, rows, n)));
-            EnvActions::Index(Cols::new(index_actions, rows, n))
-        };
-        Ok(env.step(actions)?)
+        let Self { env, actor, .. } = self;
+        actor.look(env.obs(), None);
+        actor.forward(model, theta);
+        actor.choose_in(env, model.dist(), |params, _, actions| model.dist().mode(params, actions))?;
+        actor.take(env)
     }
 }

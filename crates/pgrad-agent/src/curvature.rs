@@ -1,17 +1,14 @@
-//! Kronecker factors of the Fisher matrix of policy and critic, over all samples of a rollout.
+//! Kronecker factors of the Fisher matrix of policy and critic, over all samples of a batch.
 
-use crate::learner::{ChunkWork, gathered_actions};
+use crate::batch::{SampleSet, Store};
+use crate::gradient::{ChunkWork, gathered_actions};
+use crate::lanes::{LANES, chunks_of};
 use crate::model::{Critic, Part, Trunk};
-use crate::rollout::{Rollout, SampleSet};
-use crate::{ActorCritic, CHUNK};
+use crate::{ActorCritic, CHUNK, Cpu};
 use pgrad_nn::{Affine, LayerSums};
-use pgrad_num::{Cols, ColsMut, Team};
+use pgrad_num::{Cols, ColsMut};
 use pgrad_rl::dist::ActionDist;
 use std::ops::Range;
-
-/// Partial sums. Chunk `c` goes to partial sum `c mod LANES`, and the partial sums are added in order: the
-/// same bits for any number of threads.
-const LANES: usize = 8;
 
 /// Which network a partial sum is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +53,7 @@ impl Curvature {
     ///
     /// # Panics
     /// When the critic is one of actions.
-    #[must_use]
-    pub fn new(model: &ActorCritic, threads: usize) -> Self {
+    pub(crate) fn new(model: &ActorCritic, cpu: &Cpu) -> Self {
         let roles: &[Role] = match (model.shape().critic, model.shape().trunk) {
             (Critic::None, _) => &[Role::Policy],
             (Critic::State, Trunk::Separate) => &[Role::Policy, Role::Value],
@@ -87,12 +83,7 @@ impl Curvature {
                 cotangents: vec![0.0; l.rows * l.rows],
             })
             .collect();
-        Self {
-            lanes,
-            work: (0..threads).map(|_| ChunkWork::new(model, model.chunk(CHUNK))).collect(),
-            layers,
-            moments,
-        }
+        Self { lanes, work: cpu.scratch(|| ChunkWork::new(model, model.chunk(CHUNK))), layers, moments }
     }
 
     /// All layers, the policy's first; places are those in `θ`.
@@ -102,19 +93,20 @@ impl Curvature {
     }
 
     /// `A = E[x̄ x̄ᵀ]`, `[(cols+1)²]` with the constant last, and `G = E[g gᵀ]`, `[rows²]`, of layer `i` over the
-    /// rollout last measured.
+    /// batch last measured.
     #[must_use]
     pub fn moments(&self, i: usize) -> [&[f64]; 2] {
         [&self.moments[i].inputs, &self.moments[i].cotangents]
     }
 
-    /// Measures the factors over all samples of `rollout`, which `model` drew.
-    pub fn measure(&mut self, model: &ActorCritic, rollout: &Rollout, team: &Team) {
-        let (set, n) = (rollout.samples(model), rollout.len());
-        team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
+    /// Measures the factors over all samples of `data`, which `model` drew.
+    pub(crate) fn measure(&mut self, model: &ActorCritic, data: &Store, cpu: &Cpu) {
+        let (set, n) = (data.samples(model), data.len());
+        cpu.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
             lane.sums.iter_mut().for_each(LayerSums::clear);
             let mut ids = [0; CHUNK];
-            for from in (lane.number * CHUNK..n).step_by(LANES * CHUNK) {
+            for c in chunks_of(lane.number, n.div_ceil(CHUNK)) {
+                let from = c * CHUNK;
                 let len = CHUNK.min(n - from);
                 // Sample numbers fit in 32 bits: the configuration is checked for it.
                 ids[..len].iter_mut().zip(from..).for_each(|(id, i)| *id = i as u32);

@@ -18,35 +18,57 @@
 //!
 //! **Must never know:** files, clocks, concrete environments, algorithms.
 
+mod act;
+pub mod batch;
 pub mod bootstrap;
 mod candidates;
+mod collector;
+mod cpu;
 mod curvature;
+mod engine;
+mod episodes;
 mod error;
 mod fisher;
-mod hogwild;
-mod learner;
+mod gradient;
+mod lanes;
 mod local;
+mod memory;
 mod minibatch;
 mod model;
 mod normalize;
-mod online;
+mod objective;
+mod point;
 mod policy;
-mod rollout;
+mod segment;
+mod stepper;
 pub mod tensors;
+mod traces;
+mod turns;
+mod values;
+mod vine;
 
+pub use batch::{Batch, Estimated, Paths, Store, Valued};
 pub use candidates::Candidates;
+pub use collector::{Collector, Normalizers, RolloutShape};
+pub use cpu::Cpu;
 pub use curvature::Curvature;
+pub use engine::{Engine, Losses};
+pub use episodes::EpisodesShape;
 pub use error::AgentError;
 pub use fisher::PolicyMetric;
-pub use hogwild::{Segment, SegmentOutputs, SegmentPasses, Turns};
-pub use learner::{GradientPass, Learner, LossSums, PolicyChunk, ValueChunk};
-pub use local::{Fisher, LocalPolicy, PolicyProblem};
-pub use minibatch::Minibatches;
-pub use model::{ActorCritic, Critic, ModelShape, Part, Recurrence, Trunk};
+pub use local::{Fisher, LocalPolicy};
+pub use memory::States;
+pub use minibatch::{Minibatch, Minibatches};
+pub use model::{ActorCritic, Critic, ModelShape, Part, Recurrence, Role, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer};
-pub use online::{PointGradients, Stepper, Traces, Transition};
+pub use objective::{LossSums, Objective, PolicyChunk, PolicyTerm, ValueChunk, ValueTerm};
+pub use point::PointGradients;
 pub use policy::{ActionValue, Policy, PolicyError};
-pub use rollout::{Branch, EpisodesShape, Paths, Rollout, RolloutShape, VineActions, VineShape};
+pub use segment::{Segment, SegmentOutputs, SegmentPasses};
+pub use stepper::{Stepper, Transition};
+pub use traces::Traces;
+pub use turns::Turns;
+pub use vine::{Branch, VineActions, VineShape};
 
 /// Samples that pass through a network together. A layer of 64 units and its input then stay in the cache
 /// (larger batches are slower per sample), and sums over a batch are made of the same partial sums whatever

@@ -1,17 +1,15 @@
-//! The policy's surrogate, its metric and its divergence around `θ_old`, over all samples of a rollout.
+//! The policy's surrogate, its metric and its divergence around `θ_old`, over all samples of a batch.
 
-use crate::ActorCritic;
-use crate::model::ChunkShape;
-use crate::rollout::{Rollout, SampleSet, SequenceWork, StateOf, bits_agree};
+use crate::batch::{Estimated, SampleSet};
+use crate::lanes::{LANES, add_up, chunks_of};
+use crate::memory::{SequenceWork, bits_agree};
+use crate::model::{ChunkShape, Role};
+use crate::{ActorCritic, Cpu};
 use pgrad_nn::{Jacobian, Network, NetworkTape};
-use pgrad_num::{Cols, ColsMut, Team, kernels};
+use pgrad_num::{Cols, ColsMut, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 use pgrad_rl::dist::{ActionDist, Actions};
 use pgrad_rl::surrogate;
-
-/// Partial sums. Chunk `c` goes to partial sum `c mod LANES`, and the partial sums are added in order: the
-/// same bits for any number of threads.
-const LANES: usize = 8;
 
 /// Bytes of activations that are kept from one product to the next; beyond it they are computed anew.
 const KEPT_BYTES: usize = 256 << 20;
@@ -27,10 +25,10 @@ pub enum Fisher {
     Empirical,
 }
 
-/// The samples of a rollout under the policy that drew them, in pieces of 64 columns, or of whole sequences: what
-/// [`LocalPolicy`] computes on. The memory is reused from rollout to rollout; a product allocates nothing.
+/// The samples of a batch under the policy that drew them, in pieces of 64 columns, or of whole sequences: what
+/// [`LocalPolicy`] computes on. The memory is reused from batch to batch; a product allocates nothing.
 #[derive(Debug)]
-pub struct PolicyProblem {
+pub(crate) struct PolicyProblem {
     lanes: Vec<Lane>,
     work: Vec<Work>,
     shape: ChunkShape,
@@ -179,20 +177,18 @@ impl PolicyProblem {
     ///
     /// # Panics
     /// When actor and critic share a network: the policy's parameters would not be its own.
-    #[must_use]
-    pub fn new(model: &ActorCritic, samples: usize, threads: usize) -> Self {
+    pub(crate) fn new(model: &ActorCritic, samples: usize, cpu: &Cpu) -> Self {
         let net = &model.actor().net;
         let floats = net.tape_len() + if net.jacobian_pays() { net.jacobian_len() } else { 0 };
         let room = model.chunk(samples.div_ceil(2)).samples();
-        Self::keeping(model, samples, threads, KEPT_BYTES / (4 * room * floats))
+        Self::keeping(model, samples, cpu, KEPT_BYTES / (4 * room * floats))
     }
     /// As [`PolicyProblem::new`]; the activations of the first `kept` chunks only are kept in memory. The
     /// results do not depend on it.
     ///
     /// # Panics
     /// As [`PolicyProblem::new`].
-    #[must_use]
-    pub fn keeping(model: &ActorCritic, samples: usize, threads: usize, kept: usize) -> Self {
+    pub(crate) fn keeping(model: &ActorCritic, samples: usize, cpu: &Cpu, kept: usize) -> Self {
         assert!(model.is_separate() || !model.has_critic(), "the policy needs a network of its own");
         let net = &model.actor().net;
         // Two pieces at least, for two threads, where there are as many sequences.
@@ -207,7 +203,7 @@ impl PolicyProblem {
         };
         let mut problem = Self {
             lanes: (0..LANES).map(|_| lane()).collect(),
-            work: (0..threads).map(|_| work()).collect(),
+            work: cpu.scratch(work),
             shape,
             order: Vec::new(),
             order_has_gaps: false,
@@ -229,7 +225,7 @@ impl PolicyProblem {
         }
     }
 
-    /// Takes in all samples of `rollout`, with their advantages, and computes what stays the same around the
+    /// Takes in all samples of `data`, with their advantages, and computes what stays the same around the
     /// parameters of `model`, which drew them.
     ///
     /// With `normalize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The metric
@@ -238,30 +234,30 @@ impl PolicyProblem {
     ///
     /// # Panics
     /// When `subsample` is 0.
-    pub fn gather(
+    pub(crate) fn gather(
         &mut self,
         model: &ActorCritic,
-        rollout: &Rollout,
+        data: &Estimated<'_>,
         normalize: bool,
         subsample: usize,
-        team: &Team,
+        cpu: &Cpu,
     ) {
-        let (set, n) = (rollout.samples(model), rollout.len());
+        let (set, n) = (data.samples(model), data.len());
         self.reserve(model, n);
         self.n = n;
         let ChunkShape { steps, cols } = self.shape;
         let sequences = n / steps;
         self.metric_chunks = sequences.div_ceil(subsample).div_ceil(cols);
         self.metric_samples = n.min(self.metric_chunks * self.shape.samples());
-        let stale = self.order.len() != n || self.order_has_gaps || rollout.has_lost();
+        let stale = self.order.len() != n || self.order_has_gaps || data.has_lost();
         if model.recurrence().is_some() && stale {
-            rollout.write_order(&mut self.order);
-            self.order_has_gaps = rollout.has_lost();
+            data.write_order(&mut self.order);
+            self.order_has_gaps = data.has_lost();
         }
         let order = &self.order;
-        team.each_with(&mut self.lanes, &mut self.work, |number, lane, work| {
+        cpu.each_with(&mut self.lanes, &mut self.work, |number, lane, work| {
             (lane.used, lane.entropy) = (0, 0.0);
-            for c in (number..sequences.div_ceil(cols)).step_by(LANES) {
+            for c in chunks_of(number, sequences.div_ceil(cols)) {
                 let chosen =
                     (c * cols..sequences.min((c + 1) * cols)).map(|i| strided(i, sequences, subsample));
                 let Chunk { data, passes } = &mut lane.chunks[c / LANES];
@@ -271,7 +267,7 @@ impl PolicyProblem {
                 } else {
                     // Sequences, in the order of the columns.
                     let of = |i: usize| order[i * steps..(i + 1) * steps].iter().copied();
-                    data.sequences.find(set, StateOf::Actor, chosen.map(of));
+                    data.sequences.find(set, Role::Actor, chosen.map(of));
                     let ids = std::mem::take(&mut data.sequences.order);
                     data.gather(set, model.dist(), ids.iter().copied());
                     data.sequences.order = ids;
@@ -310,13 +306,15 @@ impl PolicyProblem {
     }
 
     /// The problem around the parameters of `model`: those that [`PolicyProblem::gather`] saw.
-    pub fn around<'a>(
+    pub(crate) fn around<'a>(
         &'a mut self,
         model: &'a ActorCritic,
         fisher: Fisher,
-        team: &'a Team,
+        cpu: &'a Cpu,
+        flops: &'a mut f64,
     ) -> LocalPolicy<'a> {
-        LocalPolicy { problem: self, model, fisher, team }
+        *flops += (model.actor().net.forward_flops() * self.n) as f64;
+        LocalPolicy { problem: self, model, fisher, cpu, flops }
     }
 }
 
@@ -481,7 +479,8 @@ pub struct LocalPolicy<'a> {
     problem: &'a mut PolicyProblem,
     model: &'a ActorCritic,
     fisher: Fisher,
-    team: &'a Team,
+    cpu: &'a Cpu,
+    flops: &'a mut f64,
 }
 
 impl LocalPolicy<'_> {
@@ -500,16 +499,13 @@ impl LocalPolicy<'_> {
         each: impl Fn(&mut Chunk, &mut Work, &mut [f32]) + Sync,
     ) {
         let PolicyProblem { lanes, work, .. } = &mut *self.problem;
-        self.team.each_with(lanes, work, |number, lane, work| {
+        self.cpu.each_with(lanes, work, |number, lane, work| {
             lane.sum.fill(0.0);
-            for c in (number..chunks).step_by(LANES) {
+            for c in chunks_of(number, chunks) {
                 each(&mut lane.chunks[c / LANES], work, &mut lane.sum);
             }
         });
-        out.fill(0.0);
-        for lane in lanes.iter().take(chunks) {
-            kernels::axpy(1.0, &lane.sum, out);
-        }
+        add_up(lanes.iter().take(chunks).map(|lane| &lane.sum[..]), out);
         kernels::scale(scale as f32, out);
     }
 
@@ -518,7 +514,7 @@ impl LocalPolicy<'_> {
     pub fn largest_quadratic_form(&mut self, v: &[f32]) -> f64 {
         let (model, fisher) = (self.model, self.fisher);
         let PolicyProblem { lanes, work, .. } = &mut *self.problem;
-        self.team.each_with(lanes, work, |_, lane, work| {
+        self.cpu.each_with(lanes, work, |_, lane, work| {
             lane.largest = 0.0;
             for chunk in &mut lane.chunks[..lane.used] {
                 let Work { passes, tangent, cotangent, rows } = &mut *work;
@@ -602,6 +598,7 @@ impl Local<f32> for LocalPolicy<'_> {
     /// state the weighted mean counts, and `Â` minus that mean.
     fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
         let (model, n) = (self.model, self.problem.n as f64);
+        *self.flops += model.actor().net.vjp_flops() as f64 * n;
         self.accumulate(
             self.problem.n.div_ceil(self.problem.shape.samples()),
             1.0 / n,
@@ -643,6 +640,8 @@ impl LocalMetric<f32> for LocalPolicy<'_> {
     fn fisher_mul(&mut self, v: &[f32], out: &mut [f32]) {
         let (model, fisher) = (self.model, self.fisher);
         let (chunks, n) = (self.problem.metric_chunks, self.problem.metric_samples as f64);
+        // A tangent goes through two products where a value goes through one, except at the input.
+        *self.flops += 2.0 * model.actor().net.vjp_flops() as f64 * n;
         self.accumulate(chunks, 1.0 / n, out, |chunk, work, sum| {
             let Work { passes, tangent, cotangent, rows } = work;
             let dots = &mut rows[0];
@@ -656,7 +655,8 @@ impl LocalTrial<f32> for LocalPolicy<'_> {
     fn trial(&mut self, theta: &[f32]) -> Trial {
         let (net, dist) = (&self.model.actor().net, self.model.dist());
         let PolicyProblem { lanes, work, n, .. } = &mut *self.problem;
-        self.team.each_with(lanes, work, |_, lane, work| {
+        *self.flops += (net.forward_flops() * *n) as f64;
+        self.cpu.each_with(lanes, work, |_, lane, work| {
             (lane.surrogate, lane.kl, lane.largest) = (0.0, 0.0, 0.0);
             for Chunk { data, .. } in &lane.chunks[..lane.used] {
                 data.begin(&mut work.passes.tape);

@@ -1,12 +1,31 @@
 //! Which samples make a minibatch.
 
-use crate::Rollout;
+use crate::Store;
 use pgrad_num::{Record, RecordError, Stream};
 
 /// Purpose number of the stream that shuffles.
 const STREAM_SHUFFLE: u32 = 3;
 
-/// The samples of a rollout in a new random order for every epoch, cut into minibatches. Sequences of a recurrent model
+/// Some samples of a batch, by number, and which minibatch of which epoch they are: what errors name.
+#[derive(Clone, Copy, Debug)]
+pub struct Minibatch<'a> {
+    /// The samples; those of a recurrent model in whole sequences, one after the other.
+    pub ids: &'a [u32],
+    /// The pass over the data, from 0.
+    pub epoch: usize,
+    /// The minibatch of that pass, from 0.
+    pub number: usize,
+}
+
+impl<'a> Minibatch<'a> {
+    /// All of a batch at once, in pass `epoch`.
+    #[must_use]
+    pub fn whole(ids: &'a [u32], epoch: usize) -> Self {
+        Self { ids, epoch, number: 0 }
+    }
+}
+
+/// The samples of a batch in a new random order for every epoch, cut into minibatches. Sequences of a recurrent model
 /// stay whole, and are what is put in order.
 #[derive(Clone, Debug)]
 pub struct Minibatches {
@@ -53,14 +72,14 @@ impl Minibatches {
             sequences: None,
         }
     }
-    /// Minibatches of `size` of the samples of `rollout`, or of its sequences when its model is recurrent.
+    /// Minibatches of `size` of the samples of `store`, or of its sequences when its model is recurrent.
     ///
     /// # Panics
     /// When `size` is 0, or cuts a sequence.
     #[must_use]
-    pub fn of(rollout: &Rollout, size: usize, seed: u64) -> Self {
-        let mut minibatches = Self::new(rollout.len(), size, seed);
-        if let Some((length, sequences)) = rollout.sequences() {
+    pub fn of(store: &Store, size: usize, seed: u64) -> Self {
+        let mut minibatches = Self::new(store.len(), size, seed);
+        if let Some((length, sequences)) = store.sequences() {
             assert_eq!(minibatches.size % length, 0, "a minibatch holds whole sequences of {length} steps");
             let all: Vec<_> = sequences.collect();
             let sequences = Sequences { length, order: (0..all.len() as u32).collect(), all };
@@ -75,13 +94,13 @@ impl Minibatches {
         debug_assert!(self.sequences.is_none() || samples == self.order.len());
         self.order.resize(samples, 0);
     }
-    /// From now on the samples are those of `rollout`: their number varies with whole episodes, and where some are lost.
+    /// From now on the samples are those of `store`: their number varies with whole episodes, and where some are lost.
     ///
     /// # Panics
-    /// When the rollout has sequences and the one that these minibatches were made for had none, or the other way round.
-    pub fn follow(&mut self, rollout: &Rollout) {
-        match (&mut self.sequences, rollout.sequences()) {
-            (None, None) => self.resize(rollout.len()),
+    /// When the batch has sequences and the one that these minibatches were made for had none, or the other way round.
+    pub fn follow(&mut self, store: &Store) {
+        match (&mut self.sequences, store.sequences()) {
+            (None, None) => self.resize(store.len()),
             (Some(own), Some((_, all))) => {
                 own.all.clear();
                 own.all.extend(all);
@@ -119,6 +138,11 @@ impl Minibatches {
         if let Some(sequences) = sequences {
             sequences.write(order);
         }
+    }
+    /// Draws the order of pass `epoch`, and cuts it into minibatches.
+    pub fn shuffled(&mut self, epoch: usize) -> impl Iterator<Item = Minibatch<'_>> {
+        self.shuffle();
+        self.order.chunks(self.size).enumerate().map(move |(number, ids)| Minibatch { ids, epoch, number })
     }
     /// Minibatch `i` of the epoch.
     #[must_use]

@@ -1,9 +1,9 @@
 //! Actor and critic over one flat parameter vector.
 
-use crate::CHUNK;
+use crate::{AgentError, CHUNK};
 use pgrad_env::Space;
 use pgrad_nn::{Activation, Cell, Dense, Head, Init, Network, NetworkTape, Recurrent, ShapeError, View};
-use pgrad_num::{Cols, ColsMut, Stream};
+use pgrad_num::{Cols, ColsMut, Stream, kernels};
 use pgrad_rl::dist::ActionDist;
 use std::ops::Range;
 
@@ -17,6 +17,15 @@ pub enum Trunk {
     Separate,
     /// One network with two heads.
     Shared,
+}
+
+/// One of the two that a model is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The policy.
+    Actor,
+    /// What judges it.
+    Critic,
 }
 
 /// What the critic tells of a state.
@@ -234,6 +243,22 @@ impl ActorCritic {
         let ends = std::iter::once(&actor).chain(&critic).map(|part| part.params.end).collect();
         Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic, ends })
     }
+    /// Gives the network that holds the policy the parameters `theta`.
+    ///
+    /// # Errors
+    /// When one of them is not finite: all stay as they were.
+    ///
+    /// # Panics
+    /// When it has another number of them.
+    pub fn set_policy(&mut self, theta: &[f32]) -> Result<(), AgentError> {
+        let params = self.actor.params.clone();
+        if let Some(i) = kernels::first_non_finite(theta) {
+            let (tensor, index) = self.parameter_name(params.start + i);
+            return Err(AgentError::Parameter { tensor, index, value: theta[i] });
+        }
+        self.theta[params].copy_from_slice(theta);
+        Ok(())
+    }
     /// The parameters, to be changed, and where those of each network end: the actor's first.
     pub fn theta_and_ends(&mut self) -> (&mut [f32], &[usize]) {
         (&mut self.theta, &self.ends)
@@ -286,6 +311,17 @@ impl ActorCritic {
     pub fn critic(&self) -> &Part {
         assert!(self.has_critic(), "this model is a policy alone");
         self.critic.as_ref().unwrap_or(&self.actor)
+    }
+    /// The network of one of both.
+    ///
+    /// # Panics
+    /// When the critic is asked for and there is none.
+    #[must_use]
+    pub fn part(&self, role: Role) -> &Part {
+        match role {
+            Role::Actor => self.actor(),
+            Role::Critic => self.critic(),
+        }
     }
     /// Whether actor and critic are two networks.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Running normalisation of observations and rewards.
 
-use crate::rollout::mark_lost;
+use crate::batch::mark_lost;
 use pgrad_env::End;
 use pgrad_num::{Cols, ColsMut, Moments, Record, RecordError};
 

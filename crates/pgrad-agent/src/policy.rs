@@ -1,12 +1,12 @@
 //! What is left when training is over: a policy that loads from bytes and acts.
 
+use crate::act::Actor;
 use crate::model::{ActorCritic, Critic, ModelShape, Recurrence, Trunk};
 use crate::normalize::ObsNormalizer;
-use crate::rollout::{rows_to_columns, transpose};
 use crate::tensors::{self, TensorsError};
-use pgrad_env::{BoxSpace, Space};
-use pgrad_nn::{Activation, Cell, NetworkTape};
-use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
+use pgrad_env::{Actions as EnvActions, BoxSpace, Space};
+use pgrad_nn::{Activation, Cell};
+use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels, rows_to_columns, transpose};
 use pgrad_rl::dist::ActionsMut;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -120,31 +120,20 @@ pub struct Policy {
     env_id: String,
     model: ActorCritic,
     obs_norm: Option<ObsNormalizer>,
-    x: Vec<f32>,
-    index_actions: Vec<u32>,
-    tape: NetworkTape<f32>,
+    actor: Actor,
     batch: usize,
     /// What is remembered of each observation of a batch, a row each.
     states: Vec<f32>,
-    /// The same as columns.
-    state: Vec<f32>,
-    fresh: Vec<bool>,
 }
 
 impl Policy {
     /// The policy of `model` with its normaliser, for batches of up to `batch` observations.
     #[must_use]
     pub fn new(env_id: &str, model: ActorCritic, obs_norm: Option<ObsNormalizer>, batch: usize) -> Self {
-        let (dim, rows) = (model.shape().obs_dim, model.dist().action_rows());
-        let state = vec![0.0; model.actor().net.state_rows() * batch];
         Self {
-            states: state.clone(),
-            state,
-            fresh: vec![false; batch],
+            states: vec![0.0; model.actor().net.state_rows() * batch],
+            actor: Actor::alone(&model, batch),
             env_id: env_id.to_owned(),
-            x: vec![0.0; dim * batch],
-            index_actions: vec![0; rows * batch],
-            tape: model.actor().net.tape(batch),
             obs_norm,
             model,
             batch,
@@ -234,28 +223,13 @@ impl Policy {
                 Some(usable.ok_or(PolicyError::Mask { expected })?)
             }
         };
-        let rows = self.model.dist().action_rows();
-        let rngs = rng.map(std::slice::from_mut);
-        if let Space::Box(_) = space {
-            let mut action = vec![0.0; rows];
-            self.act_batch(
-                Cols::new(obs, expected, 1),
-                mask,
-                rngs,
-                ActionsMut::Real(ColsMut::new(&mut action, rows, 1)),
-            );
-            return Ok(ActionValue::Box(action));
-        }
-        let mut action = std::mem::take(&mut self.index_actions);
-        let out = ActionsMut::Index(ColsMut::new(&mut action[..rows], rows, 1));
-        self.act_batch(Cols::new(obs, expected, 1), mask, rngs, out);
-        let value = match space {
-            Space::Discrete { .. } => ActionValue::Discrete(action[0] as usize),
-            Space::MultiBinary { .. } => ActionValue::MultiBinary(action[..rows].to_vec()),
-            _ => ActionValue::MultiDiscrete(action[..rows].to_vec()),
-        };
-        self.index_actions = action;
-        Ok(value)
+        self.decide_batch(Cols::new(obs, expected, 1), mask, rng.map(std::slice::from_mut));
+        Ok(match (self.actor.chosen(&space), &space) {
+            (EnvActions::Real(a), _) => ActionValue::Box(a.data().to_vec()),
+            (EnvActions::Index(a), Space::Discrete { .. }) => ActionValue::Discrete(a.at(0, 0) as usize),
+            (EnvActions::Index(a), Space::MultiBinary { .. }) => ActionValue::MultiBinary(a.data().to_vec()),
+            (EnvActions::Index(a), _) => ActionValue::MultiDiscrete(a.data().to_vec()),
+        })
     }
 
     /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a
@@ -270,23 +244,28 @@ impl Policy {
         rngs: Option<&mut [Stream]>,
         mut actions: ActionsMut<'_, f32>,
     ) {
+        self.decide_batch(obs, mask, rngs);
+        match (self.actor.chosen(&self.model.shape().action), &mut actions) {
+            (EnvActions::Real(from), ActionsMut::Real(to)) => to.data_mut().copy_from_slice(from.data()),
+            (EnvActions::Index(from), ActionsMut::Index(to)) => to.data_mut().copy_from_slice(from.data()),
+            _ => panic!("actions are of the policy's space"),
+        }
+    }
+    fn decide_batch(
+        &mut self,
+        obs: Cols<'_, f32>,
+        mask: Option<Cols<'_, bool>>,
+        rngs: Option<&mut [Stream]>,
+    ) {
         self.look(obs);
-        self.remember(obs.cols());
-        let (model, rows, cols) = (&self.model, self.model.policy_rows(), obs.cols());
-        let out = &mut self.tape.outputs_mut()[rows.start * cols..rows.end * cols];
-        let mut out = ColsMut::new(out, rows.len(), cols);
-        let dist = model.dist();
-        dist.prepare(out.reborrow(), mask);
-        match rngs {
-            Some(rngs) => dist.sample(out.as_cols(), rngs, actions.reborrow()),
-            None => dist.mode(out.as_cols(), actions.reborrow()),
-        }
-        if let (ActionsMut::Real(a), Space::Box(bounds)) = (&mut actions, &model.shape().action) {
-            for i in 0..a.rows() {
-                let (low, high) = (bounds.low[i], bounds.high[i]);
-                a.row_mut(i).iter_mut().for_each(|x| *x = x.clamp(low, high));
-            }
-        }
+        let (rows, cols) = (self.states.len() / self.batch, obs.cols());
+        self.actor.remember();
+        transpose(&self.actor.state[..rows * cols], &mut self.states[..rows * cols], cols);
+        let dist = self.model.dist();
+        self.actor.choose(dist, mask, |params, _, actions| match rngs {
+            Some(rngs) => dist.sample(params, rngs, actions),
+            None => dist.mode(params, actions),
+        });
     }
 
     /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before masks. What it
@@ -296,35 +275,16 @@ impl Policy {
     /// When a shape does not fit or the batch is larger than the policy was made for.
     pub fn outputs(&mut self, obs: Cols<'_, f32>, mut out: ColsMut<'_, f32>) {
         self.look(obs);
-        let (rows, cols) = (self.model.policy_rows(), obs.cols());
-        out.data_mut().copy_from_slice(&self.tape.outputs()[rows.start * cols..rows.end * cols]);
+        out.data_mut().copy_from_slice(&self.actor.params[..self.model.dist().n_outputs() * obs.cols()]);
     }
 
     /// Takes the observations through the network.
     fn look(&mut self, obs: Cols<'_, f32>) {
-        let (rows, cols) = (obs.rows(), obs.cols());
+        let (rows, cols) = (self.states.len() / self.batch, obs.cols());
         assert!(cols <= self.batch, "the policy was made for {} observations at once", self.batch);
-        let x = &mut self.x[..rows * cols];
-        x.copy_from_slice(obs.data());
-        if let Some(norm) = &self.obs_norm {
-            norm.apply(ColsMut::new(x, rows, cols));
-        }
-        let state_rows = self.states.len() / self.batch;
-        if state_rows > 0 {
-            let state = &mut self.state[..state_rows * cols];
-            rows_to_columns(&self.states[..state_rows * cols], state, cols);
-            self.tape.begin(1, Cols::new(state, state_rows, cols), &self.fresh[..cols]);
-        }
-        self.model.policy_outputs(Cols::new(x, rows, cols), &mut self.tape);
-    }
-    /// Keeps what the network remembers of the observations that it looked at.
-    fn remember(&mut self, cols: usize) {
-        let rows = self.states.len() / self.batch;
-        if rows > 0 {
-            let state = &mut self.state[..rows * cols];
-            self.tape.last_state(ColsMut::new(state, rows, cols));
-            transpose(state, &mut self.states[..rows * cols], cols);
-        }
+        rows_to_columns(&self.states[..rows * cols], &mut self.actor.state[..rows * cols], cols);
+        self.actor.look(obs, self.obs_norm.as_ref());
+        self.actor.forward(&self.model, &self.model.theta[self.model.actor().params.clone()]);
     }
 
     /// The policy as a file: safetensors with a description in JSON. The same training gives the same bytes.

@@ -4,13 +4,12 @@
 mod common;
 
 use common::{Batch, OBS, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Critic, Curvature, ModelShape, Rollout, RolloutShape, Trunk};
+use pgrad_agent::{ActorCritic, Collector, Cpu, Critic, Engine, ModelShape, RolloutShape, Trunk};
 use pgrad_nn::{Activation, Affine};
-use pgrad_num::Team;
 
 struct Case {
     model: ActorCritic,
-    rollout: Rollout,
+    collector: Collector,
     batch: Batch,
 }
 
@@ -30,13 +29,14 @@ fn case(task: &Task, trunk: Trunk, hidden: &[usize]) -> Case {
     // Away from the nearly uniform start.
     model.theta.iter_mut().enumerate().for_each(|(i, t)| *t += 0.3 * (i as f32 * 0.7).sin());
     let shape = RolloutShape { n_envs: 5, n_steps: 41, envs_per_shard: 2, bootstrap_truncated: true };
-    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 1, 1).unwrap();
-    rollout.start().unwrap();
-    rollout.collect(&model, &Team::new(1).unwrap()).unwrap();
+    let mut collector =
+        Collector::steps(shape, task.make(), &model, (None, None), 1, &Cpu::new(1).unwrap()).unwrap();
+    collector.start().unwrap();
+    collector.collect(&model).unwrap();
     let log = task.log.lock().unwrap();
     let seen: Vec<_> = log.iter().flatten().cloned().collect();
     let batch = Batch::new(&seen, task.masked);
-    Case { model, rollout, batch }
+    Case { model, collector, batch }
 }
 
 /// Derivative of `f(θ)`, a number for each sample, in direction of parameter `i`.
@@ -71,13 +71,13 @@ fn slow(theta: &[f64], layer: &Affine, f: &dyn Fn(&[f64]) -> Vec<f64>) -> [Vec<f
 
 #[test]
 fn factors_are_those_of_single_samples() {
-    let team = Team::new(2).unwrap();
+    let cpu = Cpu::new(2).unwrap();
     for task in tasks(Some(7)) {
         for (trunk, hidden) in [(Trunk::Separate, &[4, 3][..]), (Trunk::Shared, &[4]), (Trunk::Separate, &[])]
         {
-            let Case { model, rollout, batch } = case(&task, trunk, hidden);
-            let mut curvature = Curvature::new(&model, 2);
-            curvature.measure(&model, &rollout, &team);
+            let Case { model, collector, batch } = case(&task, trunk, hidden);
+            let mut engine = Engine::new(&cpu).with_curvature(&model);
+            let curvature = engine.curvature(&model, collector.store());
             let theta = wide(&model.theta);
             let logp = |t: &[f64]| batch.policy(&model, t).0;
             let value = |t: &[f64]| batch.values(&model, t, &batch.obs);
@@ -104,10 +104,10 @@ fn factors_are_those_of_single_samples() {
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     let task = tasks(Some(7)).remove(0);
-    let Case { model, rollout, .. } = case(&task, Trunk::Separate, &[4, 3]);
+    let Case { model, collector, .. } = case(&task, Trunk::Separate, &[4, 3]);
     let found = [1, 2, 4].map(|threads| {
-        let mut curvature = Curvature::new(&model, threads);
-        curvature.measure(&model, &rollout, &Team::new(threads).unwrap());
+        let mut engine = Engine::new(&Cpu::new(threads).unwrap()).with_curvature(&model);
+        let curvature = engine.curvature(&model, collector.store());
         (0..curvature.layers().len()).flat_map(|i| curvature.moments(i).concat()).collect::<Vec<f64>>()
     });
     assert_eq!(found[0], found[1]);

@@ -5,13 +5,13 @@ mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, EpisodesShape, Learner, Minibatches, ModelShape, ObsNormalizer,
-    PolicyChunk, RewardNormalizer, Rollout, Trunk, ValueChunk,
+    ActorCritic, AgentError, Collector, Cpu, Critic, Engine, EpisodesShape, Minibatch, Minibatches,
+    ModelShape, Objective, ObsNormalizer, PolicyTerm, RewardNormalizer, Trunk, ValueTerm,
 };
 use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvSpec, Episode, Obs, Space, Step};
 use pgrad_nn::Activation;
-use pgrad_num::{Stream, Team, kernels};
-use pgrad_rl::{returns, surrogate};
+use pgrad_num::Stream;
+use pgrad_rl::returns;
 use pgrad_testkit::finite_difference_gradient;
 use std::sync::Mutex;
 
@@ -37,10 +37,18 @@ const SHAPE: EpisodesShape =
 /// Episodes of environment `i` in a batch of 12 for 5 environments.
 const SHARE: [usize; 5] = [3, 3, 2, 2, 2];
 
-fn rollout(task: &Task, model: &ActorCritic, threads: usize) -> Rollout {
-    let mut r = Rollout::whole_episodes(SHAPE, task.make(), model, None, None, 3, threads).unwrap();
-    r.start().unwrap();
-    r
+fn cpu(threads: usize) -> Cpu {
+    Cpu::new(threads).unwrap()
+}
+
+fn collector(task: &Task, model: &ActorCritic, threads: usize) -> Collector {
+    let mut c = Collector::episodes(SHAPE, task.make(), model, (None, None), 3, &cpu(threads)).unwrap();
+    c.start().unwrap();
+    c
+}
+
+fn engine(model: &ActorCritic, c: &Collector, threads: usize) -> Engine {
+    Engine::new(&cpu(threads)).with_values(model, c.spec(), 2)
 }
 
 /// Steps that `share` episodes take.
@@ -81,24 +89,22 @@ fn assert_logs_are_used_up(task: &Task, count: usize) {
 fn a_batch_is_the_first_whole_episodes_of_every_environment() {
     for task in [Task::new(Space::Discrete { n: 4 }, true, Some(9)), tasks(Some(9)).remove(5)] {
         let model = model(task.action.clone(), Critic::State);
-        let team = Team::new(1).unwrap();
-        let mut r = rollout(&task, &model, 1);
-        assert!(r.is_empty());
+        let mut c = collector(&task, &model, 1);
+        let mut engine = engine(&model, &c, 1);
+        assert!(c.store().is_empty());
         let got = Mutex::new(Vec::new());
         let mut sizes = Vec::new();
         let mut episodes: Vec<Vec<Episode>> = Vec::new();
         for _ in 0..3 {
-            r.collect(&model, &team).unwrap();
-            r.evaluate(&model, &team).unwrap();
-            r.estimate(&team, |p| {
+            let data = engine.values(&model, c.collect(&model).unwrap()).unwrap();
+            let look = |p: pgrad_agent::Paths<'_>| {
                 let rows: Vec<[f32; 4]> = (0..p.reward.t())
                     .map(|t| [p.reward.row(t)[0], p.v.row(t)[0], p.v_next.row(t)[0], p.carry.row(t)[0]])
                     .collect();
                 got.lock().unwrap().push(rows);
-            })
-            .unwrap();
-            sizes.push(r.len());
-            episodes.push(r.episodes().copied().collect());
+            };
+            sizes.push(engine.estimate(data, look).unwrap().len());
+            episodes.push(c.finished().copied().collect());
         }
         assert_logs_are_used_up(&task, 3);
         let theta = wide(&model.theta);
@@ -137,54 +143,43 @@ fn a_batch_is_the_first_whole_episodes_of_every_environment() {
     }
 }
 
-/// `−Σ Ψ log π − 0.3 Σ S`.
-fn policy_loss(p: PolicyChunk<'_>) {
-    let [value, _, d_logp, entropy] = p.work;
-    surrogate::score(p.logp, p.adv, value, d_logp);
-    p.sums.surrogate += kernels::sum(value);
-    kernels::scale(-1.0, d_logp);
-    entropy.fill(-0.3);
-    p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, entropy, p.d_out);
-}
-
-fn value_loss(chunk: ValueChunk<'_>) {
-    let ValueChunk { v, ret, d_v, work, .. } = chunk;
-    surrogate::squared(v, ret, work, d_v);
-}
-
-/// Two batches; then rewards-to-go as `Ψ` and targets, and the gradient over all samples of the second.
-fn two_batches(task: &Task, model: &ActorCritic, threads: usize) -> (Rollout, Vec<f32>, Vec<f32>) {
-    let team = Team::new(threads).unwrap();
-    let mut r = rollout(task, model, threads);
+/// Two batches, rewards-to-go as `Ψ` and targets, and the gradient of
+/// `−Σ Ψ log π − 0.3 Σ S + ½ Σ (V − target)²` over all samples of the second.
+fn two_batches(task: &Task, model: &ActorCritic, threads: usize) -> (usize, Vec<f32>, Vec<f32>) {
+    let mut c = collector(task, model, threads);
+    let mut engine = engine(model, &c, threads).with_gradients(model, usize::MAX);
     let psi = Mutex::new(Vec::new());
-    for _ in 0..2 {
-        r.collect(model, &team).unwrap();
-        r.evaluate(model, &team).unwrap();
-        r.estimate(&team, |p| {
-            let (mut adv, mut ret) = (p.adv, p.ret);
-            returns::reward_to_go(p.reward, Some(p.v_next), p.carry, 0.9, adv.reborrow());
-            ret.data_mut().copy_from_slice(adv.data_mut());
-            *psi.lock().unwrap() = adv.data_mut().to_vec();
-        })
-        .unwrap();
-    }
+    let estimate = |p: pgrad_agent::Paths<'_>| {
+        let (mut adv, mut ret) = (p.adv, p.ret);
+        returns::reward_to_go(p.reward, Some(p.v_next), p.carry, 0.9, adv.reborrow());
+        ret.data_mut().copy_from_slice(adv.data_mut());
+        *psi.lock().unwrap() = adv.data_mut().to_vec();
+    };
+    c.collect(model).unwrap();
+    let data = engine.values(model, c.collect(model).unwrap()).unwrap();
+    let data = engine.estimate(data, estimate).unwrap();
     let mut minibatches = Minibatches::new(0, 100_000, 7);
-    minibatches.resize(r.len());
+    minibatches.resize(data.len());
     minibatches.shuffle();
     assert_eq!(minibatches.count(), 1);
-    let mut gradient = vec![f32::NAN; model.theta.len()];
-    let mut learner = Learner::new(model, usize::MAX, threads);
-    learner.gradient(model, &r, minibatches.get(0), &team, &mut gradient, policy_loss, value_loss);
-    (r, psi.into_inner().unwrap(), gradient)
+    let objective = Objective {
+        policy: Some(PolicyTerm::Score),
+        entropy: 0.3,
+        value: model.has_critic().then_some(ValueTerm::Squared { c1: 0.5 }),
+        divisor: Some(1.0),
+        ..Objective::default()
+    };
+    engine.gradient(model, &data, Minibatch::whole(minibatches.get(0), 0), &objective).unwrap();
+    (data.len(), psi.into_inner().unwrap(), engine.descent().to_vec())
 }
 
 #[test]
 fn the_gradient_over_a_batch_agrees_with_finite_differences_over_what_was_seen() {
     for task in tasks(Some(9)) {
         let model = model(task.action.clone(), Critic::State);
-        let (r, psi, gradient) = two_batches(&task, &model, 1);
+        let (len, psi, gradient) = two_batches(&task, &model, 1);
         let seen = batches(&task, 2).remove(1);
-        assert_eq!(seen.len(), r.len());
+        assert_eq!(seen.len(), len);
         let batch = Batch::new(&seen, task.masked);
         let theta = wide(&model.theta);
         let next = batch.values(&model, &theta, &batch.next);
@@ -254,22 +249,22 @@ fn without_a_critic_nothing_is_bootstrapped() {
 fn normalisers_see_the_episodes_of_the_batch_and_nothing_else() {
     let task = Task::new(Space::Discrete { n: 4 }, false, Some(9));
     let model = model(task.action.clone(), Critic::State);
-    let team = Team::new(2).unwrap();
     let (obs, reward) = (ObsNormalizer::new(OBS, 10.0), RewardNormalizer::new(SHAPE.n_envs, 0.9, 1e3));
-    let mut r = Rollout::whole_episodes(SHAPE, task.make(), &model, Some(obs), Some(reward), 3, 2).unwrap();
-    r.start().unwrap();
-    r.collect(&model, &team).unwrap();
-    r.collect(&model, &team).unwrap();
+    let norms = (Some(obs), Some(reward));
+    let mut c = Collector::episodes(SHAPE, task.make(), &model, norms, 3, &cpu(2)).unwrap();
+    let mut engine = engine(&model, &c, 2);
+    c.start().unwrap();
+    c.collect(&model).unwrap();
     let got = Mutex::new(Vec::new());
-    r.evaluate(&model, &team).unwrap();
-    r.estimate(&team, |p| *got.lock().unwrap() = p.reward.data().to_vec()).unwrap();
+    let data = engine.values(&model, c.collect(&model).unwrap()).unwrap();
+    engine.estimate(data, |p| *got.lock().unwrap() = p.reward.data().to_vec()).unwrap();
     let batches = batches(&task, 2);
     let all = batches.concat();
     let moments = |x: &[f64]| {
         let mean = x.iter().sum::<f64>() / x.len() as f64;
         (mean, x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / x.len() as f64)
     };
-    let saved = r.obs_norm().unwrap().save();
+    let saved = c.obs_norm().unwrap().save();
     assert_eq!(saved.f64("count").unwrap(), all.len() as f64);
     for d in 0..OBS {
         let x: Vec<f64> = all.iter().map(|s| f64::from(s.obs[d])).collect();
@@ -325,18 +320,17 @@ impl Env for Walk {
 }
 
 #[test]
-fn a_saved_rollout_plays_the_same_next_batch() {
+fn a_saved_collector_plays_the_same_next_batch() {
     let make = Each::maker(|| Walk { left: 0 });
     let model = model(Space::Discrete { n: 2 }, Critic::State);
-    let team = Team::new(1).unwrap();
     let new = || {
-        let mut r = Rollout::whole_episodes(SHAPE, &make, &model, None, None, 3, 1).unwrap();
-        r.start().unwrap();
-        r
+        let mut c = Collector::episodes(SHAPE, &make, &model, (None, None), 3, &cpu(1)).unwrap();
+        c.start().unwrap();
+        c
     };
-    let play = |r: &mut Rollout| {
-        r.collect(&model, &team).unwrap();
-        (r.len(), r.episodes().copied().collect::<Vec<_>>())
+    let play = |c: &mut Collector| {
+        let len = c.collect(&model).unwrap().len();
+        (len, c.finished().copied().collect::<Vec<_>>())
     };
     let mut a = new();
     play(&mut a);
@@ -366,9 +360,9 @@ fn an_episode_without_end_is_an_error_and_no_wait() {
     let make = Each::maker(|| Endless);
     let model = model(Space::Discrete { n: 2 }, Critic::None);
     let shape = EpisodesShape { n_envs: 1, n_episodes: 1, envs_per_shard: 1, bootstrap_truncated: true };
-    let mut r = Rollout::whole_episodes(shape, &make, &model, None, None, 3, 1).unwrap();
-    r.start().unwrap();
-    let e = r.collect(&model, &Team::new(1).unwrap()).unwrap_err();
+    let mut c = Collector::episodes(shape, &make, &model, (None, None), 3, &cpu(1)).unwrap();
+    c.start().unwrap();
+    let e = c.collect(&model).unwrap_err();
     assert!(matches!(e, AgentError::Endless { env: 0, episode: 0, steps: 1_048_576 }), "{e}");
     assert!(!e.is_divergence() && e.to_string().contains("max_episode_steps"));
 }

@@ -6,12 +6,16 @@
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Critic, Fisher, ModelShape, PolicyProblem, Rollout, RolloutShape, Trunk};
+use pgrad_agent::{
+    ActorCritic, Collector, Cpu, Critic, Engine, Estimated, Fisher, LocalPolicy, ModelShape, RolloutShape,
+    Trunk,
+};
 use pgrad_env::Space;
 use pgrad_nn::Activation;
-use pgrad_num::{Cols, ColsMut, Stream, Team};
+use pgrad_num::{Cols, ColsMut, Stream};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_testkit::{Dense, finite_difference_gradient, finite_difference_jvp, random_vector};
+use std::cell::RefCell;
 
 const N_ENVS: usize = 5;
 const N_STEPS: usize = 41;
@@ -19,7 +23,7 @@ const N_STEPS: usize = 41;
 struct Case {
     task: Task,
     model: ActorCritic,
-    rollout: Rollout,
+    collector: RefCell<Collector>,
 }
 
 /// A policy that is far from uniform and what it saw: 205 samples, shards of 2, 2 and 1 environments.
@@ -38,21 +42,28 @@ fn case(task: Task, hidden: &[usize]) -> Case {
     model.theta.iter_mut().for_each(|x| *x += 0.3 * rng.normal() as f32);
     let shape =
         RolloutShape { n_envs: N_ENVS, n_steps: N_STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-    let team = Team::new(1).unwrap();
-    let mut rollout = Rollout::new(shape, task.make(), &model, None, None, 3, 1).unwrap();
-    rollout.start().unwrap();
-    rollout.collect(&model, &team).unwrap();
-    rollout.evaluate(&model, &team).unwrap();
-    rollout
-        .estimate(&team, |p| {
-            let (mut adv, mut ret) = (p.adv, p.ret);
-            for (i, r) in p.reward.data().iter().enumerate() {
-                adv.data_mut()[i] = 0.5 * r - 0.2;
-                ret.data_mut()[i] = 0.0;
-            }
-        })
-        .unwrap();
-    Case { task, model, rollout }
+    let mut collector = Collector::steps(shape, task.make(), &model, (None, None), 3, &cpu(1)).unwrap();
+    collector.start().unwrap();
+    collector.collect(&model).unwrap();
+    Case { task, model, collector: RefCell::new(collector) }
+}
+
+fn cpu(threads: usize) -> Cpu {
+    Cpu::new(threads).unwrap()
+}
+
+/// Advantages that are made of the rewards.
+fn estimated<'a>(collector: &'a mut Collector, model: &ActorCritic) -> Estimated<'a> {
+    let mut engine = Engine::new(&cpu(1)).with_values(model, &collector.spec().clone(), 2);
+    let data = engine.values(model, collector.batch()).unwrap();
+    let estimate = |p: pgrad_agent::Paths<'_>| {
+        let (mut adv, mut ret) = (p.adv, p.ret);
+        for (i, r) in p.reward.data().iter().enumerate() {
+            adv.data_mut()[i] = 0.5 * r - 0.2;
+            ret.data_mut()[i] = 0.0;
+        }
+    };
+    engine.estimate(data, estimate).unwrap()
 }
 
 fn cases() -> Vec<Case> {
@@ -92,12 +103,21 @@ impl Case {
         Slow { model: &self.model, batch, adv, theta_old }
     }
     fn all(&self) -> Slow<'_> {
-        self.slow(0..self.rollout.len())
+        self.slow(0..N_ENVS * N_STEPS)
     }
-    fn problem(&self, normalize: bool, every: usize) -> PolicyProblem {
-        let mut problem = PolicyProblem::new(&self.model, self.rollout.len(), 1);
-        problem.gather(&self.model, &self.rollout, normalize, every, &Team::new(1).unwrap());
-        problem
+    fn engine(&self) -> Engine {
+        Engine::new(&cpu(1)).with_local_problem(&self.model, N_ENVS * N_STEPS)
+    }
+    fn around<'a>(
+        &'a self,
+        engine: &'a mut Engine,
+        fisher: Fisher,
+        standardize: bool,
+        every: usize,
+    ) -> LocalPolicy<'a> {
+        let mut collector = self.collector.borrow_mut();
+        let data = estimated(&mut collector, &self.model);
+        engine.local(&self.model, &data, fisher, standardize, every)
     }
 }
 
@@ -167,7 +187,6 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn the_gradient_is_that_of_the_surrogate_at_the_old_policy() {
-    let team = Team::new(1).unwrap();
     for case in cases() {
         let slow = case.all();
         for normalize in [false, true] {
@@ -176,8 +195,8 @@ fn the_gradient_is_that_of_the_surrogate_at_the_old_policy() {
             let std = (slow.adv.iter().map(|a| (a - mean).powi(2)).sum::<f64>() / n).sqrt();
             let adv: Vec<f64> =
                 slow.adv.iter().map(|a| if normalize { (a - mean) / std } else { *a }).collect();
-            let mut problem = case.problem(normalize, 1);
-            let mut local = problem.around(&case.model, Fisher::KlHessian, &team);
+            let mut engine = case.engine();
+            let mut local = case.around(&mut engine, Fisher::KlHessian, normalize, 1);
             let mut g = vec![f32::NAN; local.dim()];
             let value = local.gradient(&mut g);
             let expected = finite_difference_gradient(|t| slow.surrogate(t, &adv), &slow.theta_old);
@@ -191,11 +210,10 @@ fn the_gradient_is_that_of_the_surrogate_at_the_old_policy() {
 
 #[test]
 fn the_metric_is_the_hessian_of_the_mean_divergence() {
-    let team = Team::new(1).unwrap();
     for case in cases() {
         let slow = case.all();
-        let mut problem = case.problem(true, 1);
-        let mut local = problem.around(&case.model, Fisher::KlHessian, &team);
+        let mut engine = case.engine();
+        let mut local = case.around(&mut engine, Fisher::KlHessian, true, 1);
         for seed in 0..3 {
             let v = random_vector(seed, local.dim());
             let mut got = vec![f32::NAN; v.len()];
@@ -214,12 +232,11 @@ fn the_metric_is_the_hessian_of_the_mean_divergence() {
 
 #[test]
 fn the_empirical_metric_is_the_mean_of_the_scores_outer_products() {
-    let team = Team::new(1).unwrap();
     for case in cases() {
         let slow = case.all();
         let scores = slow.scores();
-        let mut problem = case.problem(true, 1);
-        let mut local = problem.around(&case.model, Fisher::Empirical, &team);
+        let mut engine = case.engine();
+        let mut local = case.around(&mut engine, Fisher::Empirical, true, 1);
         let dim = local.dim();
         let dense = Dense::from_fn(dim, dim, |i, j| {
             scores.iter().map(|g| g[i] * g[j]).sum::<f64>() / scores.len() as f64
@@ -234,15 +251,14 @@ fn the_empirical_metric_is_the_mean_of_the_scores_outer_products() {
 
 #[test]
 fn every_kth_sample_makes_the_metric_and_all_the_gradient() {
-    let team = Team::new(1).unwrap();
     let case = case(tasks(Some(9)).swap_remove(1), &[6, 4]);
-    let n = case.rollout.len();
+    let n = N_ENVS * N_STEPS;
     for (every, samples) in [(2, 128), (3, 128), (4, 64), (100, 64), (1000, 64)] {
         // Whole chunks: the rest is filled up with samples 1, k + 1, 2k + 1, ...
         let order = (0..every.min(n)).flat_map(|r| (r..n).step_by(every)).take(samples);
         let slow = case.slow(order);
-        let mut problem = case.problem(false, every);
-        let mut local = problem.around(&case.model, Fisher::KlHessian, &team);
+        let mut engine = case.engine();
+        let mut local = case.around(&mut engine, Fisher::KlHessian, false, every);
         let v = random_vector(every as u64, local.dim());
         let mut got = vec![f32::NAN; v.len()];
         local.fisher_mul(&narrow(&v), &mut got);
@@ -260,11 +276,10 @@ fn every_kth_sample_makes_the_metric_and_all_the_gradient() {
 
 #[test]
 fn a_trial_tells_surrogate_and_divergence() {
-    let team = Team::new(1).unwrap();
     for case in cases() {
         let slow = case.all();
-        let mut problem = case.problem(false, 1);
-        let mut local = problem.around(&case.model, Fisher::KlHessian, &team);
+        let mut engine = case.engine();
+        let mut local = case.around(&mut engine, Fisher::KlHessian, false, 1);
         let old = local.trial(&narrow(&slow.theta_old));
         assert!(old.kl.abs() < 1e-7 && old.largest_kl < 1e-5, "{old:?}");
         for (seed, length) in [(1, 0.05), (2, 0.5)] {
@@ -298,19 +313,18 @@ fn a_trial_tells_surrogate_and_divergence() {
 
 #[test]
 fn the_largest_quadratic_form_is_that_of_the_worst_state() {
-    let team = Team::new(1).unwrap();
     for case in cases() {
         let slow = case.all();
-        let mut problem = case.problem(false, 1);
+        let mut engine = case.engine();
         let v = random_vector(3, slow.theta_old.len());
         // Twice the divergence of a small step, over its square.
         let small = 1e-4;
         let theta: Vec<f64> = slow.theta_old.iter().zip(&v).map(|(t, v)| t + small * v).collect();
         let expected = slow.kl(&theta).iter().fold(0.0f64, |m, k| m.max(2.0 * k / (small * small)));
-        let got = problem.around(&case.model, Fisher::KlHessian, &team).largest_quadratic_form(&narrow(&v));
+        let got = case.around(&mut engine, Fisher::KlHessian, false, 1).largest_quadratic_form(&narrow(&v));
         assert!((got / expected - 1.0).abs() < 1e-2, "{}: {got} {expected}", case.task.action);
         let expected = slow.scores().iter().fold(0.0f64, |m, g| m.max(dot(g, &v).powi(2)));
-        let got = problem.around(&case.model, Fisher::Empirical, &team).largest_quadratic_form(&narrow(&v));
+        let got = case.around(&mut engine, Fisher::Empirical, false, 1).largest_quadratic_form(&narrow(&v));
         assert!((got / expected - 1.0).abs() < 1e-4, "{}: {got} {expected}", case.task.action);
     }
 }
@@ -319,13 +333,11 @@ fn the_largest_quadratic_form_is_that_of_the_worst_state() {
 fn threads_and_what_is_kept_do_not_change_a_bit() {
     for case in cases() {
         let all = |threads: usize, kept: usize| {
-            let team = Team::new(threads).unwrap();
             // Room for fewer samples than there are: it grows.
-            let mut problem = PolicyProblem::keeping(&case.model, 10, threads, kept);
-            problem.gather(&case.model, &case.rollout, true, 1, &team);
+            let mut engine = Engine::new(&cpu(threads)).with_local_problem_keeping(&case.model, 10, kept);
             let mut results = Vec::new();
             for fisher in [Fisher::KlHessian, Fisher::Empirical] {
-                let mut local = problem.around(&case.model, fisher, &team);
+                let mut local = case.around(&mut engine, fisher, true, 1);
                 let v = narrow(&random_vector(1, local.dim()));
                 let (mut g, mut product) = (vec![0.0; v.len()], vec![0.0; v.len()]);
                 let value = local.gradient(&mut g);

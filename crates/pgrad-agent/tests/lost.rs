@@ -2,12 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{
-    ActorCritic, Critic, EpisodesShape, Fisher, Minibatches, ModelShape, PolicyProblem, Recurrence,
-    RewardNormalizer, Rollout, RolloutShape, Stepper, Trunk,
+    ActorCritic, Collector, Cpu, Critic, Engine, EpisodesShape, Estimated, Fisher, Minibatches, ModelShape,
+    Paths, Recurrence, RewardNormalizer, RolloutShape, Stepper, Store, Trunk,
 };
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_nn::{Activation, Cell};
-use pgrad_num::{Stream, Team};
+use pgrad_num::Stream;
 use pgrad_optim::Local;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -81,33 +81,50 @@ fn model(memory: Option<usize>) -> ActorCritic {
     model
 }
 
-/// A rollout that was collected `times` times; advantages and targets are the rewards.
-fn rollout(lost: &[usize], memory: Option<usize>, times: usize) -> (Rollout, ActorCritic) {
-    let (model, team) = (model(memory), Team::new(2).unwrap());
+/// A collector that has collected `times` times.
+fn collected(lost: &[usize], memory: Option<usize>, times: usize) -> (Collector, ActorCritic) {
+    let model = model(memory);
     let shape = RolloutShape { n_envs: N, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-    let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 2).unwrap();
-    rollout.start().unwrap();
+    let cpu = Cpu::new(2).unwrap();
+    let mut collector = Collector::steps(shape, make(lost), &model, (None, None), 3, &cpu).unwrap();
+    collector.start().unwrap();
     for _ in 0..times {
-        rollout.collect(&model, &team).unwrap();
+        collector.collect(&model).unwrap();
     }
-    estimate(&mut rollout, &model, &team);
-    (rollout, model)
+    (collector, model)
 }
 
-fn estimate(rollout: &mut Rollout, model: &ActorCritic, team: &Team) {
-    rollout.evaluate(model, team).unwrap();
-    rollout
-        .estimate(team, |p| {
-            let (mut adv, mut ret) = (p.adv, p.ret);
-            adv.data_mut().copy_from_slice(p.reward.data());
-            ret.data_mut().copy_from_slice(p.reward.data());
-        })
-        .unwrap();
+/// Advantages and targets are the rewards.
+fn estimated<'a>(collector: &'a mut Collector, model: &ActorCritic) -> Estimated<'a> {
+    estimated_by(collector, model, |r| r)
+}
+
+fn estimated_by<'a>(
+    collector: &'a mut Collector,
+    model: &ActorCritic,
+    adv_of: impl Fn(f32) -> f32 + Sync,
+) -> Estimated<'a> {
+    let spec = collector.spec().clone();
+    let mut engine = Engine::new(&Cpu::new(2).unwrap()).with_values(model, &spec, 2);
+    let data = engine.values(model, collector.batch()).unwrap();
+    let estimate = |p: Paths<'_>| {
+        let (mut adv, mut ret) = (p.adv, p.ret);
+        adv.data_mut().iter_mut().zip(p.reward.data()).for_each(|(a, r)| *a = adv_of(*r));
+        ret.data_mut().copy_from_slice(p.reward.data());
+    };
+    engine.estimate(data, estimate).unwrap()
+}
+
+/// The numbers of all samples.
+fn order(store: &Store) -> Vec<u32> {
+    let mut order = Vec::new();
+    store.write_order(&mut order);
+    order
 }
 
 /// What the numbers of samples stand for.
-fn rewards(rollout: &Rollout, ids: &[u32]) -> BTreeSet<usize> {
-    ids.iter().map(|i| rollout.advantage_moments(&[*i]).0 as usize).collect()
+fn rewards(data: &Estimated<'_>, ids: &[u32]) -> BTreeSet<usize> {
+    ids.iter().map(|i| data.advantage_moments(&[*i]).0 as usize).collect()
 }
 
 /// The steps `steps` of environment 1, and all of the first `rows` of the others.
@@ -130,45 +147,38 @@ fn samples_of_lost_episodes_are_none() {
         (vec![11], vec![10, 11]),
         (vec![1, 2, 9], vec![0, 1, 2, 8, 9]),
     ] {
-        let (rollout, _) = rollout(&lost, None, 1);
+        let (mut collector, model) = collected(&lost, None, 1);
+        assert_eq!(collector.lost_steps() as usize, gone.len());
+        assert_eq!(collector.finished().filter(|e| e.end == End::Lost).count(), 0, "a lost episode is none");
+        let data = estimated(&mut collector, &model);
         let kept = expected(0, |s| !gone.contains(&s));
-        assert_eq!(
-            (rollout.len(), rollout.steps()),
-            (N * STEPS - gone.len(), (N * STEPS - gone.len()) as u64)
-        );
-        assert_eq!(rollout.lost_steps() as usize, gone.len());
-        assert_eq!(rewards(&rollout, &rollout.order()), kept, "{lost:?}");
+        assert_eq!((data.len(), data.steps()), (N * STEPS - gone.len(), (N * STEPS - gone.len()) as u64));
+        assert_eq!(rewards(&data, &order(&data)), kept, "{lost:?}");
         let mut minibatches = Minibatches::new(N * STEPS, 16, 1);
-        minibatches.follow(&rollout);
+        minibatches.follow(&data);
         minibatches.shuffle();
-        assert_eq!(rewards(&rollout, minibatches.all()), kept, "{lost:?}");
+        assert_eq!(rewards(&data, minibatches.all()), kept, "{lost:?}");
         let in_minibatches: usize = (0..minibatches.count()).map(|i| minibatches.get(i).len()).sum();
         assert_eq!(in_minibatches, kept.len());
         let mean = kept.iter().sum::<usize>() as f64 / kept.len() as f64;
-        assert!((rollout.advantage_moments(&rollout.order()).0 - mean).abs() < 1e-9);
-        assert_eq!(rollout.episodes().filter(|e| e.end == End::Lost).count(), 0, "a lost episode is none");
+        assert!((data.advantage_moments(&order(&data)).0 - mean).abs() < 1e-9);
     }
 }
 
 #[test]
 fn only_what_came_since_the_last_update_is_left_out_and_then_all_is_as_before() {
     // Step 12 is in the episode that began in step 10: its first two steps were learnt from already.
-    let (second, _) = rollout(&[12], None, 2);
-    assert_eq!(rewards(&second, &second.order()), expected(STEPS, |s| s != 12));
-    let (third, _) = rollout(&[12], None, 3);
-    assert_eq!((third.len(), third.lost_steps()), (N * STEPS, 1));
+    let (mut second, model) = collected(&[12], None, 2);
+    let data = estimated(&mut second, &model);
+    assert_eq!(rewards(&data, &order(&data)), expected(STEPS, |s| s != 12));
+    let (third, _) = collected(&[12], None, 3);
+    assert_eq!((third.store().len(), third.lost_steps()), (N * STEPS, 1));
 }
 
 #[test]
 fn others_see_the_same_bits() {
     let acts = |lost: &[usize]| {
-        let (model, team) = (model(None), Team::new(1).unwrap());
-        let shape = RolloutShape { n_envs: N, n_steps: STEPS, envs_per_shard: 2, bootstrap_truncated: true };
-        let mut rollout = Rollout::new(shape, make(lost), &model, None, None, 3, 1).unwrap();
-        rollout.start().unwrap();
-        rollout.collect(&model, &team).unwrap();
-        rollout.collect(&model, &team).unwrap();
-        let saved = rollout.save();
+        let saved = collected(lost, None, 2).0.save();
         (0..3).map(|i| saved.record(&format!("env{i}"))).collect::<Vec<_>>()
     };
     let (clean, failed) = (acts(&[]), acts(&[7]));
@@ -180,55 +190,49 @@ fn others_see_the_same_bits() {
 
 #[test]
 fn where_nothing_is_left_the_environments_run_again() {
-    let (model, team) = (model(None), Team::new(1).unwrap());
+    let model = model(None);
     let shape = RolloutShape { n_envs: 1, n_steps: 3, envs_per_shard: 1, bootstrap_truncated: true };
     let all_lost = Each::maker(|| Fails { b: 0, s: 0, t: 0, lost: (0..7).collect() });
-    let mut rollout = Rollout::new(shape, all_lost, &model, None, None, 3, 1).unwrap();
-    rollout.start().unwrap();
-    rollout.collect(&model, &team).unwrap();
-    estimate(&mut rollout, &model, &team);
-    assert_eq!((rollout.len(), rollout.lost_steps()), (2, 7));
-    assert_eq!(rewards(&rollout, &rollout.order()), BTreeSet::from([7, 8]));
+    let cpu = Cpu::new(1).unwrap();
+    let mut collector = Collector::steps(shape, all_lost, &model, (None, None), 3, &cpu).unwrap();
+    collector.start().unwrap();
+    collector.collect(&model).unwrap();
+    assert_eq!(collector.lost_steps(), 7);
+    let data = estimated(&mut collector, &model);
+    assert_eq!(data.len(), 2);
+    assert_eq!(rewards(&data, &order(&data)), BTreeSet::from([7, 8]));
 }
 
 #[test]
 fn a_sequence_with_a_lost_step_is_left_out_as_a_whole() {
-    let (rollout, model) = rollout(&[6], Some(4), 1);
+    let (mut collector, model) = collected(&[6], Some(4), 1);
+    let data = estimated(&mut collector, &model);
     // The episode is steps 5 and 6: of the sequence of steps 4 to 7.
     let kept = expected(0, |s| !(4..8).contains(&s));
-    let order = rollout.order();
-    assert_eq!(order.len(), rollout.len());
-    assert_eq!(rewards(&rollout, &order), kept);
-    let mut minibatches = Minibatches::of(&self::rollout(&[], Some(4), 1).0, 8, 1);
-    minibatches.follow(&rollout);
+    let order = order(&data);
+    assert_eq!(order.len(), data.len());
+    assert_eq!(rewards(&data, &order), kept);
+    let mut minibatches = Minibatches::of(collected(&[], Some(4), 1).0.store(), 8, 1);
+    minibatches.follow(&data);
     minibatches.shuffle();
-    assert_eq!(rewards(&rollout, minibatches.all()), kept);
+    assert_eq!(rewards(&data, minibatches.all()), kept);
     assert_eq!(minibatches.count(), kept.len().div_ceil(8));
     // A problem over all samples goes through the same ones: they fill its sums, and it runs through.
-    let mut problem = PolicyProblem::new(&model, N * STEPS, 1);
-    problem.gather(&model, &rollout, false, 1, &Team::new(1).unwrap());
+    let mut engine = Engine::new(&Cpu::new(1).unwrap()).with_local_problem(&model, N * STEPS);
+    assert!(engine.local(&model, &data, Fisher::KlHessian, false, 1).entropy() > 0.0);
 }
 
 #[test]
 fn the_surrogate_is_that_of_the_samples_that_are_left() {
     // The last step fails: all before it is the same with and without the failure.
     let gradient = |lost: &[usize], without: &[usize]| {
-        let (mut rollout, model) = rollout(lost, None, 1);
-        let team = Team::new(1).unwrap();
-        rollout
-            .estimate(&team, |p| {
-                let (mut adv, mut ret) = (p.adv, p.ret);
-                for (i, r) in p.reward.data().iter().enumerate() {
-                    adv.data_mut()[i] = if without.contains(&(*r as usize)) { 0.0 } else { 1.0 + 0.01 * r };
-                    ret.data_mut()[i] = 0.0;
-                }
-            })
-            .unwrap();
-        let mut problem = PolicyProblem::new(&model, N * STEPS, 1);
-        problem.gather(&model, &rollout, false, 1, &team);
+        let (mut collector, model) = collected(lost, None, 1);
+        let adv = |r: f32| if without.contains(&(r as usize)) { 0.0 } else { 1.0 + 0.01 * r };
+        let data = estimated_by(&mut collector, &model, adv);
+        let mut engine = Engine::new(&Cpu::new(1).unwrap()).with_local_problem(&model, N * STEPS);
         let mut g = vec![0.0; model.actor().params.len()];
-        problem.around(&model, Fisher::KlHessian, &team).gradient(&mut g);
-        (g, rollout.len() as f32)
+        engine.local(&model, &data, Fisher::KlHessian, false, 1).gradient(&mut g);
+        (g, data.len() as f32)
     };
     let (left, n) = gradient(&[11], &[]);
     let (zeroed, all) = gradient(&[], &[110, 111]);
@@ -242,21 +246,22 @@ fn the_surrogate_is_that_of_the_samples_that_are_left() {
 #[test]
 fn a_batch_of_whole_episodes_has_all_its_episodes() {
     let shape = EpisodesShape { n_envs: N, n_episodes: 2 * N, envs_per_shard: 2, bootstrap_truncated: true };
-    let (model, team) = (model(None), Team::new(1).unwrap());
+    let (model, cpu) = (model(None), Cpu::new(1).unwrap());
     for (lost, steps, gone) in [(vec![], 0..10, 0), (vec![6], 0..12, 2), (vec![0, 3], 4..14, 4)] {
-        let mut rollout = Rollout::whole_episodes(shape, make(&lost), &model, None, None, 3, 1).unwrap();
-        rollout.start().unwrap();
-        rollout.collect(&model, &team).unwrap();
-        estimate(&mut rollout, &model, &team);
+        let mut collector = Collector::episodes(shape, make(&lost), &model, (None, None), 3, &cpu).unwrap();
+        collector.start().unwrap();
+        collector.collect(&model).unwrap();
+        assert_eq!(collector.lost_steps(), gone);
+        assert_eq!(collector.finished().filter(|e| e.env == 1 && e.length == 5).count(), 2);
+        let data = estimated(&mut collector, &model);
         let own = |s: usize| steps.contains(&s) && !(gone == 2 && (s == 5 || s == 6));
         let kept: BTreeSet<usize> = (0..N)
             .flat_map(|b| (0..20).map(move |s| (b, s)))
             .filter(|(b, s)| if *b == 1 { own(*s) } else { *s < 10 })
             .map(|(b, s)| 100 * b + s)
             .collect();
-        assert_eq!(rewards(&rollout, &rollout.order()), kept, "{lost:?}");
-        assert_eq!((rollout.len(), rollout.lost_steps()), (10 * N, gone));
-        assert_eq!(rollout.episodes().filter(|e| e.env == 1 && e.length == 5).count(), 2);
+        assert_eq!(rewards(&data, &order(&data)), kept, "{lost:?}");
+        assert_eq!(data.len(), 10 * N);
     }
 }
 

@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, Fisher, ModelShape, ObsNormalizer, PolicyProblem, RewardNormalizer,
-    Rollout, RolloutShape, Trunk, VineActions, VineShape,
+    ActorCritic, AgentError, Collector, Cpu, Critic, Engine, Fisher, ModelShape, ObsNormalizer,
+    RewardNormalizer, RolloutShape, Trunk, VineActions, VineShape,
 };
 use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
 use pgrad_nn::Activation;
-use pgrad_num::{Cols, Stream, Team};
+use pgrad_num::{Cols, Stream};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_rl::dist::Actions;
 use pgrad_testkit::{Dense, finite_difference_gradient, finite_difference_jvp, random_vector};
@@ -38,11 +38,21 @@ fn vine(n_states: usize, actions: VineActions, length: usize) -> VineShape {
     VineShape { n_states, actions, length, gamma: GAMMA }
 }
 
-fn grow<E: Env + Clone + 'static>(env: &E, model: &ActorCritic, shape: VineShape, threads: usize) -> Rollout {
-    let make = &Each::maker(|| env.clone());
-    let mut rollout = Rollout::vine(TRUNK, shape, make, model, None, None, 3, threads).unwrap();
-    rollout.start().unwrap();
-    rollout
+fn grow<E: Env + Clone + 'static>(
+    env: &E,
+    model: &ActorCritic,
+    shape: VineShape,
+    threads: usize,
+) -> Collector {
+    let (make, cpu) = (&Each::maker(|| env.clone()), Cpu::new(threads).unwrap());
+    let mut collector = Collector::vine(TRUNK, shape, make, model, (None, None), 3, &cpu).unwrap();
+    collector.start().unwrap();
+    collector
+}
+
+/// An engine with room for the local problem of `samples` states.
+fn engine(model: &ActorCritic, samples: usize) -> Engine {
+    Engine::new(&Cpu::new(1).unwrap()).with_local_problem(model, samples)
 }
 
 fn spec(id: &str, obs: usize, action: Space, limit: Option<u32>, masks_actions: bool) -> EnvSpec {
@@ -144,7 +154,6 @@ fn mean(x: &[f64]) -> (f64, f64) {
 #[test]
 fn q_is_the_expected_return_of_so_many_steps_whatever_the_time_limit() {
     let model = model(3, Space::Discrete { n: 3 }, &[4]);
-    let team = Team::new(1).unwrap();
     let pi = policy(&model, &wide(&model.theta));
     for (actions, length) in [
         (VineActions::Every, 1),
@@ -154,13 +163,13 @@ fn q_is_the_expected_return_of_so_many_steps_whatever_the_time_limit() {
     ] {
         // A limit of two steps: episodes of the trunk are cut, rollouts are not.
         let env = Places { limit: Some(2), ..Places::default() };
-        let mut rollout = grow(&env, &model, vine(100, actions, length), 1);
+        let mut collector = grow(&env, &model, vine(100, actions, length), 1);
         // One value for each state: the rollouts of one are not independent.
         let mut q: [[Vec<f64>; 3]; 3] = Default::default();
         for _ in 0..120 {
-            rollout.collect(&model, &team).unwrap();
+            collector.collect(&model).unwrap();
             let mut last = (usize::MAX, 0);
-            for b in rollout.branches() {
+            for b in collector.branches() {
                 let (s, a) = (b.obs.iter().position(|x| *x == 1.0).unwrap(), b.index_action[0] as usize);
                 if (b.state, a) != last {
                     q[s][a].push(f64::from(b.q));
@@ -215,23 +224,21 @@ fn expected_gradient(model: &ActorCritic, actions: VineActions, q: &[[f64; 3]; 3
 #[test]
 fn the_gradient_is_that_of_the_estimator_and_with_every_action_the_policy_gradient_itself() {
     let model = model(3, Space::Discrete { n: 3 }, &[]);
-    let team = Team::new(1).unwrap();
     let theta = wide(&model.theta);
     let pi = policy(&model, &theta);
     let q = exact_q(&pi, 3);
     for actions in [VineActions::Every, VineActions::Policy(2), VineActions::Uniform(2)] {
         let expected: Vec<Vec<f64>> = (0..3).map(|s| expected_gradient(&model, actions, &q, s)).collect();
-        let mut rollout = grow(&Places::default(), &model, vine(96, actions, 3), 1);
-        let mut problem = PolicyProblem::new(&model, 96, 1);
+        let mut collector = grow(&Places::default(), &model, vine(96, actions, 3), 1);
+        let mut engine = engine(&model, 96);
         let n = theta.len();
         let mut off = vec![Vec::new(); n];
         for _ in 0..400 {
-            rollout.collect(&model, &team).unwrap();
-            problem.gather(&model, &rollout, false, 1, &team);
+            let data = collector.collect(&model).unwrap().of_vine();
             let mut g = vec![0.0f32; n];
-            problem.around(&model, Fisher::KlHessian, &team).gradient(&mut g);
-            let k = rollout.branches().count() / 96;
-            let states: Vec<usize> = rollout
+            engine.local(&model, &data, Fisher::KlHessian, false, 1).gradient(&mut g);
+            let k = collector.branches().count() / 96;
+            let states: Vec<usize> = collector
                 .branches()
                 .step_by(k)
                 .map(|b| b.obs.iter().position(|x| *x == 1.0).unwrap())
@@ -299,18 +306,17 @@ impl Env for Noise {
 
 #[test]
 fn rollouts_of_one_state_differ_by_their_first_action_alone() {
-    let team = Team::new(1).unwrap();
     for (action, actions) in [
         (Space::Discrete { n: 4 }, VineActions::Every),
         (Space::Discrete { n: 4 }, VineActions::Policy(6)),
         (Space::Box(BoxSpace::unbounded(1)), VineActions::Policy(3)),
     ] {
         let model = model(1, action.clone(), &[]);
-        let mut rollout = grow(&Noise { action }, &model, vine(40, actions, 30), 1);
+        let mut collector = grow(&Noise { action }, &model, vine(40, actions, 30), 1);
         let mut iterations = Vec::new();
         for _ in 0..2 {
-            rollout.collect(&model, &team).unwrap();
-            let branches: Vec<(usize, f64, f64)> = rollout
+            collector.collect(&model).unwrap();
+            let branches: Vec<(usize, f64, f64)> = collector
                 .branches()
                 .map(|b| {
                     let a =
@@ -427,7 +433,7 @@ const STATES: usize = 83;
 /// The surrogate and the divergence of a vine from their definitions, in `f64`.
 struct Slow<'a> {
     model: &'a ActorCritic,
-    rollout: &'a Rollout,
+    collector: &'a Collector,
     k: usize,
     x: Vec<f64>,
     mask: Option<Vec<bool>>,
@@ -435,10 +441,10 @@ struct Slow<'a> {
 }
 
 impl<'a> Slow<'a> {
-    fn new(model: &'a ActorCritic, env: &Wander, rollout: &'a Rollout, states: &[usize]) -> Self {
-        let k = rollout.branches().count() / STATES;
+    fn new(model: &'a ActorCritic, env: &Wander, collector: &'a Collector, states: &[usize]) -> Self {
+        let k = collector.branches().count() / STATES;
         let n = states.len();
-        let branches: Vec<_> = rollout.branches().collect();
+        let branches: Vec<_> = collector.branches().collect();
         let mut x = vec![0.0; 3 * n];
         let dim = env.action.mask_dim();
         let mut mask = vec![true; dim * n];
@@ -456,7 +462,7 @@ impl<'a> Slow<'a> {
                 }
             }
         }
-        Self { model, rollout, k, x, mask: masked.then_some(mask), theta_old: wide(&model.theta) }
+        Self { model, collector, k, x, mask: masked.then_some(mask), theta_old: wide(&model.theta) }
     }
     fn n(&self) -> usize {
         self.x.len() / 3
@@ -473,7 +479,7 @@ impl<'a> Slow<'a> {
         let (dist, n, k) = (self.model.dist(), self.n(), self.k);
         let params = [self.params(theta), self.params(&self.theta_old)];
         let mut sums = vec![[0.0; 4]; n];
-        for (i, b) in self.rollout.branches().enumerate() {
+        for (i, b) in self.collector.branches().enumerate() {
             if b.weight == 0.0 {
                 continue;
             }
@@ -517,7 +523,6 @@ fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
 
 #[test]
 fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
-    let team = Team::new(1).unwrap();
     for (env, actions) in cases() {
         // Where the mask of a state cannot be told from outside, the test of thread counts and probes must do.
         if env.masked && actions != VineActions::Every {
@@ -525,13 +530,14 @@ fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
         }
         let what = format!("{} {actions:?}", env.action);
         let model = model(3, env.action.clone(), &[4]);
-        let mut rollout = grow(&env, &model, vine(STATES, actions, 3), 1);
-        rollout.collect(&model, &team).unwrap();
-        assert_eq!(rollout.len(), STATES);
-        let slow = Slow::new(&model, &env, &rollout, &(0..STATES).collect::<Vec<_>>());
-        let mut problem = PolicyProblem::new(&model, 1, 1);
-        problem.gather(&model, &rollout, false, 1, &team);
-        let mut local = problem.around(&model, Fisher::KlHessian, &team);
+        let mut collector = grow(&env, &model, vine(STATES, actions, 3), 1);
+        let data = collector.collect(&model).unwrap().of_vine();
+        assert_eq!(data.len(), STATES);
+        let mut engines = [engine(&model, 1), engine(&model, 1)];
+        let [first, second] = &mut engines;
+        let mut local = first.local(&model, &data, Fisher::KlHessian, false, 1);
+        let mut by_scores = second.local(&model, &data, Fisher::Empirical, false, 1);
+        let slow = Slow::new(&model, &env, &collector, &(0..STATES).collect::<Vec<_>>());
         let mut g = vec![0.0f32; model.theta.len()];
         let old = local.gradient(&mut g);
         assert!(old.abs() < 1e-4, "relative to the old policy: {old}");
@@ -567,7 +573,7 @@ fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
         );
         close(&what, &wide(&fv), &expected, 5e-3);
         let mut empirical = vec![0.0f32; dim];
-        problem.around(&model, Fisher::Empirical, &team).fisher_mul(&v32, &mut empirical);
+        by_scores.fisher_mul(&v32, &mut empirical);
         if actions == VineActions::Every {
             // The expectation over all actions: the same matrix.
             close(&what, &wide(&empirical), &wide(&fv), 1e-4);
@@ -602,24 +608,23 @@ fn scores(slow: &Slow<'_>) -> Vec<(f64, Vec<f64>)> {
         };
         (f64::from(b.weight), finite_difference_gradient(logp, &slow.theta_old))
     };
-    slow.rollout.branches().enumerate().map(|(i, b)| each(i, b)).collect()
+    slow.collector.branches().enumerate().map(|(i, b)| each(i, b)).collect()
 }
 
 #[test]
 fn advantages_are_scaled_by_their_weighted_deviation() {
-    let team = Team::new(1).unwrap();
     for (env, actions) in cases() {
         let model = model(3, env.action.clone(), &[4]);
-        let mut rollout = grow(&env, &model, vine(STATES, actions, 3), 1);
-        rollout.collect(&model, &team).unwrap();
+        let mut collector = grow(&env, &model, vine(STATES, actions, 3), 1);
+        collector.collect(&model).unwrap();
         let mut gradients = [false, true].map(|normalize| {
-            let mut problem = PolicyProblem::new(&model, STATES, 1);
-            problem.gather(&model, &rollout, normalize, 1, &team);
+            let mut engine = engine(&model, STATES);
+            let data = collector.batch().of_vine();
             let mut g = vec![0.0f32; model.theta.len()];
-            problem.around(&model, Fisher::KlHessian, &team).gradient(&mut g);
+            engine.local(&model, &data, Fisher::KlHessian, normalize, 1).gradient(&mut g);
             wide(&g)
         });
-        let branches: Vec<_> = rollout.branches().collect();
+        let branches: Vec<_> = collector.branches().collect();
         let k = branches.len() / STATES;
         let mut variance = 0.0;
         for own in branches.chunks_exact(k) {
@@ -637,8 +642,8 @@ fn advantages_are_scaled_by_their_weighted_deviation() {
 #[test]
 fn the_number_of_threads_does_not_change_a_bit_and_a_saved_vine_goes_on() {
     type Bits = Vec<(Vec<u32>, Vec<u32>, u32, u32)>;
-    let bits = |rollout: &Rollout| -> Bits {
-        rollout
+    let bits = |collector: &Collector| -> Bits {
+        collector
             .branches()
             .map(|b| {
                 let real = b.real_action.iter().chain(b.obs).map(|x| x.to_bits()).collect();
@@ -649,24 +654,22 @@ fn the_number_of_threads_does_not_change_a_bit_and_a_saved_vine_goes_on() {
     for (env, actions) in cases() {
         let model = model(3, env.action.clone(), &[4]);
         let run = |threads: usize| {
-            let team = Team::new(threads).unwrap();
-            let mut rollout = grow(&env, &model, vine(STATES, actions, 3), threads);
+            let mut collector = grow(&env, &model, vine(STATES, actions, 3), threads);
             let mut all = Vec::new();
             for _ in 0..3 {
-                rollout.collect(&model, &team).unwrap();
-                all.push((bits(&rollout), rollout.steps()));
+                collector.collect(&model).unwrap();
+                all.push((bits(&collector), collector.store().steps()));
             }
             all
         };
         let one = run(1);
         assert!(one[0].0 != one[1].0);
         assert!(run(2) == one && run(4) == one, "{} {actions:?}", env.action);
-        let team = Team::new(1).unwrap();
         let mut whole = grow(&env, &model, vine(STATES, actions, 3), 1);
-        whole.collect(&model, &team).unwrap();
+        whole.collect(&model).unwrap();
         let mut resumed = grow(&env, &model, vine(STATES, actions, 3), 1);
         assert!(resumed.load(&whole.save()).unwrap());
-        resumed.collect(&model, &team).unwrap();
+        resumed.collect(&model).unwrap();
         assert!(bits(&resumed) == one[1].0, "{} {actions:?}", env.action);
     }
 }
@@ -703,16 +706,15 @@ impl Env for Clockwork {
 #[test]
 fn the_rollout_set_is_spread_over_the_trunk_and_every_step_is_counted() {
     let model = model(2, Space::Discrete { n: 2 }, &[]);
-    let team = Team::new(1).unwrap();
     // 120 steps, 40 states: one of every three; a rollout has what is left of an episode, but three at most.
-    let mut rollout =
+    let mut collector =
         grow(&Clockwork { steps: 0.0, episode: 0.0 }, &model, vine(40, VineActions::Every, 3), 1);
     let mut counts = [0usize; 24];
     for iteration in 0..200 {
-        rollout.collect(&model, &team).unwrap();
+        collector.collect(&model).unwrap();
         let mut expected = 0;
         // Shards of 2, 2 and 1 environments: 48, 48 and 24 samples, and 16, 16 and 8 states of them.
-        for (i, b) in rollout.branches().enumerate() {
+        for (i, b) in collector.branches().enumerate() {
             let step = b.obs[0] as usize - 24 * iteration;
             let piece = i / 2 % 16;
             let width = if i / 2 < 32 { 48 / 16 / 2 } else { 3 };
@@ -726,9 +728,9 @@ fn the_rollout_set_is_spread_over_the_trunk_and_every_step_is_counted() {
             assert_eq!(b.q, (0..left).map(|t| GAMMA.powi(t as i32)).sum::<f64>() as f32);
             expected += left;
         }
-        assert_eq!(rollout.steps(), 120 + expected as u64);
+        assert_eq!(collector.store().steps(), 120 + expected as u64);
         // The trunk's episodes are the only ones that count.
-        assert!(rollout.episodes().all(|e| e.length == 5) && rollout.episodes().count() <= 5 * 5);
+        assert!(collector.finished().all(|e| e.length == 5) && collector.finished().count() <= 5 * 5);
     }
     // 200 iterations, 2 rollouts, 5 environments of which every third state is taken.
     assert!(counts.iter().all(|c| (500..830).contains(c)), "{counts:?}");
@@ -738,10 +740,9 @@ fn the_rollout_set_is_spread_over_the_trunk_and_every_step_is_counted() {
 fn forbidden_actions_have_no_rollout_and_the_others_the_probabilities_of_the_policy() {
     let env = Wander { action: Space::Discrete { n: 4 }, masked: true, state: [0.0; 4] };
     let model = model(3, env.action.clone(), &[4]);
-    let team = Team::new(1).unwrap();
-    let mut rollout = grow(&env, &model, vine(STATES, VineActions::Every, 1), 1);
-    rollout.collect(&model, &team).unwrap();
-    let branches: Vec<_> = rollout.branches().collect();
+    let mut collector = grow(&env, &model, vine(STATES, VineActions::Every, 1), 1);
+    collector.collect(&model).unwrap();
+    let branches: Vec<_> = collector.branches().collect();
     let mut forbidden = 0;
     for own in branches.chunks_exact(4) {
         let mut tape = model.actor().net.tape(1);
@@ -758,27 +759,27 @@ fn forbidden_actions_have_no_rollout_and_the_others_the_probabilities_of_the_pol
         }
     }
     assert!(forbidden > 20);
-    assert_eq!(rollout.steps(), 120 + (4 * STATES - forbidden) as u64);
+    assert_eq!(collector.store().steps(), 120 + (4 * STATES - forbidden) as u64);
 }
 
 #[test]
 fn observations_and_rewards_are_normalised_as_along_the_trunk() {
     let env = Noise { action: Space::Discrete { n: 4 } };
     let model = model(1, env.action.clone(), &[]);
-    let team = Team::new(1).unwrap();
     let make = &Each::maker(|| env.clone());
     let run = |norm: bool| {
         let obs = norm.then(|| ObsNormalizer::new(1, 10.0));
         let reward = norm.then(|| RewardNormalizer::new(5, GAMMA, 1e6));
         let shape = vine(40, VineActions::Every, 1);
-        let mut rollout = Rollout::vine(TRUNK, shape, make, &model, obs, reward, 3, 1).unwrap();
-        rollout.start().unwrap();
+        let mut collector =
+            Collector::vine(TRUNK, shape, make, &model, (obs, reward), 3, &Cpu::new(1).unwrap()).unwrap();
+        collector.start().unwrap();
         let mut obs = Vec::new();
         for _ in 0..2 {
-            rollout.collect(&model, &team).unwrap();
-            obs.push(rollout.branches().next().unwrap().obs[0]);
+            collector.collect(&model).unwrap();
+            obs.push(collector.branches().next().unwrap().obs[0]);
         }
-        (obs, rollout.branches().map(|b| f64::from(b.q)).collect::<Vec<_>>())
+        (obs, collector.branches().map(|b| f64::from(b.q)).collect::<Vec<_>>())
     };
     let ((raw_obs, raw), (obs, scaled)) = (run(false), run(true));
     assert_eq!(raw_obs, [0.3, 0.3]);
@@ -818,8 +819,8 @@ impl Env for Forgetful {
 #[test]
 fn a_state_that_cannot_be_kept_is_named() {
     let model = model(1, Space::Discrete { n: 2 }, &[]);
-    let mut rollout = grow(&Forgetful { moved: false }, &model, vine(60, VineActions::Every, 1), 1);
-    let error = rollout.collect(&model, &Team::new(1).unwrap()).unwrap_err();
+    let mut collector = grow(&Forgetful { moved: false }, &model, vine(60, VineActions::Every, 1), 1);
+    let error = collector.collect(&model).unwrap_err();
     assert!(matches!(error, AgentError::Env(EnvError::NoState { .. })), "{error:?}");
     assert!(error.to_string().contains("Forgetful") && error.to_string().contains("save"), "{error}");
 }

@@ -9,13 +9,13 @@
 //!
 //! then update the shared parameters with `dθ` and `dθ_v`, asynchronously.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
-use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings, async_algorithm, async_config};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
+use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings};
 use crate::common::{ModelSettings, RecurrentSettings, TrunkSettings};
-use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer};
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team};
-use pgrad_settings::{Settings, settings, settings_like};
+use crate::shell::{Agent, Method, Shell};
+use pgrad_agent::{AgentError, Critic, Engine};
+use pgrad_env::EnvSpec;
+use pgrad_settings::{settings, settings_like};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -25,62 +25,19 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(A3cConfig::default()),
 };
 
-settings! {
-    /// Asynchronous advantage actor-critic.
-    pub struct A3cSettings {
-        /// Weight of the entropy bonus (beta). Raising it keeps the policy more random.
-        entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "Mnih et al. 2016, supplement";
-        /// Weight of the squared error of the critic.
-        value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c (Algorithm S3 has 1)";
-    }
-}
-
-settings_like! {
-    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
-    /// for both on a shared trunk. A segment is a sequence: gradients go back to its first step.
-    pub struct A3cMemory(RecurrentSettings) without sequence_length {
-        recurrent, source: "Mnih et al. 2016, section 5 (A3C, LSTM)";
-    }
-}
-
-/// All settings of A3C.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct A3cConfig {
-    /// The actor-learners.
-    pub learners: AsyncSettings,
-    /// The algorithm.
-    pub a3c: A3cSettings,
-    /// The networks.
-    pub model: ModelSettings,
-    /// What they remember.
-    pub recurrent: A3cMemory,
-    /// How they lie together.
-    pub trunk: TrunkSettings,
-    /// Bytes of the recording that is followed.
-    pub recording: Option<Vec<u8>>,
-}
-
 /// A3C at work.
-pub struct A3c {
+struct A3c {
     config: A3cSettings,
-    gamma: f64,
-    run: ActorLearners,
+    gamma: f32,
 }
 
-impl std::fmt::Debug for A3c {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("A3c")
-            .field("config", &self.config)
-            .field("steps", &self.run.steps())
-            .finish_non_exhaustive()
-    }
-}
+impl Method for A3c {
+    type Source = ActorLearners;
 
-impl Algorithm for A3c {
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { config: c, gamma, run } = self;
-        let (gamma, beta, c_v) = (*gamma as f32, c.entropy_coef as f32, c.value_coef as f32);
-        run.run(team, |w| {
+    fn iterate(&mut self, agent: &mut Agent<ActorLearners>) -> Result<Report, AgentError> {
+        let Self { config: c, gamma } = self;
+        let (gamma, beta, c_v) = (*gamma, c.entropy_coef as f32, c.value_coef as f32);
+        agent.run(|w| {
             while w.synchronize()? {
                 // dθ ← 0, dθ_v ← 0; θ′ ← θ, θ′_v ← θ_v; until T > T_max
                 while w.is_acting() {
@@ -105,53 +62,60 @@ impl Algorithm for A3c {
             }
             Ok(())
         })?;
-        let mean = run.means();
+        let mean = agent.source.means();
         let report = Report::default()
             .with("learn/policy_loss", -mean.objective - c.entropy_coef * mean.entropy)
             .with("learn/value_loss", mean.squared_error)
             .with("learn/entropy", mean.entropy)
             .with("learn/value", mean.value);
-        Ok(run.report(report))
-    }
-
-    async_algorithm!();
-
-    fn learn_flops(&self) -> f64 {
-        let model = &self.run.model;
-        let sample = model.actor().net.forward_flops() + model.update_flops();
-        sample as f64 * self.steps_per_iteration() as f64
+        Ok(agent.source.report(report))
     }
 }
 
-impl AlgoConfig for A3cConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.learners, &self.a3c, &self.model, &self.recurrent, &self.trunk]
+settings! {
+    /// Asynchronous advantage actor-critic.
+    pub struct A3cSettings {
+        /// Weight of the entropy bonus (beta). Raising it keeps the policy more random.
+        entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "Mnih et al. 2016, supplement";
+        /// Weight of the squared error of the critic.
+        value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c (Algorithm S3 has 1)";
     }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { learners, a3c, model, recurrent, trunk, recording: _ } = self;
-        vec![learners, a3c, model, recurrent, trunk]
+}
+
+settings_like! {
+    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
+    /// for both on a shared trunk. A segment is a sequence: gradients go back to its first step.
+    pub struct A3cMemory(RecurrentSettings) without sequence_length {
+        recurrent, source: "Mnih et al. 2016, section 5 (A3C, LSTM)";
+    }
+}
+
+config! {
+    /// All settings of A3C.
+    pub struct A3cConfig {
+        learners: AsyncSettings,
+        a3c: A3cSettings,
+        model: ModelSettings,
+        recurrent: A3cMemory,
+        trunk: TrunkSettings,
+    }
+    with recording of learners
+}
+
+impl AlgoConfig for A3cConfig {
+    fn threads(&self, _asked: usize) -> usize {
+        self.learners.workers
     }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.learners.check(self.recording.as_deref())
     }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(A3c::new(self, setup)?))
-    }
-    async_config!();
-}
-
-impl A3c {
-    /// A3C with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When settings do not fit together.
-    pub fn new(config: &A3cConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        config.check(setup.spec)?;
-        let (memory, hidden) = (config.recurrent.layer(config.learners.n_steps), &config.model.hidden);
-        let trunk = config.trunk.trunk.into();
-        let model = config.model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
-        let recording = config.recording.as_deref();
-        let run = ActorLearners::new(&config.learners, None, &config.parts(), recording, model, setup)?;
-        Ok(Self { config: config.a3c.clone(), gamma: config.learners.gamma, run })
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let (memory, hidden) = (self.recurrent.layer(self.learners.n_steps), &self.model.hidden);
+        let trunk = self.trunk.trunk.into();
+        let model = self.model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
+        let recording = self.recording.as_deref();
+        let learners = ActorLearners::new(&self.learners, None, &self.parts(), recording, &model, setup)?;
+        let a3c = A3c { config: self.a3c.clone(), gamma: self.learners.gamma as f32 };
+        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, a3c))
     }
 }

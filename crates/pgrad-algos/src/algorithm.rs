@@ -1,8 +1,8 @@
 //! What the runner sees of an algorithm.
 
-use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer, Policy};
+use pgrad_agent::{ActorCritic, AgentError, Cpu, ObsNormalizer, Policy};
 use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError};
-use pgrad_num::{Record, RecordError, Team};
+use pgrad_num::{Record, RecordError};
 use pgrad_settings::Settings;
 use std::fmt::Debug;
 use thiserror::Error;
@@ -17,8 +17,8 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// Environment steps of the whole run: what schedules refer to.
     pub total_steps: u64,
-    /// Threads of the team that will run it: see [`AlgoConfig::threads`].
-    pub threads: usize,
+    /// The threads that it works on: see [`AlgoConfig::threads`].
+    pub cpu: Cpu,
 }
 
 impl Debug for Setup<'_> {
@@ -30,6 +30,9 @@ impl Debug for Setup<'_> {
 /// Settings that do not fit together, or not with the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BuildError {
+    /// An environment could not be made.
+    #[error(transparent)]
+    Make(#[from] MakeError),
     /// Two settings contradict each other.
     #[error("`{key}` = {value} does not fit: {reason}")]
     Inconsistent {
@@ -48,13 +51,10 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
-    /// An environment could not be made.
-    #[error(transparent)]
-    Make(#[from] MakeError),
 }
 
-/// All settings of an algorithm.
-pub trait AlgoConfig: Debug + Send + Sync {
+/// The groups of settings that an algorithm has: what `config!` writes.
+pub trait Groups {
     /// The groups of settings.
     fn parts(&self) -> Vec<&dyn Settings>;
     /// The groups of settings, to change.
@@ -62,12 +62,16 @@ pub trait AlgoConfig: Debug + Send + Sync {
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn AlgoConfig>;
     /// A file that the settings ask for: the setting that names it, and its path. Who runs the algorithm reads it
-    /// and hands it over by [`AlgoConfig::take_file`] before it checks or builds.
+    /// and hands it over by [`Groups::take_file`] before it checks or builds.
     fn file(&self) -> Option<(&'static str, &str)> {
         None
     }
-    /// Takes the bytes of [`AlgoConfig::file`].
+    /// Takes the bytes of [`Groups::file`].
     fn take_file(&mut self, _bytes: &[u8]) {}
+}
+
+/// All settings of an algorithm.
+pub trait AlgoConfig: Groups + Debug + Send + Sync {
     /// Threads of the team that runs it, where `asked` were asked for. An asynchronous method has as many as it has
     /// actor-learners: they are part of what it does.
     fn threads(&self, asked: usize) -> usize {
@@ -85,16 +89,72 @@ pub trait AlgoConfig: Debug + Send + Sync {
     fn check_env(&self, _make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
         Ok(())
     }
+    /// Puts the algorithm together, of settings that have been checked.
+    ///
+    /// # Errors
+    /// When no network can be built for the environment, or no environment made.
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError>;
     /// Builds the algorithm; environments are made but not started.
     ///
     /// # Errors
-    /// As [`AlgoConfig::check`].
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError>;
+    /// As [`AlgoConfig::check`], [`AlgoConfig::check_env`] and [`AlgoConfig::assemble`].
+    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        self.check(setup.spec)?;
+        self.check_env(setup.make_env)?;
+        self.assemble(setup)
+    }
 }
 
 impl Clone for Box<dyn AlgoConfig> {
     fn clone(&self) -> Self {
         (**self).boxed_clone()
+    }
+}
+
+/// Declares all settings of an algorithm: a struct of groups, at their defaults by `default()`. `with bytes of group`
+/// behind it adds a field for the bytes of the file that the group's settings name.
+macro_rules! config {
+    (
+        $(#[$doc:meta])* pub struct $name:ident { $($group:ident: $settings:ty),* $(,)? }
+        $(with $bytes:ident of $names:ident)?
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct $name {
+            $(#[doc = concat!("[`", stringify!($settings), "`]")] pub $group: $settings,)*
+            $(
+                /// Bytes of the file that the settings name.
+                pub $bytes: Option<Vec<u8>>,
+            )?
+        }
+
+        impl $crate::algorithm::Groups for $name {
+            fn parts(&self) -> Vec<&dyn pgrad_settings::Settings> {
+                vec![$(&self.$group),*]
+            }
+            fn parts_mut(&mut self) -> Vec<&mut dyn pgrad_settings::Settings> {
+                vec![$(&mut self.$group),*]
+            }
+            fn boxed_clone(&self) -> Box<dyn $crate::AlgoConfig> {
+                Box::new(self.clone())
+            }
+            $(
+                fn file(&self) -> Option<(&'static str, &str)> {
+                    self.$names.file()
+                }
+                fn take_file(&mut self, bytes: &[u8]) {
+                    self.$bytes = Some(bytes.to_vec());
+                }
+            )?
+        }
+    };
+}
+pub(crate) use config;
+
+impl BuildError {
+    /// The refusal of `value` for the setting `key`.
+    pub(crate) fn setting(key: &'static str, value: &impl ToString, reason: impl Into<String>) -> Self {
+        Self::Inconsistent { key, value: value.to_string(), reason: reason.into() }
     }
 }
 
@@ -134,11 +194,11 @@ pub trait Algorithm: Send {
     ///
     /// # Errors
     /// When something is not finite or an environment breaks its contract: see [`AgentError`].
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError>;
+    fn iterate(&mut self) -> Result<Report, AgentError>;
     /// Tells `observer` of the phases of every later iteration.
     fn observe_phases(&mut self, observer: PhaseObserver);
-    /// Floating-point operations in matrix products of one iteration's learning, when no stop cuts it short.
-    fn learn_flops(&self) -> f64;
+    /// Floating-point operations in matrix products of learning so far.
+    fn flops(&self) -> f64;
     /// Environment steps done so far.
     fn steps(&self) -> u64;
     /// Environment steps of one iteration; of a typical one, where they vary.
@@ -166,17 +226,11 @@ pub trait Algorithm: Send {
     /// When the record does not fit.
     fn load(&mut self, from: &Record) -> Result<bool, RecordError>;
     /// Whether the same settings give the same bits again.
-    fn reproducible(&self) -> Reproducible {
-        Reproducible::Yes
-    }
+    fn reproducible(&self) -> Reproducible;
     /// A file that lets another run follow this one, bit for bit, where that takes more than the settings.
-    fn recording(&self) -> Option<Vec<u8>> {
-        None
-    }
+    fn recording(&self) -> Option<Vec<u8>>;
     /// A copy of the present policy, for batches of up to `batch` observations.
-    fn policy(&self, batch: usize) -> Policy {
-        Policy::new(&self.spec().id, self.model().clone(), self.obs_norm().cloned(), batch)
-    }
+    fn policy(&self, batch: usize) -> Policy;
 }
 
 /// What an iteration reports: named numbers, in order, without allocation.

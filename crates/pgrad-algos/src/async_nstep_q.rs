@@ -10,15 +10,13 @@
 //! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
 //! `I_target` steps of all threads.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
 use crate::asynchronous::{
-    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
-    async_config, async_value_method, largest,
+    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
 };
-use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer};
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team};
-use pgrad_settings::Settings;
+use crate::shell::{Agent, Method, Shell};
+use pgrad_agent::{AgentError, Engine};
+use pgrad_env::EnvSpec;
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -28,18 +26,18 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(AsyncNstepQConfig::default()),
 };
 
-async_value_method! {
-    /// All settings of asynchronous n-step Q-learning.
-    AsyncNstepQConfig,
-    /// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy one.
-    AsyncNstepQ
+/// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy
+/// one.
+struct AsyncNstepQ {
+    gamma: f32,
 }
 
-impl Algorithm for AsyncNstepQ {
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { gamma, run } = self;
-        let gamma = *gamma as f32;
-        run.run(team, |w| {
+impl Method for AsyncNstepQ {
+    type Source = ActorLearners;
+
+    fn iterate(&mut self, agent: &mut Agent<ActorLearners>) -> Result<Report, AgentError> {
+        let gamma = self.gamma;
+        agent.run(|w| {
             while w.synchronize()? {
                 // dθ ← 0; θ′ ← θ; until T > T_max
                 while w.is_acting() {
@@ -63,13 +61,33 @@ impl Algorithm for AsyncNstepQ {
             }
             Ok(())
         })?;
-        Ok(run.value_report())
+        Ok(agent.source.value_report())
     }
+}
 
-    async_algorithm!();
+config! {
+    /// All settings of asynchronous n-step Q-learning.
+    pub struct AsyncNstepQConfig {
+        learners: AsyncSettings,
+        values: AsyncValueSettings,
+        network: QNetworkSettings,
+    }
+    with recording of learners
+}
 
-    fn learn_flops(&self) -> f64 {
-        let net = &self.run.model.actor().net;
-        (2 * net.forward_flops() + net.vjp_flops()) as f64 * self.steps_per_iteration() as f64
+impl AlgoConfig for AsyncNstepQConfig {
+    fn threads(&self, _asked: usize) -> usize {
+        self.learners.workers
+    }
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        self.values.check(env)?;
+        self.learners.check(self.recording.as_deref())
+    }
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let model = self.network.build(setup.spec, setup.seed)?;
+        let (values, recording) = (Some(&self.values), self.recording.as_deref());
+        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
+        let method = AsyncNstepQ { gamma: self.learners.gamma as f32 };
+        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
     }
 }

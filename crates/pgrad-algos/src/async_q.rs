@@ -1,25 +1,25 @@
-//! Asynchronous one-step Q-learning. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu 2016,
-//! arXiv:1602.01783, Algorithm 1.
+//! Asynchronous one-step Q-learning and Sarsa. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu 2016,
+//! arXiv:1602.01783, Algorithm 1 and section 4.2.
 //!
 //! Each actor-learner thread acts ε-greedily with an ε of its own and adds up, over `I_AsyncUpdate` steps or to the end
 //! of the episode,
 //!
-//! `y = r + γ max_a′ Q(s′,a′;θ⁻)` (`r` for a terminal `s′`), `dθ ← dθ + ∂(y − Q(s,a;θ))² / ∂θ`,
+//! `dθ ← dθ + ∂(y − Q(s,a;θ))² / ∂θ`, where for Q-learning `y = r + γ max_a′ Q(s′,a′;θ⁻)`, and for Sarsa
+//! `y = r + γ Q(s′,a′;θ⁻)` with the action `a′` that is taken in `s′` (`y = r` for a terminal `s′`),
 //!
 //! then updates the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
-//! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode.
+//! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode. Where a time limit cut
+//! the episode nobody takes an `a′`: in Sarsa the mean over what ε-greedy might have taken stands for it.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, PhaseObserver, Report, Reproducible, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
 use crate::asynchronous::{
-    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, async_algorithm,
-    async_config, async_value_method, largest,
+    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
 };
-use pgrad_agent::{ActorCritic, AgentError, ObsNormalizer};
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team};
-use pgrad_settings::Settings;
+use crate::shell::{Agent, Method, Shell};
+use pgrad_agent::{AgentError, Engine};
+use pgrad_env::EnvSpec;
 
-/// The registry's line.
+/// The registry's line of one-step Q-learning.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     name: "async-q",
     title: "Asynchronous one-step Q-learning",
@@ -27,26 +27,46 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(AsyncQConfig::default()),
 };
 
-async_value_method! {
-    /// All settings of asynchronous one-step Q-learning.
-    AsyncQConfig,
-    /// Asynchronous one-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy one.
-    AsyncQ
+/// The registry's line of one-step Sarsa.
+pub const SARSA: crate::AlgoEntry = crate::AlgoEntry {
+    name: "async-sarsa",
+    title: "Asynchronous one-step Sarsa",
+    source: "Mnih et al. 2016, arXiv:1602.01783",
+    config: || Box::new(AsyncSarsaConfig::default()),
+};
+
+/// What `y` looks ahead with: what the two differ in.
+#[derive(Clone, Copy, PartialEq)]
+enum Target {
+    /// `max_a′ Q(s′,a′;θ⁻)`.
+    Max,
+    /// `Q(s′,a′;θ⁻)`.
+    Sarsa,
 }
 
-impl Algorithm for AsyncQ {
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { gamma, run } = self;
-        let gamma = *gamma as f32;
-        run.run(team, |w| {
+/// One of the two at work. The network of the policy holds `Q`: its most probable action is the greedy one.
+struct AsyncQ {
+    target: Target,
+    gamma: f32,
+}
+
+impl Method for AsyncQ {
+    type Source = ActorLearners;
+
+    fn iterate(&mut self, agent: &mut Agent<ActorLearners>) -> Result<Report, AgentError> {
+        let Self { target, gamma } = *self;
+        agent.run(|w| {
             while w.synchronize()? {
                 // dθ ← 0; until T > T_max
                 while w.is_acting() {
                     w.act_greedily()?; // a: ε-greedy in Q(s,·;θ); s′, r; until I_AsyncUpdate steps or terminal s
                 }
+                if target == Target::Sarsa {
+                    w.next_policy()?; // a′ of the last step
+                }
                 let ActorLearner {
                     model,
-                    target,
+                    target: theta,
                     segment: s,
                     passes,
                     d_theta,
@@ -56,10 +76,16 @@ impl Algorithm for AsyncQ {
                     ..
                 } = w;
                 let n = s.len();
-                let q_next = passes.q_aside(model, target, s.next_obs()); // Q(s′,·;θ⁻)
+                let q_next = passes.q_aside(model, theta, s.next_obs()); // Q(s′,·;θ⁻)
                 for i in 0..n {
-                    let v_next = s.after(i, largest(q_next, i), w.bootstrap_time_limit); // max_a′, 0 for terminal s′
-                    y[i] = s.reward(i) + gamma * v_next; // y
+                    let v_next = match target {
+                        Target::Max => largest(q_next, i), // max_a′ Q(s′,a′;θ⁻)
+                        Target::Sarsa if i + 1 < n => q_next.at(s.action(i + 1), i), // Q(s′,a′;θ⁻)
+                        Target::Sarsa => {
+                            w.pi_next.iter().enumerate().map(|(a, pi)| pi * q_next.at(a, i)).sum()
+                        }
+                    };
+                    y[i] = s.reward(i) + gamma * s.after(i, v_next, w.bootstrap_time_limit); // y
                 }
                 let q = passes.q(model, s); // Q(s,·;θ)
                 for i in 0..n {
@@ -73,13 +99,60 @@ impl Algorithm for AsyncQ {
             }
             Ok(())
         })?;
-        Ok(run.value_report())
+        Ok(agent.source.value_report())
     }
+}
 
-    async_algorithm!();
+config! {
+    /// All settings of asynchronous one-step Q-learning.
+    pub struct AsyncQConfig {
+        learners: AsyncSettings,
+        values: AsyncValueSettings,
+        network: QNetworkSettings,
+    }
+    with recording of learners
+}
 
-    fn learn_flops(&self) -> f64 {
-        let net = &self.run.model.actor().net;
-        (3 * net.forward_flops() + net.vjp_flops()) as f64 * self.steps_per_iteration() as f64
+impl AlgoConfig for AsyncQConfig {
+    fn threads(&self, _asked: usize) -> usize {
+        self.learners.workers
+    }
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        self.values.check(env)?;
+        self.learners.check(self.recording.as_deref())
+    }
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let model = self.network.build(setup.spec, setup.seed)?;
+        let (values, recording) = (Some(&self.values), self.recording.as_deref());
+        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
+        let method = AsyncQ { target: Target::Max, gamma: self.learners.gamma as f32 };
+        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
+    }
+}
+
+config! {
+    /// All settings of asynchronous one-step Sarsa.
+    pub struct AsyncSarsaConfig {
+        learners: AsyncSettings,
+        values: AsyncValueSettings,
+        network: QNetworkSettings,
+    }
+    with recording of learners
+}
+
+impl AlgoConfig for AsyncSarsaConfig {
+    fn threads(&self, _asked: usize) -> usize {
+        self.learners.workers
+    }
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        self.values.check(env)?;
+        self.learners.check(self.recording.as_deref())
+    }
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let model = self.network.build(setup.spec, setup.seed)?;
+        let (values, recording) = (Some(&self.values), self.recording.as_deref());
+        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
+        let method = AsyncQ { target: Target::Sarsa, gamma: self.learners.gamma as f32 };
+        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
     }
 }

@@ -1,14 +1,14 @@
 //! Settings and parts that siblings have in common.
 
-use crate::algorithm::{BuildError, Setup};
+use crate::algorithm::{BuildError, Report, Setup};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, EpisodesShape, LossSums, ModelShape, ObsNormalizer, Paths, Recurrence,
-    RewardNormalizer, Rollout, RolloutShape, Trunk as ModelTrunk,
+    ActorCritic, Collector, Critic, Engine, EpisodesShape, Estimated, LossSums, Losses, ModelShape,
+    Normalizers, ObsNormalizer, Paths, Recurrence, RewardNormalizer, RolloutShape, Trunk as ModelTrunk,
 };
 use pgrad_env::{EnvSpec, MakeError};
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
-use pgrad_optim::{Adam, AdamParams, clip_scale};
+use pgrad_optim::{Adam, AdamParams, RunParts, StepRule};
 use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
@@ -177,13 +177,11 @@ impl RecurrentSettings {
         let Some(length) = self.sequence_length.filter(|_| self.is_on()) else { return Ok(()) };
         for (whole, what) in [(n_steps, "steps of an iteration"), (minibatch, "samples of a minibatch")] {
             if whole % length != 0 {
-                return Err(BuildError::Inconsistent {
-                    key: "sequence_length",
-                    value: length.to_string(),
-                    reason: format!(
-                        "sequences must fill the {whole} {what}; take a length that divides {whole}"
-                    ),
-                });
+                return Err(BuildError::setting(
+                    "sequence_length",
+                    &length,
+                    format!("sequences must fill the {whole} {what}; take a length that divides {whole}"),
+                ));
             }
         }
         Ok(())
@@ -300,12 +298,7 @@ pub fn default_shard(n_envs: usize) -> usize {
 
 impl NormalizeSettings {
     /// The normalisers of `n_envs` environments with observations of `obs_dim` numbers.
-    pub(crate) fn build(
-        &self,
-        n_envs: usize,
-        obs_dim: usize,
-        gamma: f64,
-    ) -> (Option<ObsNormalizer>, Option<RewardNormalizer>) {
+    pub(crate) fn build(&self, n_envs: usize, obs_dim: usize, gamma: f64) -> Normalizers {
         let obs = self.normalize_obs.then(|| ObsNormalizer::new(obs_dim, self.clip_obs));
         let reward = self.normalize_reward.then(|| RewardNormalizer::new(n_envs, gamma, self.clip_reward));
         (obs, reward)
@@ -316,14 +309,11 @@ impl EpisodeSettings {
     /// Refuses fewer episodes than environments.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         if self.n_episodes < self.n_envs {
-            return Err(BuildError::Inconsistent {
-                key: "n_episodes",
-                value: self.n_episodes.to_string(),
-                reason: format!(
-                    "each of the n_envs = {} environments plays one episode at least",
-                    self.n_envs
-                ),
-            });
+            return Err(BuildError::setting(
+                "n_episodes",
+                &self.n_episodes,
+                format!("each of the n_envs = {} environments plays one episode at least", self.n_envs),
+            ));
         }
         Ok(())
     }
@@ -334,38 +324,48 @@ impl EpisodeSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Result<Rollout, MakeError> {
+    ) -> Result<Collector, MakeError> {
         let shape = EpisodesShape {
             n_envs: self.n_envs,
             n_episodes: self.n_episodes,
             envs_per_shard: self.envs_per_shard.unwrap_or(default_shard(self.n_envs)),
             bootstrap_truncated,
         };
-        let (obs, reward) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
-        Rollout::whole_episodes(shape, setup.make_env, model, obs, reward, setup.seed, setup.threads)
+        let norms = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
+        Collector::episodes(shape, setup.make_env, model, norms, setup.seed, &setup.cpu)
     }
 }
 
-/// How a gradient becomes a step.
+/// A step rule by choice.
 #[derive(Clone, Debug)]
-pub(crate) enum StepRule {
+pub(crate) enum Rule {
     /// Down the gradient.
     Sgd,
     /// Adam.
     Adam(Adam<f32>),
 }
 
-impl StepRule {
+impl StepRule for Rule {
+    fn step_parts(
+        &mut self,
+        ends: &[usize],
+        theta: &mut [f32],
+        gradient: &[f32],
+        scale: f64,
+        alpha: f64,
+        on: &impl RunParts,
+    ) {
+        match self {
+            Self::Sgd => kernels::axpy((-alpha * scale) as f32, gradient, theta),
+            Self::Adam(adam) => adam.step_parts(ends, theta, gradient, scale, alpha, on),
+        }
+    }
+}
+
+impl Rule {
     /// Adam at rest, for `n` parameters.
     pub(crate) fn adam(n: usize, epsilon: f64) -> Self {
         Self::Adam(Adam::new(n, AdamParams { epsilon, ..AdamParams::default() }))
-    }
-    /// One step down the gradient with step size `alpha`.
-    pub(crate) fn step(&mut self, theta: &mut [f32], gradient: &[f32], alpha: f64) {
-        match self {
-            Self::Sgd => kernels::axpy(-alpha as f32, gradient, theta),
-            Self::Adam(adam) => adam.step(theta, gradient, alpha),
-        }
     }
     /// Saves the state, if there is any.
     pub(crate) fn save(&self) -> Record {
@@ -392,11 +392,22 @@ impl RolloutSettings {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let samples = self.samples();
         if u32::try_from(samples).is_err() {
-            return Err(BuildError::Inconsistent {
-                key: "n_steps",
-                value: self.n_steps.to_string(),
-                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
-            });
+            return Err(BuildError::setting(
+                "n_steps",
+                &self.n_steps,
+                format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+            ));
+        }
+        Ok(())
+    }
+    /// Refuses minibatches larger than an iteration.
+    pub(crate) fn check_minibatch(&self, size: usize) -> Result<(), BuildError> {
+        let (n, t, samples) = (self.n_envs, self.n_steps, self.samples());
+        if size > samples {
+            let reason = format!(
+                "an iteration has n_envs x n_steps = {n} x {t} = {samples} samples; take at most that many"
+            );
+            return Err(BuildError::setting("minibatch_size", &size, reason));
         }
         Ok(())
     }
@@ -406,15 +417,72 @@ impl RolloutSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Result<Rollout, MakeError> {
+    ) -> Result<Collector, MakeError> {
         let shape = RolloutShape {
             n_envs: self.n_envs,
             n_steps: self.n_steps,
             envs_per_shard: self.envs_per_shard.unwrap_or(default_shard(self.n_envs)),
             bootstrap_truncated: self.bootstrap_time_limit,
         };
-        let (obs_norm, reward_norm) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
-        Rollout::new(shape, setup.make_env, model, obs_norm, reward_norm, setup.seed, setup.threads)
+        let norms = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
+        Collector::steps(shape, setup.make_env, model, norms, setup.seed, &setup.cpu)
+    }
+}
+
+/// Policy and critic, and the collector for them, of methods that learn from a number of steps.
+pub(crate) fn actor_critic(
+    setup: &Setup<'_>,
+    rollout: &RolloutSettings,
+    (model, recurrence): (&ModelSettings, Option<Recurrence>),
+    trunk: &TrunkSettings,
+    normalize: &NormalizeSettings,
+) -> Result<(ActorCritic, Collector), BuildError> {
+    let trunk = trunk.trunk.into();
+    let model = model.build_on(recurrence, setup.spec, Critic::State, trunk, &model.hidden, setup.seed)?;
+    let collector = rollout.build(normalize, &model, setup)?;
+    Ok((model, collector))
+}
+
+/// An engine with room for values of what `collector` collects.
+pub(crate) fn engine(setup: &Setup<'_>, model: &ActorCritic, collector: &Collector) -> Engine {
+    Engine::new(&setup.cpu).with_values(model, collector.spec(), collector.envs_per_shard())
+}
+
+/// Sums over the minibatches of an iteration.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    sums: LossSums,
+    samples: usize,
+    grad_norm: f64,
+    steps: usize,
+}
+
+impl Totals {
+    /// Adds what was computed of a minibatch.
+    pub(crate) fn add(&mut self, losses: &Losses) {
+        self.sums.add(&losses.sums);
+        self.samples += losses.n;
+    }
+    /// Counts a step along its gradient.
+    pub(crate) fn step(&mut self, losses: &Losses) {
+        self.grad_norm += losses.norm;
+        self.steps += 1;
+    }
+    /// Means over all samples.
+    pub(crate) fn mean(&self) -> LossSums {
+        self.sums.mean(self.samples)
+    }
+    /// What all actor-critics report.
+    pub(crate) fn report(&self, entropy_coef: f64, data: &Estimated<'_>, alpha: f64) -> Report {
+        let mean = self.mean();
+        Report::default()
+            .with("learn/policy_loss", -mean.surrogate - entropy_coef * mean.entropy)
+            .with("learn/value_loss", mean.value_loss)
+            .with("learn/entropy", mean.entropy)
+            .with("learn/explained_variance", data.explained_variance())
+            .with("learn/grad_norm", self.grad_norm / self.steps.max(1) as f64)
+            .with("learn/updates", self.steps as f64)
+            .with("learn/learning_rate", alpha)
     }
 }
 
@@ -427,83 +495,3 @@ pub(crate) fn load_finite(from: &Record, name: &str, to: &mut [f32]) -> Result<(
     to.copy_from_slice(values);
     Ok(())
 }
-
-/// The sums over a minibatch, if they are finite.
-pub(crate) fn check_losses(sums: &LossSums, epoch: usize, minibatch: usize) -> Result<(), AgentError> {
-    for (what, value) in [
-        ("policy loss", sums.surrogate),
-        ("entropy", sums.entropy),
-        ("KL estimate", sums.kl),
-        ("value loss", sums.value_loss),
-    ] {
-        if !value.is_finite() {
-            return Err(AgentError::Loss { what, epoch, minibatch, value });
-        }
-    }
-    Ok(())
-}
-
-/// The gradient of all parameters, if it is finite.
-pub(crate) fn check_gradient(
-    model: &ActorCritic,
-    gradient: &[f32],
-    epoch: usize,
-    minibatch: usize,
-) -> Result<(), AgentError> {
-    kernels::first_non_finite(gradient).map_or(Ok(()), |i| {
-        let (tensor, index) = model.parameter_name(i);
-        Err(AgentError::Gradient { tensor, index, epoch, minibatch, value: gradient[i] })
-    })
-}
-
-/// What the gradient of all parameters, of norm `norm`, is multiplied by to be no longer than `max_norm`.
-pub(crate) fn clip_finite(
-    gradient: &[f32],
-    norm: f64,
-    max_norm: Option<f64>,
-    model: &ActorCritic,
-    epoch: usize,
-    minibatch: usize,
-) -> Result<f64, AgentError> {
-    if !norm.is_finite() {
-        check_gradient(model, gradient, epoch, minibatch)?;
-    }
-    Ok(clip_scale(norm, max_norm.unwrap_or(f64::INFINITY)))
-}
-
-/// The part of [`crate::Algorithm`] that is the same for all methods that learn from a rollout.
-macro_rules! rollout_algorithm {
-    () => {
-        fn start(&mut self) -> Result<(), AgentError> {
-            self.rollout.start()
-        }
-        fn observe_phases(&mut self, observer: PhaseObserver) {
-            self.observer = observer;
-        }
-        fn steps(&self) -> u64 {
-            self.steps
-        }
-        fn lost_steps(&self) -> u64 {
-            self.rollout.lost_steps()
-        }
-        fn steps_per_iteration(&self) -> u64 {
-            self.rollout.steps().max(1) // where they vary: those of the last batch
-        }
-        fn spec(&self) -> &EnvSpec {
-            self.rollout.spec()
-        }
-        fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
-            Box::new(self.rollout.episodes())
-        }
-        fn obs_norm(&self) -> Option<&ObsNormalizer> {
-            self.rollout.obs_norm()
-        }
-        fn model(&self) -> &ActorCritic {
-            &self.model
-        }
-        fn scale_step_size(&mut self, factor: f64) {
-            self.step_scale *= factor;
-        }
-    };
-}
-pub(crate) use rollout_algorithm;

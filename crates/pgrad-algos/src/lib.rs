@@ -11,11 +11,10 @@ pub mod acktr;
 mod algorithm;
 pub mod async_nstep_q;
 pub mod async_q;
-pub mod async_sarsa;
 mod asynchronous;
 pub mod cem;
 mod common;
-pub mod greedy_gq;
+pub mod gq;
 pub mod nac;
 mod natural;
 pub mod npg;
@@ -26,38 +25,39 @@ pub mod ppo;
 pub mod q_lambda;
 pub mod qac;
 pub mod reinforce;
-pub mod softmax_gq;
+mod shell;
 pub mod td_ac;
 pub mod trpo;
 mod vine;
 
-pub use a2c::{A2c, A2cConfig, A2cRollout, A2cSettings};
-pub use a3c::{A3c, A3cConfig, A3cSettings};
-pub use acktr::{Acktr, AcktrConfig, AcktrRollout, AcktrSettings};
-pub use algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
-pub use async_nstep_q::{AsyncNstepQ, AsyncNstepQConfig};
-pub use async_q::{AsyncQ, AsyncQConfig};
-pub use async_sarsa::{AsyncSarsa, AsyncSarsaConfig};
+pub use a2c::{A2cConfig, A2cRollout, A2cSettings};
+pub use a3c::{A3cConfig, A3cSettings};
+pub use acktr::{AcktrConfig, AcktrRollout, AcktrSettings};
+pub use algorithm::{
+    AlgoConfig, Algorithm, BuildError, Groups, Phase, PhaseObserver, Report, Reproducible, Setup,
+};
+pub use async_nstep_q::AsyncNstepQConfig;
+pub use async_q::{AsyncQConfig, AsyncSarsaConfig};
 pub use asynchronous::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDraw, QNetworkSettings};
-pub use cem::{Cem, CemConfig, CemSettings};
+pub use cem::{CemConfig, CemSettings};
 pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, Recurrent, RecurrentSettings,
     RolloutSettings, Schedule, Trunk, TrunkSettings, default_shard,
 };
-pub use greedy_gq::{GreedyGq, GreedyGqConfig, GreedyGqSettings};
-pub use nac::{Nac, NacConfig, NacSettings};
+pub use gq::{GreedyGqConfig, GreedyGqSettings, SoftmaxGqConfig, SoftmaxGqSettings};
+pub use nac::{NacConfig, NacSettings};
 pub use natural::{BatchSettings, CriticSettings, NaturalSettings};
-pub use npg::{Npg, NpgConfig, NpgSettings};
-pub use off_pac::{OffPac, OffPacConfig, OffPacSettings};
+pub use npg::{NpgConfig, NpgSettings};
+pub use off_pac::{OffPacConfig, OffPacSettings};
 pub use off_policy::{BehaviourKind, BehaviourSettings, FeatureSettings};
 pub use online::OnlineSettings;
-pub use ppo::{Ppo, PpoConfig, PpoSettings};
-pub use q_lambda::{QLambda, QLambdaConfig, QLambdaSettings};
-pub use qac::{Qac, QacConfig, QacSettings};
-pub use reinforce::{Reinforce, ReinforceConfig, ReinforceSettings};
-pub use softmax_gq::{SoftmaxGq, SoftmaxGqConfig, SoftmaxGqSettings};
-pub use td_ac::{TdAc, TdAcConfig, TdAcSettings};
-pub use trpo::{Trpo, TrpoConfig, TrpoSettings};
+pub use ppo::{PpoConfig, PpoSettings};
+pub use q_lambda::{QLambdaConfig, QLambdaSettings};
+pub use qac::{QacConfig, QacSettings};
+pub use reinforce::{ReinforceConfig, ReinforceSettings};
+pub use shell::{Agent, Method, Source};
+pub use td_ac::{TdAcConfig, TdAcSettings};
+pub use trpo::{TrpoConfig, TrpoSettings};
 pub use vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 
 /// An algorithm of the registry.
@@ -80,9 +80,9 @@ pub static REGISTRY: &[AlgoEntry] = &[
     acktr::ENTRY,
     async_nstep_q::ENTRY,
     async_q::ENTRY,
-    async_sarsa::ENTRY,
+    async_q::SARSA,
     cem::ENTRY,
-    greedy_gq::ENTRY,
+    gq::GREEDY,
     nac::ENTRY,
     npg::ENTRY,
     off_pac::ENTRY,
@@ -90,7 +90,7 @@ pub static REGISTRY: &[AlgoEntry] = &[
     q_lambda::ENTRY,
     qac::ENTRY,
     reinforce::ENTRY,
-    softmax_gq::ENTRY,
+    gq::SOFTMAX,
     td_ac::ENTRY,
     trpo::ENTRY,
 ];

@@ -1,16 +1,15 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
-use crate::algorithm::{BuildError, Setup};
-use crate::common::{self, NormalizeSettings, Psi, RecurrentSettings, default_shard};
+use crate::algorithm::{BuildError, Report, Setup};
+use crate::common::{NormalizeSettings, Psi, RecurrentSettings, Totals, default_shard};
 use pgrad_agent::{
-    ActorCritic, AgentError, EpisodesShape, Fisher as FisherKind, GradientPass, Learner, Minibatches,
-    Recurrence, Rollout, RolloutShape, ValueChunk,
+    ActorCritic, AgentError, Batch as Collected, Collector, Engine, EpisodesShape, Estimated,
+    Fisher as FisherKind, LocalPolicy, Minibatches, Objective, Recurrence, Role, RolloutShape, ValueTerm,
 };
 use pgrad_env::MakeError;
 use pgrad_num::cg::CgParams;
-use pgrad_num::{Record, RecordError, Team, kernels};
+use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Adam, AdamParams};
-use pgrad_rl::surrogate;
 use pgrad_settings::{above, choice, settings};
 
 choice! {
@@ -130,16 +129,16 @@ impl BatchSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Result<Rollout, MakeError> {
-        let (obs, reward) = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
-        let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
+    ) -> Result<Collector, MakeError> {
+        let norms = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
+        let (make, seed, cpu) = (setup.make_env, setup.seed, &setup.cpu);
         let RolloutShape { n_envs, envs_per_shard, bootstrap_truncated, .. } = self.shape();
         match self.batch {
-            Batch::Steps => Rollout::new(self.shape(), make, model, obs, reward, seed, threads),
+            Batch::Steps => Collector::steps(self.shape(), make, model, norms, seed, cpu),
             Batch::Episodes => {
                 let n_episodes = self.n_episodes;
                 let shape = EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated };
-                Rollout::whole_episodes(shape, make, model, obs, reward, seed, threads)
+                Collector::episodes(shape, make, model, norms, seed, cpu)
             }
         }
     }
@@ -179,6 +178,15 @@ settings! {
 }
 
 impl NaturalSettings {
+    /// The policy's problem around the parameters of `model`, which drew the data.
+    pub(crate) fn around<'a>(
+        &self,
+        engine: &'a mut Engine,
+        model: &'a ActorCritic,
+        data: &Estimated<'_>,
+    ) -> LocalPolicy<'a> {
+        engine.local(model, data, self.fisher.into(), self.normalize_advantage, self.fisher_every)
+    }
     /// When the search for the direction stops.
     pub(crate) fn cg(&self) -> CgParams {
         CgParams { max_iterations: self.cg_iterations, tolerance: self.cg_tolerance }
@@ -201,144 +209,86 @@ settings! {
     }
 }
 
-/// What becomes of the critic in an iteration; nothing where the model has none, because a vine tells values.
-#[derive(Debug)]
-pub(crate) struct CriticFit(Option<Fit>);
+/// What becomes of the critic in an iteration: `(V_θ(s_t) − V_t^targ)²` over its samples, by Adam. Nothing, where the model
+/// has no critic because a vine tells values.
+pub(crate) struct CriticFit {
+    config: CriticSettings,
+    adam: Option<Adam<f32>>,
+    minibatches: Minibatches,
+}
 
 impl CriticFit {
-    /// A fit to the batches of `rollout`.
+    /// A fit to the batches of `collector`.
     pub(crate) fn new(
         config: &CriticSettings,
         model: &ActorCritic,
-        rollout: &Rollout,
+        collector: &Collector,
         setup: &Setup<'_>,
     ) -> Self {
-        Self(model.has_critic().then(|| Fit::new(config, model, rollout, setup)))
-    }
-    /// `V(s_t)`, V of what follows, `Ψ_t` and `V_t^targ`.
-    pub(crate) fn estimate(
-        &self,
-        model: &ActorCritic,
-        rollout: &mut Rollout,
-        natural: &NaturalSettings,
-        gamma: f64,
-        team: &Team,
-    ) -> Result<(), AgentError> {
-        if self.0.is_none() {
-            return Ok(());
-        }
-        rollout.evaluate(model, team)?;
-        rollout.estimate(team, |p| natural.psi.estimate(p, gamma as f32, natural.lambda as f32))
-    }
-    /// As [`Fit::fit`].
-    pub(crate) fn fit(
-        &mut self,
-        model: &mut ActorCritic,
-        rollout: &Rollout,
-        scale: f64,
-        team: &Team,
-    ) -> Result<Option<f64>, AgentError> {
-        self.0.as_mut().map(|fit| fit.fit(model, rollout, scale, team)).transpose()
-    }
-    /// What the values of the rollout explain of the returns.
-    pub(crate) fn explained_variance(&self, rollout: &Rollout) -> Option<f64> {
-        self.0.as_ref().map(|_| rollout.explained_variance().unwrap_or(f64::NAN))
-    }
-    pub(crate) fn save(&self, out: &mut Record) {
-        if let Some(fit) = &self.0 {
-            out.put_record("critic", fit.save());
-        }
-    }
-    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.0.as_mut().map_or(Ok(()), |fit| fit.load(&from.record("critic")))
-    }
-}
-
-/// The critic's own problem: `(V_θ(s_t) − V_t^targ)²` over the samples of an iteration, by Adam.
-#[derive(Debug)]
-struct Fit {
-    config: CriticSettings,
-    learner: Learner,
-    minibatches: Minibatches,
-    adam: Adam<f32>,
-    gradient: Vec<f32>,
-}
-
-impl Fit {
-    fn new(config: &CriticSettings, model: &ActorCritic, rollout: &Rollout, setup: &Setup<'_>) -> Self {
-        let minibatches = Minibatches::of(rollout, config.minibatch_size, setup.seed);
         let params = AdamParams { epsilon: config.adam_epsilon, ..AdamParams::default() };
         Self {
             config: config.clone(),
-            learner: Learner::of_critic(model, minibatches.size(), setup.threads),
-            minibatches,
-            adam: Adam::new(model.critic().params.len(), params),
-            gradient: vec![0.0; model.theta.len()],
+            adam: model.has_critic().then(|| Adam::new(model.critic().params.len(), params)),
+            minibatches: Minibatches::of(collector.store(), config.minibatch_size, setup.seed),
         }
     }
-
-    /// Fits the critic to the targets of `rollout`; returns the mean squared error on the way. `scale` multiplies the step size.
-    fn fit(
+    /// Room for it in an engine.
+    pub(crate) fn room(&self, engine: Engine, model: &ActorCritic) -> Engine {
+        let fits = self.adam.is_some();
+        if fits { engine.with_critic_gradients(model, self.minibatches.size()) } else { engine }
+    }
+    /// `V(s_t)`, V of what follows, `Ψ_t` and `V_t^targ`.
+    pub(crate) fn estimate<'a>(
+        &self,
+        engine: &mut Engine,
+        model: &ActorCritic,
+        batch: Collected<'a>,
+        natural: &NaturalSettings,
+        gamma: f64,
+    ) -> Result<Estimated<'a>, AgentError> {
+        if self.adam.is_none() {
+            return Ok(batch.of_vine());
+        }
+        let data = engine.values(model, batch)?;
+        engine.estimate(data, |p| natural.psi.estimate(p, gamma as f32, natural.lambda as f32))
+    }
+    /// Fits the critic to the targets; adds to the report the mean squared error on the way and what the values before
+    /// explain of the targets. `scale` multiplies the step size.
+    pub(crate) fn fit(
         &mut self,
+        engine: &mut Engine,
         model: &mut ActorCritic,
-        rollout: &Rollout,
+        data: &Estimated<'_>,
         scale: f64,
-        team: &Team,
-    ) -> Result<f64, AgentError> {
-        let params = model.critic().params.clone();
-        let alpha = self.config.critic_learning_rate * scale;
-        self.minibatches.follow(rollout);
-        let (mut loss, mut samples) = (0.0, 0);
-        for epoch in 0..self.config.critic_epochs {
-            self.minibatches.shuffle();
-            for minibatch in 0..self.minibatches.count() {
-                let ids = self.minibatches.get(minibatch);
-                let n = ids.len();
-                let GradientPass { sums, norm } = self.learner.gradient(
-                    model,
-                    rollout,
-                    ids,
-                    team,
-                    &mut self.gradient,
-                    |_| {},
-                    |v| {
-                        squared_error(v, n);
-                    },
-                );
-                let gradient = &self.gradient[params.clone()];
-                if !sums.value_loss.is_finite() {
-                    let (what, value) = ("value loss", sums.value_loss);
-                    return Err(AgentError::Loss { what, epoch, minibatch, value });
-                }
-                if !norm.is_finite() {
-                    common::check_gradient(model, &self.gradient, epoch, minibatch)?;
-                }
-                self.adam.step(&mut model.theta[params.clone()], gradient, alpha);
-                loss += sums.value_loss;
-                samples += n;
+        report: Report,
+    ) -> Result<Report, AgentError> {
+        let Self { config: c, adam: Some(adam), minibatches } = self else { return Ok(report) };
+        let objective = Objective { value: Some(ValueTerm::Squared { c1: 1.0 }), ..Objective::default() };
+        let mut totals = Totals::default();
+        minibatches.follow(data);
+        for epoch in 0..c.critic_epochs {
+            for minibatch in minibatches.shuffled(epoch) {
+                totals.add(&engine.gradient(model, data, minibatch, &objective)?);
+                engine.step_network(model, Role::Critic, adam, c.critic_learning_rate * scale, None);
             }
         }
-        Ok(loss / samples as f64)
+        Ok(report
+            .with("learn/value_loss", totals.mean().value_loss)
+            .with("learn/explained_variance", data.explained_variance()))
     }
-
-    fn save(&self) -> Record {
-        let mut r = Record::new();
-        r.put_record("adam", self.adam.save());
-        r.put_record("minibatches", self.minibatches.save());
-        r
+    pub(crate) fn save(&self, out: &mut Record) {
+        if let Some(adam) = &self.adam {
+            let mut r = Record::new();
+            r.put_record("adam", adam.save());
+            r.put_record("minibatches", self.minibatches.save());
+            out.put_record("critic", r);
+        }
     }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.adam.load(&from.record("adam"))?;
-        self.minibatches.load(&from.record("minibatches"))
+    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        let Some(adam) = &mut self.adam else { return Ok(()) };
+        adam.load(&from.record("critic").record("adam"))?;
+        self.minibatches.load(&from.record("critic").record("minibatches"))
     }
-}
-
-/// The gradient of `(V_θ(s_t) − V_t^targ)²`, averaged over a minibatch of `n`.
-fn squared_error(chunk: ValueChunk<'_>, n: usize) {
-    let ValueChunk { v, ret, d_v, work, sums, .. } = chunk;
-    surrogate::squared(v, ret, work, d_v);
-    sums.value_loss += 2.0 * kernels::sum(work);
-    kernels::scale((2.0 / n as f64) as f32, d_v);
 }
 
 /// The length `√(2δ / sᵀFs)` of the longest step along `s` whose divergence is `δ` in the quadratic model; 0 along a
@@ -347,36 +297,11 @@ pub(crate) fn longest_step(delta: f64, s_f_s: f64) -> f64 {
     if s_f_s > 0.0 { (2.0 * delta / s_f_s).sqrt() } else { 0.0 }
 }
 
-/// Floating-point operations of an iteration's learning for one sample, with one trial.
-pub(crate) fn natural_flops(model: &ActorCritic, natural: &NaturalSettings, critic: &CriticSettings) -> f64 {
-    let net = &model.actor().net;
-    let fit = if model.has_critic() {
-        let value = &model.critic().net;
-        value.forward_flops() + critic.critic_epochs * (value.forward_flops() + value.vjp_flops())
-    } else {
-        0
-    };
-    // A tangent goes through two products where a value goes through one, except at the input.
-    let jvp = net.vjp_flops();
-    let products = natural.cg_iterations as f64 / natural.fisher_every as f64;
-    (2 * net.forward_flops() + net.vjp_flops()) as f64
-        + products * (jvp + net.vjp_flops()) as f64
-        + fit as f64
-}
-
 /// The error of a gradient of the policy that is not finite.
 pub(crate) fn check_gradient(model: &ActorCritic, gradient: &[f32]) -> Result<(), AgentError> {
     kernels::first_non_finite(gradient).map_or(Ok(()), |i| {
         let (tensor, index) = model.parameter_name(model.actor().params.start + i);
         Err(AgentError::Gradient { tensor, index, epoch: 0, minibatch: 0, value: gradient[i] })
-    })
-}
-
-/// The error of parameters of the policy that are not finite.
-pub(crate) fn check_step(model: &ActorCritic, theta: &[f32]) -> Result<(), AgentError> {
-    kernels::first_non_finite(theta).map_or(Ok(()), |i| {
-        let (tensor, index) = model.parameter_name(model.actor().params.start + i);
-        Err(AgentError::Parameter { tensor, index, value: theta[i] })
     })
 }
 

@@ -4,19 +4,19 @@
 //! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the policy's
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, load_finite, rollout_algorithm};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
+use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine};
 use crate::natural::{
-    BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, check_step, longest_step,
-    move_along, natural_flops,
+    BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, longest_step, move_along,
 };
-use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, PolicyProblem, Rollout, Trunk};
-use pgrad_env::{EnvSpec, Episode};
+use crate::shell::{Agent, Method, Shell};
+use pgrad_agent::{AgentError, Collector, Critic, Trunk};
+use pgrad_env::EnvSpec;
 use pgrad_num::cg::{self, CgScratch};
 use pgrad_num::linop::{Damped, FnOp};
-use pgrad_num::{Record, RecordError, Team, kernels};
+use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
-use pgrad_settings::{Settings, above, choice, settings};
+use pgrad_settings::{above, choice, settings};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -25,6 +25,65 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     source: "Kakade 2002, NIPS 14",
     config: || Box::new(NpgConfig::default()),
 };
+
+/// NPG at work.
+struct Npg {
+    config: NpgConfig,
+    critic: CriticFit,
+    /// `g`, `s` and the parameters on trial.
+    vectors: [Vec<f32>; 3],
+    scratch: CgScratch<f32>,
+}
+
+impl Method for Npg {
+    type Source = Collector;
+
+    fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
+        let Self { config, critic, vectors, scratch } = self;
+        let NpgConfig { npg: c, natural, .. } = config;
+        let ([g, s, theta], scale) = (vectors, agent.step_scale());
+
+        let (batch, model, engine) = agent.collect()?; // run π_θ
+        let data = critic.estimate(engine, model, batch, natural, config.batch.gamma)?; // Ψ_t, V_t^targ
+        let mut local = natural.around(engine, model, &data);
+        let surrogate_old = local.gradient(g); // g = ∇η(θ)
+        check_gradient(model, g)?;
+        let product = FnOp::new(g.len(), |v: &[f32], out: &mut [f32]| local.fisher_mul(v, out));
+        let mut f = Damped { inner: product, damping: natural.cg_damping as f32 }; // F
+        let solved = cg::solve(&mut f, g, s, natural.cg(), scratch)?; // s = F⁻¹ ∇η
+        let s_f_s = solved.quadratic_form; // sᵀ F s
+        let theta_old = &model.theta[model.actor().params.clone()];
+        let alpha = scale * step_length(c, s_f_s);
+        move_along(theta_old, alpha, s, theta); // θ + α F⁻¹ ∇η
+        let taken = local.trial(theta);
+        let entropy = local.entropy();
+        model.set_policy(theta)?;
+        let report = Report::default()
+            .with("learn/surrogate", taken.surrogate - surrogate_old)
+            .with("learn/kl", taken.kl)
+            .with("learn/largest_kl", taken.largest_kl)
+            .with("learn/step_size", alpha)
+            .with("learn/entropy", entropy)
+            .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
+            .with("learn/cg_products", solved.iterations as f64)
+            .with("learn/cg_residual", solved.relative_residual);
+        critic.fit(engine, model, &data, scale, report)
+    }
+    fn save(&self, to: &mut Record) {
+        self.critic.save(to);
+    }
+    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        self.critic.load(from)
+    }
+}
+
+/// `α`: fixed, or such that `½ α² sᵀFs = δ`.
+fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
+    match c.step {
+        Step::Fixed => c.step_size,
+        Step::Kl => longest_step(c.delta, s_f_s),
+    }
+}
 
 choice! {
     /// How long a step is.
@@ -49,167 +108,37 @@ settings! {
     }
 }
 
-/// All settings of NPG.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NpgConfig {
-    /// The batch.
-    pub batch: BatchSettings,
-    /// The algorithm.
-    pub npg: NpgSettings,
-    /// The direction.
-    pub natural: NaturalSettings,
-    /// The critic.
-    pub critic: CriticSettings,
-    /// The networks.
-    pub model: ModelSettings,
-    /// Their memory.
-    pub recurrent: RecurrentSettings,
-    /// Normalisation.
-    pub normalize: NormalizeSettings,
-}
-
-/// NPG at work.
-pub struct Npg {
-    config: NpgConfig,
-    steps: u64,
-    /// What divergences have left of the step size.
-    step_scale: f64,
-    model: ActorCritic,
-    rollout: Rollout,
-    problem: PolicyProblem,
-    critic: CriticFit,
-    /// `g`, `s` and the parameters on trial.
-    vectors: [Vec<f32>; 3],
-    scratch: CgScratch<f32>,
-    observer: PhaseObserver,
-}
-
-impl std::fmt::Debug for Npg {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Npg")
-            .field("config", &self.config)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Algorithm for Npg {
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { config, model, rollout, problem, critic, vectors, scratch, observer, .. } = self;
-        let NpgConfig { npg: c, natural, .. } = config;
-        let [g, s, theta] = vectors;
-
-        observer(Phase::Collect);
-        rollout.collect(model, team)?; // run π_θ
-        observer(Phase::Learn);
-        critic.estimate(model, rollout, natural, config.batch.gamma, team)?; // Ψ_t, V_t^targ
-        problem.gather(model, rollout, natural.normalize_advantage, natural.fisher_every, team);
-        let mut local = problem.around(model, natural.fisher.into(), team);
-        let surrogate_old = local.gradient(g); // g = ∇η(θ)
-        check_gradient(model, g)?;
-        let product = FnOp::new(g.len(), |v: &[f32], out: &mut [f32]| local.fisher_mul(v, out));
-        let mut f = Damped { inner: product, damping: natural.cg_damping as f32 }; // F
-        let solved = cg::solve(&mut f, g, s, natural.cg(), scratch)?; // s = F⁻¹ ∇η
-        let s_f_s = solved.quadratic_form; // sᵀ F s
-        let theta_old = &model.theta[model.actor().params.clone()];
-        let alpha = self.step_scale * step_length(c, s_f_s);
-        move_along(theta_old, alpha, s, theta); // θ + α F⁻¹ ∇η
-        let taken = local.trial(theta);
-        let entropy = local.entropy();
-        check_step(model, theta)?;
-        let params = model.actor().params.clone();
-        model.theta[params].copy_from_slice(theta);
-        let value_loss = critic.fit(model, rollout, self.step_scale, team)?;
-        self.steps += rollout.len() as u64;
-        observer(Phase::Done);
-        Ok(Report::default()
-            .with("learn/surrogate", taken.surrogate - surrogate_old)
-            .with("learn/kl", taken.kl)
-            .with("learn/largest_kl", taken.largest_kl)
-            .with("learn/step_size", alpha)
-            .with("learn/entropy", entropy)
-            .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
-            .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual)
-            .with("learn/value_loss", value_loss)
-            .with("learn/explained_variance", critic.explained_variance(rollout)))
-    }
-
-    rollout_algorithm!();
-
-    fn learn_flops(&self) -> f64 {
-        natural_flops(&self.model, &self.config.natural, &self.config.critic) * self.rollout.len() as f64
-    }
-    fn save(&self) -> Record {
-        let mut r = Record::new();
-        r.put("steps", vec![self.steps]);
-        r.put("step_scale", vec![self.step_scale]);
-        r.put("theta", self.model.theta.clone());
-        self.critic.save(&mut r);
-        r.put_record("rollout", self.rollout.save());
-        r
-    }
-    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        load_finite(from, "theta", &mut self.model.theta)?;
-        self.steps = from.u64("steps")?;
-        self.step_scale = from.f64("step_scale")?;
-        self.critic.load(from)?;
-        self.rollout.load(&from.record("rollout"))
-    }
-}
-
-/// `α`: fixed, or such that `½ α² sᵀFs = δ`.
-fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
-    match c.step {
-        Step::Fixed => c.step_size,
-        Step::Kl => longest_step(c.delta, s_f_s),
+config! {
+    /// All settings of NPG.
+    pub struct NpgConfig {
+        batch: BatchSettings,
+        npg: NpgSettings,
+        natural: NaturalSettings,
+        critic: CriticSettings,
+        model: ModelSettings,
+        recurrent: RecurrentSettings,
+        normalize: NormalizeSettings,
     }
 }
 
 impl AlgoConfig for NpgConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        let Self { batch, npg, natural, critic, model, recurrent, normalize } = self;
-        vec![batch, npg, natural, critic, model, recurrent, normalize]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { batch, npg, natural, critic, model, recurrent, normalize } = self;
-        vec![batch, npg, natural, critic, model, recurrent, normalize]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.batch.check(Some(&self.critic))?;
         self.recurrent.check_batch(&self.batch, &self.critic)
     }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(Npg::new(self, setup)?))
-    }
-}
-
-impl Npg {
-    /// NPG with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When settings do not fit together.
-    pub fn new(config: &NpgConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        config.check(setup.spec)?;
-        let (critic, hidden) = (Critic::State, &config.critic.critic_hidden);
-        let memory = config.recurrent.of_batch(&config.batch, &config.critic);
-        let model = config.model.build_on(memory, setup.spec, critic, Trunk::Separate, hidden, setup.seed)?;
-        let rollout = config.batch.build(&config.normalize, &model, setup)?;
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let hidden = &self.critic.critic_hidden;
+        let memory = self.recurrent.of_batch(&self.batch, &self.critic);
+        let model =
+            self.model.build_on(memory, setup.spec, Critic::State, Trunk::Separate, hidden, setup.seed)?;
+        let collector = self.batch.build(&self.normalize, &model, setup)?;
+        let critic = CriticFit::new(&self.critic, &model, &collector, setup);
+        let engine = critic
+            .room(engine(setup, &model, &collector), &model)
+            .with_local_problem(&model, collector.store().len());
         let n_params = model.actor().net.n_params();
-        Ok(Self {
-            config: config.clone(),
-            steps: 0,
-            step_scale: 1.0,
-            problem: PolicyProblem::new(&model, rollout.len(), setup.threads),
-            critic: CriticFit::new(&config.critic, &model, &rollout, setup),
-            vectors: std::array::from_fn(|_| vec![0.0; n_params]),
-            scratch: CgScratch::new(n_params),
-            observer: Box::new(drop),
-            model,
-            rollout,
-        })
+        let vectors = std::array::from_fn(|_| vec![0.0; n_params]);
+        let npg = Npg { config: self.clone(), critic, vectors, scratch: CgScratch::new(n_params) };
+        Ok(Shell::boxed(setup, model, engine, collector, npg))
     }
 }

@@ -13,17 +13,15 @@
 //! u   ← u + α_u δ e_u                                    the actor
 //! ```
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
-use crate::off_policy::{
-    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, check_auxiliary, norm,
-    off_policy_config,
-};
-use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
+use crate::off_policy::{self, Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, norm};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::shell::{Agent, Method};
 use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, Traces};
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_settings::{Settings, above, settings};
+use pgrad_agent::{AgentError, Critic, Traces};
+use pgrad_env::EnvSpec;
+use pgrad_num::{Record, RecordError, kernels};
+use pgrad_settings::{above, settings};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -33,30 +31,10 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(OffPacConfig::default()),
 };
 
-settings! {
-    /// Off-policy actor-critic.
-    pub struct OffPacSettings {
-        /// Step size of the critic (alpha_v).
-        alpha_v: f64 = 0.05, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// Step size of the critic's auxiliary weights (alpha_w); 0 is TD(lambda) with importance weights.
-        alpha_w: f64 = 0.0001, range: 0.0..=1e6, source: "RLPark, OffPolicyControlTests";
-        /// Step size of the policy (alpha_u).
-        alpha_u: f64 = 1.0, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// How long the traces of policy and critic last: 0 is the one-step method.
-        lambda: f64 = 0.0, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
-    }
-}
-
-off_policy_config! {
-    /// All settings of Off-PAC.
-    OffPacConfig { off_pac: OffPacSettings } of OffPac, check: |_| Ok(())
-}
-
 /// Off-PAC at work.
-pub struct OffPac {
+struct OffPac {
     config: OffPacSettings,
     normalize: bool,
-    run: Online,
     behaviour: Behaviour,
     /// Auxiliary weights of the critic.
     w: Vec<f32>,
@@ -66,28 +44,19 @@ pub struct OffPac {
     phi_next: Vec<f32>,
 }
 
-impl std::fmt::Debug for OffPac {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OffPac")
-            .field("config", &self.config)
-            .field("steps", &self.run.steps)
-            .finish_non_exhaustive()
-    }
-}
+impl Method for OffPac {
+    type Source = Online;
 
-impl Algorithm for OffPac {
-    fn iterate(&mut self, _team: &Team) -> Result<Report, AgentError> {
-        let Self { config: c, normalize, run, behaviour, w, e_v, e_u, phi_next } = self;
-        let (gamma, bootstrap) = (run.settings.gamma as f32, run.settings.bootstrap_time_limit);
+    fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
+        let Self { config: c, normalize, behaviour, w, e_v, e_u, phi_next } = self;
+        let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
-        run.stepper.clear_episodes();
-        for _ in 0..run.settings.n_steps {
-            let factor = run.factor();
-            let [alpha_v, alpha_w, alpha_u] = [c.alpha_v, c.alpha_w, c.alpha_u].map(|a| (a * factor) as f32);
-            run.step_off_policy(behaviour)?; // a ~ b(·|s); take a, observe r, s'
+        for _ in 0..agent.begin() {
+            let [alpha_v, alpha_w, alpha_u] = agent.step_sizes([c.alpha_v, c.alpha_w, c.alpha_u]);
+            agent.step_off_policy(behaviour)?; // a ~ b(·|s); take a, observe r, s'
             let Updates { model, stepper, point, score: psi, gradient: phi, d_theta: d_u, d_w: d_v } =
-                run.updates();
+                agent.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
                 if t.is_lost() {
@@ -119,54 +88,67 @@ impl Algorithm for OffPac {
                 }
                 means.add(delta, v, rho);
             }
-            check_auxiliary(w, run.steps)?;
-            run.learn()?;
+            check_auxiliary(w, agent.steps())?;
+            agent.learn()?;
         }
-        (run.observer)(Phase::Done);
-        Ok(Report::default()
-            .with("learn/td_error", means.td_error())
-            .with("learn/td_error_rms", means.td_error_rms())
-            .with("learn/value", means.value())
-            .with("learn/rho", means.rho())
-            .with("learn/rho_max", means.rho_max()))
+        Ok(means.report("learn/rho").with("learn/rho_max", means.largest()))
     }
-
-    online_algorithm!();
-
-    fn learn_flops(&self) -> f64 {
-        let model = &self.run.model;
-        (model.value_flops() + model.update_flops()) as f64 * self.steps_per_iteration() as f64
+    fn save(&self, to: &mut Record) {
+        off_policy::save(to, &self.behaviour, &[("e_v", &self.e_v), ("e_u", &self.e_u)], &self.w);
     }
-    fn save(&self) -> Record {
-        off_policy::save(&self.run, &self.behaviour, &[("e_v", &self.e_v), ("e_u", &self.e_u)], &self.w)
-    }
-    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
         let traces = &mut [("e_v", &mut self.e_v), ("e_u", &mut self.e_u)];
-        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut self.w)
+        off_policy::load(from, &self.behaviour, traces, &mut self.w)
+    }
+    fn restart(&mut self) {
+        self.e_v.clear();
+        self.e_u.clear();
     }
 }
 
-impl OffPac {
-    /// Off-PAC with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When the settings do not fit the environment, or the behaviour policy's file does not.
-    pub fn new(config: &OffPacConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        config.check(setup.spec)?;
-        let model = config.features.build(setup.spec, Critic::State, setup.seed)?;
-        let n_envs = config.online.n_envs;
-        let file = config.behaviour_file.as_deref();
+settings! {
+    /// Off-policy actor-critic.
+    pub struct OffPacSettings {
+        /// Step size of the critic (alpha_v).
+        alpha_v: f64 = 0.05, range: above(0.0), source: "RLPark, OffPolicyControlTests";
+        /// Step size of the critic's auxiliary weights (alpha_w); 0 is TD(lambda) with importance weights.
+        alpha_w: f64 = 0.0001, range: 0.0..=1e6, source: "RLPark, OffPolicyControlTests";
+        /// Step size of the policy (alpha_u).
+        alpha_u: f64 = 1.0, range: above(0.0), source: "RLPark, OffPolicyControlTests";
+        /// How long the traces of policy and critic last: 0 is the one-step method.
+        lambda: f64 = 0.0, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
+    }
+}
+
+config! {
+    /// All settings of Off-PAC.
+    pub struct OffPacConfig {
+        online: OnlineSettings,
+        off_pac: OffPacSettings,
+        behaviour: BehaviourSettings,
+        features: FeatureSettings,
+    }
+    with behaviour_file of behaviour
+}
+
+impl AlgoConfig for OffPacConfig {
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+    }
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let model = self.features.build(setup.spec, Critic::State, setup.seed)?;
+        let (n_envs, file) = (self.online.n_envs, self.behaviour_file.as_deref());
         let target = Target::Softmax { temperature: 1.0 };
         let features = model.critic().params.len();
-        Ok(Self {
-            config: config.off_pac.clone(),
-            normalize: config.behaviour.normalize_step,
-            behaviour: Behaviour::new(&config.behaviour, file, setup.spec, target, &model, n_envs)?,
+        let off_pac = OffPac {
+            config: self.off_pac.clone(),
+            normalize: self.behaviour.normalize_step,
+            behaviour: Behaviour::new(&self.behaviour, file, setup.spec, target, &model, n_envs)?,
             w: vec![0.0; features],
             e_v: Traces::new(n_envs, features),
             e_u: Traces::new(n_envs, model.actor().params.len()),
             phi_next: vec![0.0; features],
-            run: Online::new(&config.online, model, setup)?,
-        })
+        };
+        online(&self.online, model, setup, off_pac)
     }
 }

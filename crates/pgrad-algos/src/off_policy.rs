@@ -2,7 +2,6 @@
 
 use crate::algorithm::BuildError;
 use crate::common::{Activation, ModelSettings, load_finite};
-use crate::online::Online;
 use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Traces, Trunk};
 use pgrad_env::{EnvSpec, Space};
 use pgrad_nn::NetworkTape;
@@ -237,125 +236,27 @@ pub(crate) fn soften(
     }
 }
 
-/// What all of them save: the run, the behaviour policy's file, traces, and auxiliary weights where there are any.
-pub(crate) fn save(run: &Online, behaviour: &Behaviour, traces: &[(&str, &Traces)], w: &[f32]) -> Record {
-    let mut r = run.save();
-    traces.iter().for_each(|(name, e)| e.save(name, &mut r));
+/// Saves what such methods have: the behaviour policy's file, traces, and auxiliary weights where there are any.
+pub(crate) fn save(to: &mut Record, behaviour: &Behaviour, traces: &[(&str, &Traces)], w: &[f32]) {
+    traces.iter().for_each(|(name, e)| e.save(name, to));
     if !w.is_empty() {
-        r.put("w", w.to_vec());
+        to.put("w", w.to_vec());
     }
-    r.put("behaviour", behaviour.file().to_vec());
-    r
+    to.put("behaviour", behaviour.file().to_vec());
 }
 
-/// Restores what [`save`] saved. Returns whether the environments continue exactly.
+/// Restores what [`save`] saved.
 pub(crate) fn load(
     from: &Record,
-    run: &mut Online,
     behaviour: &Behaviour,
     traces: &mut [(&str, &mut Traces)],
     w: &mut [f32],
-) -> Result<bool, RecordError> {
+) -> Result<(), RecordError> {
     behaviour.check_file(from)?;
     for (name, e) in traces.iter_mut() {
         e.load(name, from)?;
     }
-    if !w.is_empty() {
-        load_finite(from, "w", w)?;
-    }
-    let exact = run.load(from)?;
-    if !exact {
-        // New episodes begin: nothing of the old ones may be credited to them.
-        traces.iter_mut().for_each(|(_, e)| e.clear());
-    }
-    Ok(exact)
-}
-
-/// The settings of a method that learns off-policy: the struct of all of them, and what the runner asks of it. `check`
-/// is a look at the environment beside that of the behaviour policy.
-macro_rules! off_policy_config {
-    ($(#[$doc:meta])+ $config:ident { $own:ident: $settings:ident } of $algo:ident, check: $check:expr) => {
-        $(#[$doc])+
-        #[derive(Clone, Debug, Default, PartialEq)]
-        pub struct $config {
-            /// The steps.
-            pub online: OnlineSettings,
-            /// The algorithm.
-            pub $own: $settings,
-            /// The behaviour policy.
-            pub behaviour: BehaviourSettings,
-            /// The functions.
-            pub features: FeatureSettings,
-            /// Bytes of the behaviour policy's file.
-            pub behaviour_file: Option<Vec<u8>>,
-        }
-
-        impl AlgoConfig for $config {
-            fn parts(&self) -> Vec<&dyn Settings> {
-                vec![&self.online, &self.$own, &self.behaviour, &self.features]
-            }
-            fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-                vec![&mut self.online, &mut self.$own, &mut self.behaviour, &mut self.features]
-            }
-            fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-                Box::new(self.clone())
-            }
-            fn file(&self) -> Option<(&'static str, &str)> {
-                self.behaviour.file()
-            }
-            fn take_file(&mut self, bytes: &[u8]) {
-                self.behaviour_file = Some(bytes.to_vec());
-            }
-            fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-                let check: fn(&EnvSpec) -> Result<(), BuildError> = $check;
-                check(env)?;
-                Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
-            }
-            fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-                Ok(Box::new($algo::new(self, setup)?))
-            }
-        }
-    };
-}
-pub(crate) use off_policy_config;
-
-/// Means over the steps of an iteration.
-#[derive(Debug, Default)]
-pub(crate) struct Means {
-    n: f64,
-    delta: f64,
-    delta_squared: f64,
-    value: f64,
-    rho: f64,
-    rho_max: f64,
-}
-
-impl Means {
-    /// Adds a step with its TD error, the value of its state (or of its action), and its importance weight.
-    pub(crate) fn add(&mut self, delta: f32, value: f32, rho: f32) {
-        let (delta, rho) = (f64::from(delta), f64::from(rho));
-        self.n += 1.0;
-        self.delta += delta;
-        self.delta_squared += delta * delta;
-        self.value += f64::from(value);
-        self.rho += rho;
-        self.rho_max = self.rho_max.max(rho);
-    }
-    pub(crate) fn td_error(&self) -> f64 {
-        self.delta / self.n
-    }
-    pub(crate) fn td_error_rms(&self) -> f64 {
-        (self.delta_squared / self.n).sqrt()
-    }
-    pub(crate) fn value(&self) -> f64 {
-        self.value / self.n
-    }
-    pub(crate) fn rho(&self) -> f64 {
-        self.rho / self.n
-    }
-    pub(crate) fn rho_max(&self) -> f64 {
-        self.rho_max
-    }
+    if w.is_empty() { Ok(()) } else { load_finite(from, "w", w) }
 }
 
 /// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of `s'`.

@@ -7,20 +7,21 @@
 //! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`. The other rows of the paper's Table 1 put
 //! `r_t Â_t − β KL[π_θold, π_θ]` (Eq. 8) or `r_t Â_t` (Eq. 6) in place of the minimum.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
 use crate::common::{
-    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, TrunkSettings,
-    check_losses, clip_finite, load_finite, rollout_algorithm,
+    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
+    TrunkSettings, actor_critic, engine,
 };
+use crate::shell::{Agent, Method, Shell};
 use pgrad_agent::{
-    ActorCritic, AgentError, Critic, GradientPass, Learner, LossSums, Minibatches, ObsNormalizer, Paths,
-    PolicyChunk, Rollout, ValueChunk,
+    ActorCritic, AgentError, Batch, Collector, Engine, Estimated, Minibatches, Objective, Paths, PolicyTerm,
+    ValueTerm,
 };
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_optim::{Adam, AdamParams, Schedule as Factor};
-use pgrad_rl::{returns, surrogate};
-use pgrad_settings::{Settings, above, choice, settings};
+use pgrad_env::EnvSpec;
+use pgrad_num::{Record, RecordError};
+use pgrad_optim::{Adam, AdamParams};
+use pgrad_rl::returns;
+use pgrad_settings::{above, choice, settings};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -30,9 +31,143 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(PpoConfig::default()),
 };
 
+/// PPO at work.
+struct Ppo {
+    config: PpoSettings,
+    gamma: f32,
+    /// β, where there is a penalty.
+    beta: f64,
+    minibatches: Minibatches,
+    adam: Adam<f32>,
+}
+
+impl Method for Ppo {
+    type Source = Collector;
+
+    fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
+        let Self { config: c, gamma, beta, minibatches, adam } = self;
+        let alpha = agent.step_size(c.learning_rate, c.learning_rate_schedule);
+        let epsilon = agent.annealed(c.clip, c.clip_schedule);
+        let objective = objective(c, epsilon, *beta);
+
+        let (batch, model, engine) = agent.collect()?; // run π_θold in N environments for T steps
+        minibatches.follow(&batch);
+        let mut data = estimate(c, *gamma, engine, model, batch, 0)?; // Â_t and V_t^targ
+        let (mut totals, mut stopped) = (Totals::default(), false);
+        'epochs: for epoch in 0..c.epochs {
+            if epoch > 0 && c.recompute_advantage {
+                data = estimate(c, *gamma, engine, model, data.into_batch(), epoch)?;
+            }
+            if epoch > 0 && c.initial_state == InitialState::Recomputed {
+                engine.recompute_states(model, &mut data); // of a recurrent policy, with θ
+            }
+            for minibatch in minibatches.shuffled(epoch) {
+                let losses = engine.gradient(model, &data, minibatch, &objective)?; // ∇L(θ), Eq. 9
+                totals.add(&losses);
+                if c.target_kl.is_some_and(|target| losses.mean().kl > 1.5 * target) {
+                    stopped = true;
+                    break 'epochs;
+                }
+                engine.step(model, adam, alpha, &losses, c.max_grad_norm); // θ
+                totals.step(&losses);
+            }
+        }
+        let report = (totals.report(c.entropy_coef, &data, alpha))
+            .with("learn/kl", totals.mean().kl)
+            .with("learn/kl_stopped", f64::from(u8::from(stopped)));
+        Ok(match c.objective {
+            Bound::Clip => {
+                report.with("learn/clip_fraction", totals.mean().clipped).with("learn/clip", epsilon)
+            }
+            Bound::KlAdaptive => {
+                let d = engine.divergence(model, &data, minibatches.all()); // d = E_t[KL[π_θold, π_θ]]
+                let used = std::mem::replace(beta, adapted(*beta, d, c.kl_target));
+                report.with("learn/kl_coef", used).with("learn/kl_after", d)
+            }
+            Bound::KlFixed => report.with("learn/kl_coef", *beta),
+            Bound::Nothing => report,
+        })
+    }
+    fn save(&self, to: &mut Record) {
+        to.put("beta", vec![self.beta]);
+        to.put_record("adam", self.adam.save());
+        to.put_record("minibatches", self.minibatches.save());
+    }
+    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        self.beta = from.f64("beta")?;
+        if !(self.beta.is_finite() && self.beta > 0.0) {
+            return Err(RecordError::Value { name: "beta".into(), reason: "a weight is positive".into() });
+        }
+        self.adam.load(&from.record("adam"))?;
+        self.minibatches.load(&from.record("minibatches"))
+    }
+}
+
+/// `L(θ)`, Eq. 9, with the surrogate of Eq. 6, 7 or 8.
+fn objective(c: &PpoSettings, epsilon: f64, beta: f64) -> Objective<'static> {
+    let (policy, kl) = match c.objective {
+        Bound::Clip => (PolicyTerm::Clip { epsilon }, 0.0), // min(r_t Â_t, clip(r_t, 1−ε, 1+ε) Â_t), Eq. 7
+        Bound::KlAdaptive | Bound::KlFixed => (PolicyTerm::Ratio, beta), // r_t Â_t − β KL[π_θold, π_θ], Eq. 8
+        Bound::Nothing => (PolicyTerm::Ratio, 0.0),         // r_t Â_t, Eq. 6
+    };
+    let c1 = c.value_coef;
+    let value = match c.value_clip {
+        None => ValueTerm::Squared { c1 }, // c₁ (V_θ(s_t) − V_t^targ)²
+        Some(range) => ValueTerm::SquaredClipped { c1, range },
+    };
+    Objective {
+        policy: Some(policy),
+        kl,
+        entropy: c.entropy_coef, // c₂ S[π_θ](s_t)
+        value: Some(value),
+        standardize: c.normalize_advantage,
+        ..Objective::default()
+    }
+}
+
+/// `Â_t` and `V_t^targ` of the data, with the present parameters.
+fn estimate<'a>(
+    c: &PpoSettings,
+    gamma: f32,
+    engine: &mut Engine,
+    model: &ActorCritic,
+    batch: Batch<'a>,
+    epoch: usize,
+) -> Result<Estimated<'a>, AgentError> {
+    let mut data = engine.values(model, batch)?; // V(s_t), and V of what follows
+    if c.advantage == Advantage::Vtrace && epoch > 0 {
+        engine.ratios(model, &mut data)?; // π_θ/π_θold, 1 in the first epoch
+    }
+    let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
+    engine.estimate(data, |p| match c.advantage {
+        Advantage::Gae => Psi::Gae.estimate(p, gamma, lambda), // Â_t, Eq. 11; V_t^targ = Â_t + V(s_t)
+        Advantage::LambdaReturn => Psi::LambdaReturn.estimate(p, gamma, lambda),
+        Advantage::Vtrace => {
+            let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
+            let (vs, adv_rho) = (ret.reborrow(), adv.reborrow());
+            returns::vtrace(reward, v, v_next, carry, ratio, gamma, lambda, rho_bar, c_bar, vs, adv_rho);
+            // The surrogate has the ratio itself: Â_t = r_t + γ vs_{t+1} − V(s_t), without V-trace's weight.
+            returns::one_step_advantage(reward, v, v_next, carry, ret.as_tb(), gamma, adv);
+        }
+    })
+}
+
+/// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and 2³⁰, from
+/// where it can come back.
+fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
+    let beta = if d < d_targ / 1.5 {
+        beta / 2.0
+    } else if d > d_targ * 1.5 {
+        beta * 2.0
+    } else {
+        beta
+    };
+    beta.clamp(2f64.powi(-30), 2f64.powi(30))
+}
+
 choice! {
     /// What keeps the new policy near the old one (Schulman et al. 2017, Table 1).
-    pub enum Objective {
+    pub enum Bound {
         /// The probability ratio is clipped (Eq. 7).
         Clip = "clip",
         /// A penalty on KL(old, new) whose weight adapts to a target after each iteration (Eq. 8, section 4).
@@ -40,7 +175,7 @@ choice! {
         /// A penalty on KL(old, new) of fixed weight.
         KlFixed = "kl-fixed",
         /// Nothing (Eq. 6).
-        Unbounded = "none",
+        Nothing = "none",
     }
 }
 
@@ -72,7 +207,7 @@ settings! {
     /// Proximal Policy Optimization.
     pub struct PpoSettings {
         /// What keeps the new policy near the old one.
-        objective: Objective = Objective::Clip, source: "Schulman et al. 2017, Table 1";
+        objective: Bound = Bound::Clip, source: "Schulman et al. 2017, Table 1";
         /// What advantages and the critic's targets are made of.
         advantage: Advantage = Advantage::Gae, source: "Schulman et al. 2017, Eq. 11";
         /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
@@ -128,378 +263,48 @@ settings! {
     }
 }
 
-/// All settings of PPO.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PpoConfig {
-    /// The rollout.
-    pub rollout: RolloutSettings,
-    /// The algorithm.
-    pub ppo: PpoSettings,
-    /// The networks.
-    pub model: ModelSettings,
-    /// Their memory.
-    pub recurrent: RecurrentSettings,
-    /// How they lie together.
-    pub trunk: TrunkSettings,
-    /// Normalisation.
-    pub normalize: NormalizeSettings,
-}
-
-/// PPO at work.
-pub struct Ppo {
-    config: PpoSettings,
-    gamma: f64,
-    total_steps: u64,
-    steps: u64,
-    /// What divergences have left of the step size.
-    step_scale: f64,
-    /// β, where there is a penalty.
-    beta: f64,
-    model: ActorCritic,
-    rollout: Rollout,
-    learner: Learner,
-    minibatches: Minibatches,
-    adam: Adam<f32>,
-    gradient: Vec<f32>,
-    observer: PhaseObserver,
-}
-
-impl std::fmt::Debug for Ppo {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ppo")
-            .field("config", &self.config)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Algorithm for Ppo {
-    fn iterate(&mut self, team: &Team) -> Result<Report, AgentError> {
-        let Self { config: c, model, rollout, learner, minibatches, adam, gradient, observer, .. } = self;
-        let alpha =
-            c.learning_rate * Factor::from(c.learning_rate_schedule).factor(self.steps, self.total_steps);
-        let bound = match c.objective {
-            Objective::Clip => {
-                Bound::Clip(c.clip * Factor::from(c.clip_schedule).factor(self.steps, self.total_steps)) // ε
-            }
-            Objective::KlAdaptive | Objective::KlFixed => Bound::Penalty(self.beta),
-            Objective::Unbounded => Bound::Nothing,
-        };
-
-        observer(Phase::Collect);
-        rollout.collect(model, team)?; // run π_θold in N environments for T steps
-        observer(Phase::Learn);
-        minibatches.follow(rollout);
-        let mut total = Totals::default();
-        'epochs: for epoch in 0..c.epochs {
-            if epoch == 0 || c.recompute_advantage {
-                rollout.evaluate(model, team)?; // V(s_t), and V of what follows
-                if c.advantage == Advantage::Vtrace && epoch > 0 {
-                    rollout.evaluate_ratios(model, team)?; // π_θ/π_θold, 1 in the first epoch
-                }
-                rollout.estimate(team, |p| estimate(p, c, self.gamma as f32))?; // Â_t and V_t^targ
-            }
-            if epoch > 0 && c.initial_state == InitialState::Recomputed {
-                rollout.recompute_states(model, team); // of a recurrent policy, with θ
-            }
-            minibatches.shuffle();
-            for minibatch in 0..minibatches.count() {
-                let samples = minibatches.get(minibatch);
-                let n = samples.len();
-                let (mean, std) =
-                    if c.normalize_advantage { rollout.advantage_moments(samples) } else { (0.0, 1.0) };
-                let GradientPass { sums, norm } = learner.gradient(
-                    model,
-                    rollout,
-                    samples,
-                    team,
-                    gradient,
-                    |p| policy_loss(p, c, bound, mean, std, n),
-                    |v| value_loss(v, c, n),
-                ); // −∇L(θ), Eq. 9
-                total.add(&sums, n, epoch, minibatch)?;
-                if c.target_kl.is_some_and(|target| sums.kl / n as f64 > 1.5 * target) {
-                    total.stopped = true;
-                    break 'epochs;
-                }
-                let scale = clip_finite(gradient, norm, c.max_grad_norm, model, epoch, minibatch)?;
-                let (theta, ends) = model.theta_and_ends();
-                adam.step_parts(team, ends, theta, gradient, scale, alpha * self.step_scale); // θ
-                total.grad_norm += norm;
-                total.updates += 1;
-            }
-        }
-        if c.objective == Objective::KlAdaptive {
-            let sums = learner.look(model, rollout, minibatches.all(), team, divergence);
-            total.kl_after = sums.kl / rollout.len() as f64; // d = E_t[KL[π_θold, π_θ]]
-            self.beta = adapted(self.beta, total.kl_after, c.kl_target);
-        }
-        self.steps += rollout.len() as u64;
-        observer(Phase::Done);
-        Ok(total.report(c, rollout, alpha * self.step_scale, bound))
-    }
-
-    rollout_algorithm!();
-
-    fn learn_flops(&self) -> f64 {
-        let c = &self.config;
-        let evaluations = if c.recompute_advantage { c.epochs } else { 1 };
-        let ratios = if c.advantage == Advantage::Vtrace { evaluations - 1 } else { 0 };
-        let states = if c.initial_state == InitialState::Recomputed { c.epochs - 1 } else { 0 };
-        let looks = ratios + states + usize::from(c.objective == Objective::KlAdaptive);
-        let own_critic = if self.model.is_separate() { states } else { 0 };
-        let sample = self.model.value_flops() * (evaluations + own_critic)
-            + self.model.actor().net.forward_flops() * looks
-            + self.model.update_flops() * c.epochs;
-        sample as f64 * self.rollout.len() as f64
-    }
-    fn save(&self) -> Record {
-        let mut r = Record::new();
-        r.put("steps", vec![self.steps]);
-        r.put("step_scale", vec![self.step_scale]);
-        r.put("beta", vec![self.beta]);
-        r.put("theta", self.model.theta.clone());
-        r.put_record("adam", self.adam.save());
-        r.put_record("minibatches", self.minibatches.save());
-        r.put_record("rollout", self.rollout.save());
-        r
-    }
-    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let beta = from.f64("beta")?;
-        if !(beta.is_finite() && beta > 0.0) {
-            return Err(RecordError::Value { name: "beta".into(), reason: "a weight is positive".into() });
-        }
-        load_finite(from, "theta", &mut self.model.theta)?;
-        self.beta = beta;
-        self.steps = from.u64("steps")?;
-        self.step_scale = from.f64("step_scale")?;
-        self.adam.load(&from.record("adam"))?;
-        self.minibatches.load(&from.record("minibatches"))?;
-        self.rollout.load(&from.record("rollout"))
-    }
-}
-
-/// What keeps the new policy near the old one, in one iteration.
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    /// The ratio is clipped to `1 ± ε`.
-    Clip(f64),
-    /// A penalty `β KL[π_θold, π_θ]`.
-    Penalty(f64),
-    Nothing,
-}
-
-/// `Â_t` and `V_t^targ`.
-fn estimate(p: Paths<'_>, c: &PpoSettings, gamma: f32) {
-    let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
-    match c.advantage {
-        Advantage::Gae => Psi::Gae.estimate(p, gamma, lambda), // Â_t, Eq. 11; V_t^targ = Â_t + V(s_t)
-        Advantage::LambdaReturn => Psi::LambdaReturn.estimate(p, gamma, lambda),
-        Advantage::Vtrace => {
-            let Paths { reward, v, v_next, carry, ratio, mut adv, mut ret } = p;
-            let (vs, adv_rho) = (ret.reborrow(), adv.reborrow());
-            returns::vtrace(reward, v, v_next, carry, ratio, gamma, lambda, rho_bar, c_bar, vs, adv_rho);
-            // The surrogate has the ratio itself: Â_t = r_t + γ vs_{t+1} − V(s_t), without V-trace's weight.
-            returns::one_step_advantage(reward, v, v_next, carry, ret.as_tb(), gamma, adv);
-        }
-    }
-}
-
-/// Adds the gradient of the negative objective (Eqs. 6, 7 or 8) and of `−c₂ S` (Eq. 9), averaged over a minibatch of
-/// `n`.
-fn policy_loss(mut p: PolicyChunk<'_>, c: &PpoSettings, bound: Bound, mean: f64, std: f64, n: usize) {
-    let [ratio, objective, d_logp, entropy] = p.work;
-    let (mean, scale) = (mean as f32, (1.0 / (std + 1e-8)) as f32);
-    p.adv.iter_mut().for_each(|a| *a = (*a - mean) * scale);
-    if let Bound::Clip(epsilon) = bound {
-        let clipped = surrogate::clip(p.logp, p.logp_old, p.adv, epsilon as f32, ratio, objective, d_logp); // L^CLIP, Eq. 7
-        p.sums.clipped += clipped as f64;
-    } else {
-        surrogate::ratio(p.logp, p.logp_old, p.adv, ratio, objective, d_logp); // L^CPI = r_t Â_t, Eq. 6
-    }
-    p.sums.surrogate += kernels::sum(objective);
-    let kl = ratio;
-    if let Bound::Penalty(beta) = bound {
-        p.dist.kl(p.params_old, p.params, kl);
-        p.sums.kl += kernels::sum(kl);
-        p.sums.surrogate -= beta * kernels::sum(kl); // L^KLPEN = r_t Â_t − β KL[π_θold, π_θ], Eq. 8
-        kl.fill((beta / n as f64) as f32);
-        p.dist.kl_vjp(p.params_old, p.params, kl, p.d_out.reborrow());
-    } else {
-        surrogate::kl_k3(p.logp, p.logp_old, kl);
-        p.sums.kl += kernels::sum(kl);
-    }
-    p.dist.entropy(p.params, entropy); // S[π_θ]
-    p.sums.entropy += kernels::sum(entropy);
-    kernels::scale(-1.0 / n as f32, d_logp);
-    entropy.fill(-c.entropy_coef as f32 / n as f32);
-    p.dist.logp_entropy_vjp(p.params, p.actions, d_logp, entropy, p.d_out);
-}
-
-/// Sums `KL[π_θold, π_θ]`.
-fn divergence(p: PolicyChunk<'_>) {
-    let [kl, ..] = p.work;
-    p.dist.kl(p.params_old, p.params, kl);
-    p.sums.kl += kernels::sum(kl);
-}
-
-/// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and 2³⁰, from
-/// where it can come back.
-fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
-    let beta = if d < d_targ / 1.5 {
-        beta / 2.0
-    } else if d > d_targ * 1.5 {
-        beta * 2.0
-    } else {
-        beta
-    };
-    beta.clamp(2f64.powi(-30), 2f64.powi(30))
-}
-
-/// The gradient of `c₁ (V_θ(s_t) − V_t^targ)²` (Eq. 9), averaged over a minibatch of `n`.
-fn value_loss(chunk: ValueChunk<'_>, c: &PpoSettings, n: usize) {
-    let ValueChunk { v, v_old, ret, d_v, work, sums } = chunk;
-    match c.value_clip {
-        None => surrogate::squared(v, ret, work, d_v),
-        Some(range) => surrogate::squared_clipped(v, v_old, ret, range as f32, work, d_v),
-    }
-    sums.value_loss += 2.0 * kernels::sum(work);
-    // The vocabulary's loss is half the square, the paper's the square.
-    kernels::scale((2.0 * c.value_coef / n as f64) as f32, d_v);
-}
-
-/// Sums over the minibatches of an iteration.
-#[derive(Debug, Default)]
-struct Totals {
-    sums: LossSums,
-    samples: usize,
-    grad_norm: f64,
-    updates: usize,
-    stopped: bool,
-    /// `KL[π_θold, π_θ]` after the last epoch, where β adapts.
-    kl_after: f64,
-}
-
-impl Totals {
-    fn add(&mut self, sums: &LossSums, n: usize, epoch: usize, minibatch: usize) -> Result<(), AgentError> {
-        check_losses(sums, epoch, minibatch)?;
-        self.sums.add(sums);
-        self.samples += n;
-        Ok(())
-    }
-    fn report(&self, c: &PpoSettings, rollout: &Rollout, alpha: f64, bound: Bound) -> Report {
-        let mean = self.sums.mean(self.samples);
-        let report = Report::default()
-            .with("learn/policy_loss", -mean.surrogate - c.entropy_coef * mean.entropy)
-            .with("learn/value_loss", mean.value_loss)
-            .with("learn/entropy", mean.entropy)
-            .with("learn/kl", mean.kl)
-            .with("learn/explained_variance", rollout.explained_variance().unwrap_or(f64::NAN))
-            .with("learn/grad_norm", self.grad_norm / self.updates.max(1) as f64)
-            .with("learn/updates", self.updates as f64)
-            .with("learn/kl_stopped", f64::from(u8::from(self.stopped)))
-            .with("learn/learning_rate", alpha);
-        match bound {
-            Bound::Clip(epsilon) => {
-                report.with("learn/clip_fraction", mean.clipped).with("learn/clip", epsilon)
-            }
-            Bound::Penalty(beta) if c.objective == Objective::KlAdaptive => {
-                report.with("learn/kl_coef", beta).with("learn/kl_after", self.kl_after)
-            }
-            Bound::Penalty(beta) => report.with("learn/kl_coef", beta),
-            Bound::Nothing => report,
-        }
+config! {
+    /// All settings of PPO.
+    pub struct PpoConfig {
+        rollout: RolloutSettings,
+        ppo: PpoSettings,
+        model: ModelSettings,
+        recurrent: RecurrentSettings,
+        trunk: TrunkSettings,
+        normalize: NormalizeSettings,
     }
 }
 
 impl AlgoConfig for PpoConfig {
-    fn parts(&self) -> Vec<&dyn Settings> {
-        vec![&self.rollout, &self.ppo, &self.model, &self.recurrent, &self.trunk, &self.normalize]
-    }
-    fn parts_mut(&mut self) -> Vec<&mut dyn Settings> {
-        let Self { rollout, ppo, model, recurrent, trunk, normalize } = self;
-        vec![rollout, ppo, model, recurrent, trunk, normalize]
-    }
-    fn boxed_clone(&self) -> Box<dyn AlgoConfig> {
-        Box::new(self.clone())
-    }
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        let (samples, size) = (self.rollout.samples(), self.ppo.minibatch_size);
-        if size > samples {
-            return Err(BuildError::Inconsistent {
-                key: "minibatch_size",
-                value: size.to_string(),
-                reason: format!(
-                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
-                    self.rollout.n_envs, self.rollout.n_steps
-                ),
-            });
+        let c = &self.ppo;
+        self.rollout.check()?;
+        self.rollout.check_minibatch(c.minibatch_size)?;
+        if c.advantage == Advantage::Vtrace && (!c.recompute_advantage || c.epochs == 1) {
+            let reason = "data grow stale from one epoch to the next; give `recompute_advantage=true` and 2 `epochs` \
+                          or more, or leave `advantage` at `gae`";
+            return Err(BuildError::setting("advantage", &c.advantage, reason));
         }
-        if u32::try_from(samples).is_err() {
-            return Err(BuildError::Inconsistent {
-                key: "n_steps",
-                value: self.rollout.n_steps.to_string(),
-                reason: format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
-            });
+        if c.initial_state == InitialState::Recomputed && c.epochs == 1 {
+            let reason = "in the first epoch the states are those of the rollout; give 2 `epochs` or more, or leave \
+                          `initial_state` at `stored`";
+            return Err(BuildError::setting("initial_state", &c.initial_state, reason));
         }
-        if self.ppo.advantage == Advantage::Vtrace && (!self.ppo.recompute_advantage || self.ppo.epochs == 1)
-        {
-            return Err(BuildError::Inconsistent {
-                key: "advantage",
-                value: Advantage::Vtrace.to_string(),
-                reason: "data grow stale from one epoch to the next; give `recompute_advantage=true` and 2 `epochs` \
-                         or more, or leave `advantage` at `gae`"
-                    .to_owned(),
-            });
-        }
-        if self.ppo.initial_state == InitialState::Recomputed && self.ppo.epochs == 1 {
-            return Err(BuildError::Inconsistent {
-                key: "initial_state",
-                value: InitialState::Recomputed.to_string(),
-                reason: "in the first epoch the states are those of the rollout; give 2 `epochs` or more, or leave \
-                         `initial_state` at `stored`"
-                    .to_owned(),
-            });
-        }
-        self.recurrent.check(self.rollout.n_steps, size)
+        self.recurrent.check(self.rollout.n_steps, c.minibatch_size)
     }
-    fn build(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        Ok(Box::new(Ppo::new(self, setup)?))
-    }
-}
-
-impl Ppo {
-    /// PPO with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When settings do not fit together.
-    pub fn new(config: &PpoConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        config.check(setup.spec)?;
-        let recurrence = config.recurrent.recurrence(config.rollout.n_steps, config.ppo.minibatch_size);
-        let (trunk, hidden) = (config.trunk.trunk.into(), &config.model.hidden);
-        let model =
-            config.model.build_on(recurrence, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
-        let mut rollout = config.rollout.build(&config.normalize, &model, setup)?;
-        if matches!(config.ppo.objective, Objective::KlAdaptive | Objective::KlFixed) {
-            rollout.keep_policy_params(&model);
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let c = &self.ppo;
+        let recurrence = self.recurrent.recurrence(self.rollout.n_steps, c.minibatch_size);
+        let model = (&self.model, recurrence);
+        let (model, mut collector) = actor_critic(setup, &self.rollout, model, &self.trunk, &self.normalize)?;
+        if matches!(c.objective, Bound::KlAdaptive | Bound::KlFixed) {
+            collector.keep_policy_params(&model);
         }
-        let minibatches = Minibatches::of(&rollout, config.ppo.minibatch_size, setup.seed);
-        let adam = AdamParams { epsilon: config.ppo.adam_epsilon, ..AdamParams::default() };
-        let n_params = model.theta.len();
-        Ok(Self {
-            learner: Learner::new(&model, minibatches.size(), setup.threads),
-            gamma: config.rollout.gamma,
-            total_steps: setup.total_steps,
-            steps: 0,
-            step_scale: 1.0,
-            beta: config.ppo.kl_coef,
-            adam: Adam::new(n_params, adam),
-            gradient: vec![0.0; n_params],
-            config: config.ppo.clone(),
-            observer: Box::new(drop),
-            model,
-            rollout,
-            minibatches,
-        })
+        let minibatches = Minibatches::of(collector.store(), c.minibatch_size, setup.seed);
+        let engine = engine(setup, &model, &collector).with_gradients(&model, minibatches.size());
+        let adam = AdamParams { epsilon: c.adam_epsilon, ..AdamParams::default() };
+        let (adam, gamma) = (Adam::new(model.theta.len(), adam), self.rollout.gamma as f32);
+        let ppo = Ppo { config: c.clone(), gamma, beta: c.kl_coef, minibatches, adam };
+        Ok(Shell::boxed(setup, model, engine, collector, ppo))
     }
 }

@@ -12,17 +12,17 @@
 //!
 //! With function approximation it may diverge: it follows no gradient.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, PhaseObserver, Report, Setup};
+use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
 use crate::off_policy::{
-    self, Behaviour, BehaviourSettings, FeatureSettings, Means, Target, alternative, check_masks, greedy,
-    norm, off_policy_config,
+    self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_masks, greedy, norm,
 };
-use crate::online::{Online, OnlineSettings, Updates, online_algorithm};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::shell::{Agent, Method};
 use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{ActorCritic, AgentError, Critic, ObsNormalizer, Traces};
-use pgrad_env::{EnvSpec, Episode};
-use pgrad_num::{Record, RecordError, Team, kernels};
-use pgrad_settings::{Settings, above, settings};
+use pgrad_agent::{AgentError, Critic, Traces};
+use pgrad_env::EnvSpec;
+use pgrad_num::{Record, RecordError, kernels};
+use pgrad_settings::{above, settings};
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
@@ -32,52 +32,28 @@ pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
     config: || Box::new(QLambdaConfig::default()),
 };
 
-settings! {
-    /// Q(λ).
-    pub struct QLambdaSettings {
-        /// Step size (alpha).
-        alpha: f64 = 0.1, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// How long the trace lasts while actions are greedy: 0 is Q-learning.
-        lambda: f64 = 0.6, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
-    }
-}
-
-off_policy_config! {
-    /// All settings of Q(λ).
-    QLambdaConfig { q_lambda: QLambdaSettings } of QLambda, check: check_masks
-}
-
 /// Q(λ) at work. The network of the policy holds `Q`: its most probable action is the greedy one.
-pub struct QLambda {
+struct QLambda {
     config: QLambdaSettings,
     normalize: bool,
-    run: Online,
     behaviour: Behaviour,
     e: Traces,
     /// Room for a cotangent of `Q`.
     d_q: Vec<f32>,
 }
 
-impl std::fmt::Debug for QLambda {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QLambda")
-            .field("config", &self.config)
-            .field("steps", &self.run.steps)
-            .finish_non_exhaustive()
-    }
-}
+impl Method for QLambda {
+    type Source = Online;
 
-impl Algorithm for QLambda {
-    fn iterate(&mut self, _team: &Team) -> Result<Report, AgentError> {
-        let Self { config: c, normalize, run, behaviour, e, d_q } = self;
-        let (gamma, bootstrap) = (run.settings.gamma as f32, run.settings.bootstrap_time_limit);
+    fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
+        let Self { config: c, normalize, behaviour, e, d_q } = self;
+        let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
-        run.stepper.clear_episodes();
-        for _ in 0..run.settings.n_steps {
-            let alpha = (c.alpha * run.factor()) as f32;
-            run.step_off_policy(behaviour)?; // a ~ b(·|s); take a, observe r, s'
-            let Updates { model, stepper, point, score: phi, d_theta, .. } = run.updates();
+        for _ in 0..agent.begin() {
+            let [alpha] = agent.step_sizes([c.alpha]);
+            agent.step_off_policy(behaviour)?; // a ~ b(·|s); take a, observe r, s'
+            let Updates { model, stepper, point, score: phi, d_theta, .. } = agent.updates();
             for b in 0..stepper.n_envs() {
                 let t = stepper.transition(b);
                 if t.is_lost() {
@@ -102,48 +78,57 @@ impl Algorithm for QLambda {
                 }
                 means.add(delta, q, if is_greedy { 1.0 } else { 0.0 });
             }
-            run.learn()?;
+            agent.learn()?;
         }
-        (run.observer)(Phase::Done);
-        Ok(Report::default()
-            .with("learn/td_error", means.td_error())
-            .with("learn/td_error_rms", means.td_error_rms())
-            .with("learn/value", means.value())
-            .with("learn/greedy_fraction", means.rho()))
+        Ok(means.report("learn/greedy_fraction"))
     }
-
-    online_algorithm!();
-
-    fn learn_flops(&self) -> f64 {
-        let actor = &self.run.model.actor().net;
-        (3 * actor.forward_flops() + actor.vjp_flops()) as f64 * self.steps_per_iteration() as f64
+    fn save(&self, to: &mut Record) {
+        off_policy::save(to, &self.behaviour, &[("e", &self.e)], &[]);
     }
-    fn save(&self) -> Record {
-        off_policy::save(&self.run, &self.behaviour, &[("e", &self.e)], &[])
+    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+        off_policy::load(from, &self.behaviour, &mut [("e", &mut self.e)], &mut [])
     }
-    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        let traces = &mut [("e", &mut self.e)];
-        off_policy::load(from, &mut self.run, &self.behaviour, traces, &mut [])
+    fn restart(&mut self) {
+        self.e.clear();
     }
 }
 
-impl QLambda {
-    /// Q(λ) with its environments, not yet started.
-    ///
-    /// # Errors
-    /// When the settings do not fit the environment, or the behaviour policy's file does not.
-    pub fn new(config: &QLambdaConfig, setup: &Setup<'_>) -> Result<Self, BuildError> {
-        config.check(setup.spec)?;
-        let model = config.features.build(setup.spec, Critic::None, setup.seed)?;
-        let n_envs = config.online.n_envs;
-        let file = config.behaviour_file.as_deref();
-        Ok(Self {
-            config: config.q_lambda.clone(),
-            normalize: config.behaviour.normalize_step,
-            behaviour: Behaviour::new(&config.behaviour, file, setup.spec, Target::Greedy, &model, n_envs)?,
+settings! {
+    /// Q(λ).
+    pub struct QLambdaSettings {
+        /// Step size (alpha).
+        alpha: f64 = 0.1, range: above(0.0), source: "RLPark, OffPolicyControlTests";
+        /// How long the trace lasts while actions are greedy: 0 is Q-learning.
+        lambda: f64 = 0.6, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
+    }
+}
+
+config! {
+    /// All settings of Q(λ).
+    pub struct QLambdaConfig {
+        online: OnlineSettings,
+        q_lambda: QLambdaSettings,
+        behaviour: BehaviourSettings,
+        features: FeatureSettings,
+    }
+    with behaviour_file of behaviour
+}
+
+impl AlgoConfig for QLambdaConfig {
+    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+        check_masks(env)?;
+        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+    }
+    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+        let model = self.features.build(setup.spec, Critic::None, setup.seed)?;
+        let (n_envs, file) = (self.online.n_envs, self.behaviour_file.as_deref());
+        let q_lambda = QLambda {
+            config: self.q_lambda.clone(),
+            normalize: self.behaviour.normalize_step,
+            behaviour: Behaviour::new(&self.behaviour, file, setup.spec, Target::Greedy, &model, n_envs)?,
             e: Traces::new(n_envs, model.actor().params.len()),
             d_q: vec![0.0; model.dist().n_outputs()],
-            run: Online::new(&config.online, model, setup)?,
-        })
+        };
+        online(&self.online, model, setup, q_lambda)
     }
 }

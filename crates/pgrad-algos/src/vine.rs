@@ -1,9 +1,9 @@
 //! What TRPO's vine sampling asks for: its settings, and which of the others apply to single paths only.
 
 use crate::algorithm::{BuildError, Setup};
-use crate::common::NormalizeSettings;
+use crate::common::{NormalizeSettings, RecurrentSettings};
 use crate::natural::{Batch, BatchSettings, CriticSettings, NaturalSettings};
-use pgrad_agent::{ActorCritic, Rollout, VineActions, VineShape};
+use pgrad_agent::{ActorCritic, Collector, VineActions, VineShape};
 use pgrad_env::{BatchResult, EnvSpec, MakeError, Space};
 use pgrad_num::Stream;
 use pgrad_settings::{choice, settings, settings_like};
@@ -83,10 +83,19 @@ impl VineSettings {
         self.sampling == Sampling::SinglePath
     }
     /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole episodes.
-    pub(crate) fn check(&self, batch: &BatchSettings, env: &EnvSpec) -> Result<(), BuildError> {
-        let refuse =
-            |key, value: String, reason: String| Err(BuildError::Inconsistent { key, value, reason });
+    pub(crate) fn check(
+        &self,
+        batch: &BatchSettings,
+        recurrent: &RecurrentSettings,
+        env: &EnvSpec,
+    ) -> Result<(), BuildError> {
+        let refuse = |key, value: String, reason: String| Err(BuildError::setting(key, &value, reason));
         let Some(actions) = self.actions() else { return Ok(()) };
+        if recurrent.is_on() {
+            let reason = "a vine starts from states of the task, which do not say what a policy remembers; give \
+                          `sampling=single-path`, or leave `recurrent` at `none`";
+            return refuse("recurrent", recurrent.recurrent.to_string(), reason.to_owned());
+        }
         let fits = match actions {
             VineActions::Policy(_) => true,
             VineActions::Uniform(_) => !matches!(env.action, Space::Box(_)),
@@ -138,12 +147,11 @@ impl VineSettings {
         normalize: &NormalizeSettings,
         model: &ActorCritic,
         setup: &Setup<'_>,
-    ) -> Result<Rollout, MakeError> {
+    ) -> Result<Collector, MakeError> {
         let Some(actions) = self.actions() else { return batch.build(normalize, model, setup) };
         let vine =
             VineShape { n_states: self.vine_states, actions, length: self.vine_length, gamma: batch.gamma };
-        let (obs, reward) = normalize.build(batch.n_envs, model.shape().obs_dim, batch.gamma);
-        let (make, seed, threads) = (setup.make_env, setup.seed, setup.threads);
-        Rollout::vine(batch.shape(), vine, make, model, obs, reward, seed, threads)
+        let norms = normalize.build(batch.n_envs, model.shape().obs_dim, batch.gamma);
+        Collector::vine(batch.shape(), vine, setup.make_env, model, norms, setup.seed, &setup.cpu)
     }
 }

@@ -6,12 +6,11 @@
 mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::ActorCritic;
+use pgrad_agent::{ActorCritic, Cpu};
 use pgrad_algos::a2c::Advantage;
-use pgrad_algos::{A2c, A2cConfig, A2cSettings, Algorithm, Report, Setup};
+use pgrad_algos::{A2cConfig, A2cSettings, AlgoConfig, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward};
 use pgrad_env::{Each, End, Space, spec_of};
-use pgrad_num::Team;
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::finite_difference_gradient;
 
@@ -64,13 +63,18 @@ struct Trained {
 
 fn train(config: &A2cConfig, task: &Task, total_steps: u64, iterations: usize) -> Trained {
     let make = task.make();
-    let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps, threads: 1 };
-    let mut a2c = A2c::new(config, &setup).unwrap();
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 2,
+        total_steps,
+        cpu: Cpu::new(1).unwrap(),
+    };
+    let mut a2c = config.build(&setup).unwrap();
     let before = a2c.model().clone();
     task.log.lock().unwrap().clear();
     a2c.start().unwrap();
-    let team = Team::new(1).unwrap();
-    let report = (0..iterations).map(|_| a2c.iterate(&team).unwrap()).last().unwrap();
+    let report = (0..iterations).map(|_| a2c.iterate().unwrap()).last().unwrap();
     let v = wide(a2c.save().f32s("rmsprop.v", before.theta.len()).unwrap());
     Trained { before, after: a2c.model().clone(), v, report }
 }
@@ -301,11 +305,10 @@ settings_that_are_tested! {
             let make =
                 Each::maker(|| ActionReward::new(ActionKind::Discrete));
             let c = config(&["learning_rate=0.1", "rmsprop_decay=0.9", &format!("entropy_coef={coef}")]);
-            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1_000_000, threads: 1 };
-            let mut a2c = A2c::new(&c, &setup).unwrap();
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1_000_000, cpu: Cpu::new(1).unwrap() };
+            let mut a2c = c.build(&setup).unwrap();
             a2c.start().unwrap();
-            let team = Team::new(1).unwrap();
-            (0..60).map(|_| a2c.iterate(&team).unwrap().get("learn/entropy").unwrap()).last().unwrap()
+            (0..60).map(|_| a2c.iterate().unwrap().get("learn/entropy").unwrap()).last().unwrap()
         };
         let (none, much) = (entropy("0"), entropy("10"));
         assert!(none < 0.2, "the right action is taken: {none}");

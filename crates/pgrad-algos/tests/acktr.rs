@@ -6,9 +6,10 @@
 mod common;
 
 use common::{Batch, Memory, OBS, Task, relative_difference, wide};
-use pgrad_algos::{Acktr, AcktrConfig, AcktrSettings, Algorithm, Report, Setup};
+use pgrad_agent::Cpu;
+use pgrad_algos::{AcktrConfig, AcktrSettings, AlgoConfig, Algorithm, Report, Setup};
 use pgrad_env::{Space, spec_of};
-use pgrad_num::{Array, Record, Team};
+use pgrad_num::{Array, Record};
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::Dense;
 
@@ -36,7 +37,7 @@ fn task() -> Task {
 }
 
 /// 5 environments, 8 steps, a linear model; no bound on the step, no memory of the one before.
-fn build(task: &Task, pairs: &[&str]) -> Acktr {
+fn build(task: &Task, pairs: &[&str]) -> Box<dyn Algorithm> {
     let mut c = AcktrConfig::default();
     let plain = [
         "n_envs=5",
@@ -53,19 +54,24 @@ fn build(task: &Task, pairs: &[&str]) -> Acktr {
         apply_pair(pair, "test", &mut [rollout, acktr, model, trunk, normalize]).unwrap();
     }
     let make = task.make();
-    let setup =
-        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: TOTAL, threads: 1 };
-    let mut acktr = Acktr::new(&c, &setup).unwrap();
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 1,
+        total_steps: TOTAL,
+        cpu: Cpu::new(1).unwrap(),
+    };
+    let mut acktr = c.build(&setup).unwrap();
     acktr.start().unwrap();
     acktr
 }
 
-fn step(acktr: &mut Acktr) -> Report {
-    acktr.iterate(&Team::new(1).unwrap()).unwrap()
+fn step(acktr: &mut dyn Algorithm) -> Report {
+    acktr.iterate().unwrap()
 }
 
 /// How far an iteration moves the parameters.
-fn move_of(acktr: &mut Acktr) -> Vec<f64> {
+fn move_of(acktr: &mut dyn Algorithm) -> Vec<f64> {
     let before = wide(&acktr.model().theta);
     step(acktr);
     wide(&acktr.model().theta).iter().zip(before).map(|(a, b)| a - b).collect()
@@ -75,9 +81,9 @@ fn move_of(acktr: &mut Acktr) -> Vec<f64> {
 fn moves(pairs: &[&str], k: usize) -> (Vec<f64>, Vec<f64>) {
     let mut acktr = build(&task(), pairs);
     for _ in 0..k {
-        step(&mut acktr);
+        step(&mut *acktr);
     }
-    let all = move_of(&mut acktr);
+    let all = move_of(&mut *acktr);
     let actor = all[acktr.model().actor().params.clone()].to_vec();
     (all, actor)
 }
@@ -104,7 +110,7 @@ fn a_step_is_the_kronecker_factored_natural_gradient() {
     let pairs = ["lambda=0", "entropy_coef=0", "gamma=0", "value_coef=0", "learning_rate=0.5"];
     let mut acktr = build(&task, &pairs);
     let theta = wide(&acktr.model().theta);
-    let (model, found) = (acktr.model().clone(), move_of(&mut acktr));
+    let (model, found) = (acktr.model().clone(), move_of(&mut *acktr));
     let log = task.log.lock().unwrap();
     let seen: Vec<_> = log.iter().flatten().cloned().collect();
     let batch = Batch::new(&seen, false);
@@ -155,7 +161,7 @@ fn the_trust_region_bounds_the_divergence() {
         let pairs = [&format!("trust_region={delta}"), "learning_rate=100", "damping=0.01", "n_envs=50"];
         let mut acktr = build(&task, &pairs);
         let old = acktr.model().clone();
-        step(&mut acktr);
+        step(&mut *acktr);
         let log = task.log.lock().unwrap();
         let seen: Vec<_> = log.iter().flatten().cloned().collect();
         let batch = Batch::new(&seen, false);
@@ -201,7 +207,7 @@ settings_that_are_tested! {
                 record.put(key, if key == "theta" { Array::from(theta.clone()) } else { array.clone() });
             }
             acktr.load(&record).unwrap();
-            let all = move_of(&mut acktr);
+            let all = move_of(&mut *acktr);
             all[acktr.model().actor().params.clone()].to_vec()
         };
         same(&actor("gae"), &actor("lambda-return"));
@@ -215,8 +221,8 @@ settings_that_are_tested! {
     learning_rate_schedule => {
         let of = |schedule: &str| {
             let mut acktr = build(&task(), &[&format!("learning_rate_schedule={schedule}")]);
-            step(&mut acktr);
-            step(&mut acktr).get("learn/learning_rate").unwrap()
+            step(&mut *acktr);
+            step(&mut *acktr).get("learn/learning_rate").unwrap()
         };
         assert_eq!(of("constant"), 0.25);
         // 40 of 1000 steps are done before the second iteration.
@@ -243,9 +249,9 @@ settings_that_are_tested! {
         same(&scaled(&moves(&["momentum=0.75"], 0).0, 4.0), &moves(&["momentum=0"], 0).0);
         // Without a new gradient what is left is the last step, shrunk.
         let mut acktr = build(&task(), &["momentum=0.5"]);
-        let first = move_of(&mut acktr);
+        let first = move_of(&mut *acktr);
         acktr.scale_step_size(0.0);
-        same(&move_of(&mut acktr), &scaled(&first, 0.5));
+        same(&move_of(&mut *acktr), &scaled(&first, 0.5));
     }
     value_coef => {
         let of = |coef: &str| {
@@ -264,13 +270,13 @@ settings_that_are_tested! {
         // And it keeps the policy random.
         let entropy = |coef: &str| {
             let mut acktr = build(&task(), &[coef, "learning_rate=1"]);
-            (0..10).map(|_| step(&mut acktr).get("learn/entropy").unwrap()).last().unwrap()
+            (0..10).map(|_| step(&mut *acktr).get("learn/entropy").unwrap()).last().unwrap()
         };
         assert!(entropy("entropy_coef=1") > entropy("entropy_coef=0") + 0.05);
     }
     max_grad_norm => {
         let free = moves(&[], 0).0;
-        let norm = step(&mut build(&task(), &[])).get("learn/grad_norm").unwrap();
+        let norm = step(&mut *build(&task(), &[])).get("learn/grad_norm").unwrap();
         let bounded = moves(&[&format!("max_grad_norm={}", norm / 8.0)], 0).0;
         same(&scaled(&bounded, 8.0), &free);
         same(&moves(&[&format!("max_grad_norm={}", norm * 2.0)], 0).0, &free);

@@ -6,15 +6,15 @@
 mod common;
 
 use common::{Batch, Memory, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, AgentError, Part, tensors};
+use pgrad_agent::{ActorCritic, AgentError, Cpu, Part, tensors};
 use pgrad_algos::{
     A3cConfig, AlgoConfig, Algorithm, AsyncNstepQConfig, AsyncOptimizer, AsyncQConfig, AsyncSarsaConfig,
-    AsyncSettings, AsyncValueSettings, BuildError, Report, Reproducible, Schedule, Setup,
+    AsyncSettings, AsyncValueSettings, BuildError, Groups, Report, Reproducible, Schedule, Setup,
 };
 use pgrad_env::probe::MaskedAction;
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_nn::Activation;
-use pgrad_num::{Array, Cols, ColsMut, Record, Stream, Team};
+use pgrad_num::{Array, Cols, ColsMut, Record, Stream};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
 
@@ -311,7 +311,7 @@ fn try_build(
         make_env: make,
         seed,
         total_steps: TOTAL,
-        threads: c.threads(1),
+        cpu: Cpu::new(c.threads(1)).unwrap(),
     })?;
     algo.start().unwrap();
     Ok(algo)
@@ -325,7 +325,7 @@ fn build(c: &dyn AlgoConfig, task: &Task) -> Box<dyn Algorithm> {
         make_env: &make,
         seed: 2,
         total_steps: TOTAL,
-        threads: c.threads(1),
+        cpu: Cpu::new(c.threads(1)).unwrap(),
     });
     let mut algo = algo.unwrap();
     task.log.lock().unwrap().clear();
@@ -371,19 +371,19 @@ fn follows_its_equations<C: Equations>(pairs: &[&str], task: &Task, iterations: 
     let workers = config::<C>(pairs).learners().workers;
     let turns = rounds(workers as u8, 200);
     let c = following::<C>(pairs, task, &turns);
-    let (mut algo, team) = (build(&c, task), Team::new(workers).unwrap());
+    let mut algo = build(&c, task);
     let first = wide(&algo.model().theta);
     let mut slow = Slow::new(&c, algo.model(), task.masked);
     let mut report = Report::default();
     for _ in 0..iterations {
-        report = algo.iterate(&team).unwrap();
+        report = algo.iterate().unwrap();
     }
-    let (taken, steps) = (algo.save().u64("turns_taken").unwrap() as usize, algo.steps());
+    let (taken, steps) = (algo.save().u64("experience.turns_taken").unwrap() as usize, algo.steps());
     let (theta, seen) =
         (wide(&algo.model().theta), task.log.lock().unwrap().iter().map(Vec::len).sum::<usize>());
     assert_eq!(seen as u64, steps, "the steps of all actor-learners are T");
     // Some more, to see which actions followed.
-    algo.iterate(&team).unwrap();
+    algo.iterate().unwrap();
     slow.follow(&c, &turns[..taken], &task.log.lock().unwrap());
     assert_eq!(slow.frames, steps);
     let change = |now: &[f64]| now.iter().zip(&first).map(|(n, b)| n - b).collect::<Vec<_>>();
@@ -451,47 +451,46 @@ fn staleness_counts_the_updates_in_between() {
     turns.push(0);
     let c = following::<A3cConfig>(&["workers=2", "steps_per_iteration=1000"], &discrete(), &turns);
     let mut algo = build(&c, &discrete());
-    let error = algo.iterate(&Team::new(2).unwrap()).unwrap_err();
+    let error = algo.iterate().unwrap_err();
     assert!(
         matches!(&error, AgentError::Worker { cause, .. }
         if matches!(**cause, AgentError::Replay { turn: 20, turns: 20, .. })),
         "{error}"
     );
-    assert_eq!(algo.save().u64("updates").unwrap(), 10);
+    assert_eq!(algo.save().u64("experience.updates").unwrap(), 10);
 }
 
 #[test]
 fn a_recorded_run_is_followed_bit_for_bit() {
     fn check<C: Equations>(pairs: &[&str]) {
         let task = discrete();
-        let team = Team::new(4).unwrap();
         let all = |more: &'static str| [pairs, &["workers=4", "steps_per_iteration=150", more]].concat();
         let mut recorded = build(&config::<C>(&all("record=true")), &task);
-        (0..4).for_each(|_| _ = recorded.iterate(&team).unwrap());
+        (0..4).for_each(|_| _ = recorded.iterate().unwrap());
         assert_eq!(recorded.reproducible(), Reproducible::ByRecording);
         let bytes = recorded.recording().unwrap();
         let mut c = config::<C>(&all("replay=somewhere"));
         c.take_file(&bytes);
         let mut again = build(&c, &task);
         assert_eq!((again.reproducible(), again.recording()), (Reproducible::Yes, None));
-        let report = (0..4).map(|_| again.iterate(&team).unwrap()).last().unwrap();
+        let report = (0..4).map(|_| again.iterate().unwrap()).last().unwrap();
         assert!(report.get("learn/updates").unwrap() > 30.0);
         let (mut a, mut b) = (recorded.save(), again.save());
-        assert_eq!(a.u64("turns_taken"), b.u64("turns_taken"));
+        assert_eq!(a.u64("experience.turns_taken"), b.u64("experience.turns_taken"));
         let without = |r: &Record| {
             r.iter()
-                .filter(|(name, _)| *name != "turns")
+                .filter(|(name, _)| *name != "experience.turns")
                 .map(|(n, x)| (n.to_owned(), x.clone()))
                 .collect::<Vec<_>>()
         };
         assert!(without(&a) == without(&b), "parameters, moments, environments, streams");
         // Half of it, saved, loaded and followed to the end: the turns go on where they were.
         let mut half = build(&c, &task);
-        (0..2).for_each(|_| _ = half.iterate(&team).unwrap());
+        (0..2).for_each(|_| _ = half.iterate().unwrap());
         let mut rest = build(&c, &task);
         assert!(!rest.load(&half.save()).unwrap(), "the recorder cannot be saved");
         (a, b) = (half.save(), rest.save());
-        assert_eq!(a.u64("turns_taken"), b.u64("turns_taken"));
+        assert_eq!(a.u64("experience.turns_taken"), b.u64("experience.turns_taken"));
         assert_eq!(a.get("theta"), b.get("theta"));
     }
     check::<A3cConfig>(&[]);
@@ -527,9 +526,8 @@ fn one_actor_learner_is_reproducible_and_a_recording_changes_nothing() {
     let after = |pairs: &[&str]| {
         let c = config::<A3cConfig>(&[&["workers=1"], pairs].concat());
         let mut algo = build(&c, &discrete());
-        let team = Team::new(1).unwrap();
         while algo.steps() < 120 {
-            assert_eq!(algo.iterate(&team).unwrap().get("learn/reproducible"), Some(1.0));
+            assert_eq!(algo.iterate().unwrap().get("learn/reproducible"), Some(1.0));
         }
         assert_eq!(algo.reproducible(), Reproducible::Yes);
         algo.model().theta.clone()
@@ -539,15 +537,20 @@ fn one_actor_learner_is_reproducible_and_a_recording_changes_nothing() {
     let two = config::<A3cConfig>(&["workers=2"]);
     let mut algo = build(&two, &discrete());
     assert_eq!(algo.reproducible(), Reproducible::No);
-    assert_eq!(algo.iterate(&Team::new(2).unwrap()).unwrap().get("learn/reproducible"), Some(0.0));
+    assert_eq!(algo.iterate().unwrap().get("learn/reproducible"), Some(0.0));
 }
 
 #[test]
 fn a_team_that_is_too_small_is_refused() {
     let (c, make) = (config::<A3cConfig>(&[]), discrete().make());
     assert_eq!(c.threads(1), 3);
-    let setup =
-        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 10, threads: 2 };
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 1,
+        total_steps: 10,
+        cpu: Cpu::new(2).unwrap(),
+    };
     let error = c.build(&setup).map(|_| ()).unwrap_err();
     assert!(matches!(error, BuildError::Inconsistent { key: "workers", .. }), "{error}");
 }
@@ -606,14 +609,19 @@ fn breaks<C: Equations>(how: How, pairs: &[&str]) -> (AgentError, Box<dyn Algori
     // Endless for the others: only a stop ends it. The replay makes all of them take part.
     let with = |more| config::<C>(&[&["steps_per_iteration=1000000", more], pairs].concat());
     let c = with("record=true");
-    let setup =
-        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: TOTAL, threads: 3 };
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 2,
+        total_steps: TOTAL,
+        cpu: Cpu::new(3).unwrap(),
+    };
     let note = read(&c.build(&setup).unwrap().recording().unwrap()).1;
     let mut c = with("replay=somewhere");
     c.take_file(&write(&rounds(3, 200), &note));
     let mut algo = c.build(&setup).unwrap();
     algo.start().unwrap();
-    (algo.iterate(&Team::new(3).unwrap()).unwrap_err(), algo)
+    (algo.iterate().unwrap_err(), algo)
 }
 
 #[test]
@@ -684,10 +692,10 @@ fn workers_are_environments_and_threads<C: Equations>() {
 fn steps_per_iteration_is_obeyed<C: Equations>() {
     let after = |n: &str| {
         let c = config::<C>(&["workers=1", &format!("steps_per_iteration={n}")]);
-        let (mut algo, team) = (build(&c, &discrete()), Team::new(1).unwrap());
+        let mut algo = build(&c, &discrete());
         let mut iterations = 0;
         while algo.steps() < 120 {
-            algo.iterate(&team).unwrap();
+            algo.iterate().unwrap();
             iterations += 1;
         }
         (iterations, algo.steps_per_iteration(), algo.model().theta.clone())
@@ -735,10 +743,9 @@ fn record_and_replay_are_obeyed<C: Equations>() {
 
 /// ε of an actor-learner whose run stands at the beginning, by its seed.
 fn epsilons<C: Equations>(pairs: &[&str], seeds: u64) -> Vec<f64> {
-    let (make, team) = (discrete().make(), Team::new(1).unwrap());
+    let make = discrete().make();
     let c = config::<C>(&[&["workers=1", "steps_per_iteration=1", "n_steps=1"], pairs].concat());
-    let first =
-        |seed| try_build(&c, &make, seed).unwrap().iterate(&team).unwrap().get("learn/epsilon").unwrap();
+    let first = |seed| try_build(&c, &make, seed).unwrap().iterate().unwrap().get("learn/epsilon").unwrap();
     (0..seeds).map(first).collect()
 }
 
@@ -762,9 +769,9 @@ fn epsilon_draw_is_obeyed<C: Equations>() {
     let values = |draw: &str| {
         let pairs =
             [draw, "workers=1", "steps_per_iteration=1", "n_steps=1", "epsilon_1=0.1", "epsilon_2=0.7"];
-        let (mut algo, team) = (build(&config::<C>(&pairs), &discrete()), Team::new(1).unwrap());
+        let mut algo = build(&config::<C>(&pairs), &discrete());
         let mut found: Vec<u64> = (0..300)
-            .map(|_| (algo.iterate(&team).unwrap().get("learn/epsilon").unwrap() * 100.0).round() as u64)
+            .map(|_| (algo.iterate().unwrap().get("learn/epsilon").unwrap() * 100.0).round() as u64)
             .collect();
         found.sort_unstable();
         found.dedup();
@@ -777,10 +784,10 @@ fn epsilon_draw_is_obeyed<C: Equations>() {
 fn epsilon_is_annealed<C: Equations>() {
     let pairs = ["workers=1", "steps_per_iteration=1", "epsilon_steps=100", "epsilon_1=0.2", "epsilon_2=0.2"];
     let c = config::<C>(&[&pairs[..], &["epsilon_3=0.2"]].concat());
-    let (mut algo, team) = (build(&c, &discrete()), Team::new(1).unwrap());
+    let mut algo = build(&c, &discrete());
     while algo.steps() < 150 {
         let frames = algo.steps();
-        let got = algo.iterate(&team).unwrap().get("learn/epsilon").unwrap();
+        let got = algo.iterate().unwrap().get("learn/epsilon").unwrap();
         let expected = 1.0 - 0.8 * (frames as f64 / 100.0).min(1.0);
         assert!((got - expected).abs() < 1e-6, "{got}, expected {expected}");
     }
@@ -795,7 +802,7 @@ fn actions_are_epsilon_greedy<C: Equations>() {
         let task = discrete();
         let c = config::<C>(&pairs);
         let mut algo = build(&c, &task);
-        algo.iterate(&Team::new(1).unwrap()).unwrap();
+        algo.iterate().unwrap();
         let slow = Slow::new(&c, algo.model(), false);
         let log = task.log.lock().unwrap();
         let greedy = log[0].iter().filter(|s| {

@@ -2,10 +2,11 @@
 //! next Gaussian; every setting; equal bits over threads and after a resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_algos::{AlgoConfig, Algorithm, Cem, CemConfig, CemSettings, Report, Setup};
+use pgrad_agent::Cpu;
+use pgrad_algos::{AlgoConfig, Algorithm, CemConfig, CemSettings, Groups, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward, ObservedActionReward};
 use pgrad_env::{BatchResult, Each, spec_of};
-use pgrad_num::{Stream, Team};
+use pgrad_num::Stream;
 use pgrad_settings::apply_pair;
 
 fn config(pairs: &[&str]) -> CemConfig {
@@ -16,7 +17,7 @@ fn config(pairs: &[&str]) -> CemConfig {
     config
 }
 
-fn build(pairs: &[&str], kind: ActionKind, observed: bool, threads: usize) -> Cem {
+fn build(pairs: &[&str], kind: ActionKind, observed: bool, threads: usize) -> Box<dyn Algorithm> {
     let make = |n| -> BatchResult {
         Ok(if observed {
             Box::new(Each::new(n, || ObservedActionReward::new(kind)))
@@ -24,9 +25,14 @@ fn build(pairs: &[&str], kind: ActionKind, observed: bool, threads: usize) -> Ce
             Box::new(Each::new(n, || ActionReward::new(kind)))
         })
     };
-    let setup =
-        Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 4, total_steps: 1_000_000, threads };
-    let mut cem = Cem::new(&config(pairs), &setup).unwrap();
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 4,
+        total_steps: 1_000_000,
+        cpu: Cpu::new(threads).unwrap(),
+    };
+    let mut cem = config(pairs).build(&setup).unwrap();
     cem.start().unwrap();
     cem
 }
@@ -75,9 +81,8 @@ fn agrees(pairs: &[&str]) {
     assert_eq!(mean.len(), 3);
     let mut slow =
         Slow { std: vec![c.std_init; 3], mean, rng: Stream::new(4, 0x4345, 0), iteration: 0, c: c.clone() };
-    let team = Team::new(1).unwrap();
     for iteration in 1..=4u64 {
-        let report = cem.iterate(&team).unwrap();
+        let report = cem.iterate().unwrap();
         let scores = slow.iterate();
         assert_eq!(cem.steps(), iteration * (c.population * c.episodes_per_candidate) as u64);
         assert_eq!(cem.episodes().count(), c.population * c.episodes_per_candidate);
@@ -144,15 +149,14 @@ fn threads_and_a_resume_do_not_change_a_bit() {
     for kind in [ActionKind::Discrete, ActionKind::Continuous] {
         let pairs = ["episodes_per_candidate=3", "hidden=4"];
         let run = |threads: usize, resume: bool| {
-            let team = Team::new(threads).unwrap();
             let mut cem = build(&pairs, kind, true, threads);
-            let mut reports: Vec<Report> = (0..3).map(|_| cem.iterate(&team).unwrap()).collect();
+            let mut reports: Vec<Report> = (0..3).map(|_| cem.iterate().unwrap()).collect();
             if resume {
                 let saved = cem.save();
                 cem = build(&pairs, kind, true, threads);
                 assert!(cem.load(&saved).unwrap());
             }
-            reports.extend((0..3).map(|_| cem.iterate(&team).unwrap()));
+            reports.extend((0..3).map(|_| cem.iterate().unwrap()));
             (
                 cem.model().theta.iter().map(|x| x.to_bits()).collect::<Vec<u32>>(),
                 format!("{reports:?}"),

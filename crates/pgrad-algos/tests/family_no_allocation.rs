@@ -2,10 +2,10 @@
 //! need grows with the states that are kept and with nothing else.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
+use pgrad_agent::Cpu;
 use pgrad_algos::Setup;
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward};
 use pgrad_env::{BatchResult, Each, spec_of};
-use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
 
@@ -19,14 +19,18 @@ fn of_iteration(name: &str, make: &dyn Fn(usize) -> BatchResult, pairs: &[&str],
     for pair in ["n_envs=24", "n_steps=21", "envs_per_shard=8", "hidden=16,16"].iter().chain(pairs) {
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
-    let setup =
-        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps: 1_000_000, threads };
-    let team = Team::new(threads).unwrap();
+    let setup = Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed: 1,
+        total_steps: 1_000_000,
+        cpu: Cpu::new(threads).unwrap(),
+    };
     let mut algo = c.build(&setup).unwrap();
     algo.start().unwrap();
     let mut iteration = || {
         let before = allocations_of_all_threads();
-        algo.iterate(&team).unwrap();
+        algo.iterate().unwrap();
         allocations_of_all_threads() - before
     };
     iteration();

@@ -6,11 +6,11 @@
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::ActorCritic;
+use pgrad_agent::{ActorCritic, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Report, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward, ObservedActionReward, RightChoices};
 use pgrad_env::{BatchResult, BoxSpace, Each, End, Space, spec_of};
-use pgrad_num::{Cols, ColsMut, Record, Team};
+use pgrad_num::{Cols, ColsMut, Record};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{Dense, finite_difference_gradient, finite_difference_jvp};
 
@@ -44,8 +44,13 @@ fn build(
     make: &dyn Fn(usize) -> BatchResult,
     threads: usize,
 ) -> Box<dyn Algorithm> {
-    let setup =
-        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: 1_000_000, threads };
+    let setup = Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed: 2,
+        total_steps: 1_000_000,
+        cpu: Cpu::new(threads).unwrap(),
+    };
     let mut algo = config(algo, pairs).build(&setup).unwrap();
     algo.start().unwrap();
     algo
@@ -65,13 +70,13 @@ fn train(algo: &str, pairs: &[&str], task: &Task) -> Trained {
         make_env: &task.make(),
         seed: 2,
         total_steps: 1_000_000,
-        threads: 1,
+        cpu: Cpu::new(1).unwrap(),
     };
     let mut algo = config(algo, pairs).build(&setup).unwrap();
     let before = algo.model().clone();
     task.log.lock().unwrap().clear();
     algo.start().unwrap();
-    let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+    let report = algo.iterate().unwrap();
     Trained { before, after: algo.model().clone(), report, saved: algo.save() }
 }
 
@@ -275,7 +280,7 @@ fn a_step_is_the_same_policy_whatever_the_parameters_scale() {
             record.put(key, if key == "theta" { theta.clone().into() } else { array.clone() });
         }
         let _ = algo.load(&record).unwrap();
-        algo.iterate(&Team::new(1).unwrap()).unwrap();
+        algo.iterate().unwrap();
         let model = algo.model();
         let view = model.views().into_iter().find(|v| v.name == "actor.logits.weight").unwrap();
         let w: Vec<f64> = wide(&model.theta[view.range]).iter().map(|w| w * f64::from(scale)).collect();
@@ -424,7 +429,7 @@ fn without_advantages_nothing_moves() {
             record.put(key, if key == "theta" { theta.clone().into() } else { array.clone() });
         }
         let _ = algo.load(&record).unwrap();
-        let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+        let report = algo.iterate().unwrap();
         assert_eq!(algo.model().theta, theta);
         assert_eq!(report.get("learn/step_size"), Some(0.0));
     }
@@ -626,7 +631,7 @@ settings_that_are_tested! {
     n_episodes => {
         for (n, algo) in [(5, "npg"), (13, "trpo")] {
             let mut algo = build(algo, &["batch=episodes", &format!("n_episodes={n}")], &random_task().make(), 1);
-            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            algo.iterate().unwrap();
             assert_eq!(algo.episodes().count(), n);
             let lengths: u64 = algo.episodes().map(|e| u64::from(e.length)).sum();
             assert_eq!((algo.steps(), algo.steps_per_iteration()), (lengths, lengths));
@@ -707,7 +712,7 @@ settings_that_are_tested! {
         // One iteration in a task with steps of one: every rollout is a step.
         let run = |kind: ActionKind, pairs: &[&str]| {
             let mut algo = build("trpo", pairs, &probe(kind), 1);
-            let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+            let report = algo.iterate().unwrap();
             (algo, report)
         };
         let mut seen: Vec<Vec<u32>> = Vec::new();
@@ -746,7 +751,7 @@ settings_that_are_tested! {
             let config = config("trpo", &[&format!("sampling={sampling}")]);
             let looked = config.check_env(&make);
             assert_eq!(looked.is_ok(), accepted);
-            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 1, cpu: Cpu::new(1).unwrap() };
             let built = config.build(&setup).map(|_| ());
             assert_eq!(looked, built);
             if let Err(e) = built {
@@ -759,7 +764,7 @@ settings_that_are_tested! {
         for n in [1, 7, N] {
             let pairs = ["sampling=vine", &format!("vine_states={n}")];
             let mut algo = build("trpo", &pairs, &probe(ActionKind::Discrete), 1);
-            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            algo.iterate().unwrap();
             assert_eq!(algo.steps(), (N + 4 * n) as u64);
         }
         let spec = spec_of(&probe(ActionKind::Discrete)).unwrap();
@@ -771,7 +776,7 @@ settings_that_are_tested! {
         for k in [2, 5, 100] {
             let pairs = ["sampling=vine", "vine_states=30", &format!("vine_rollouts={k}")];
             let mut algo = build("trpo", &pairs, &probe(ActionKind::Continuous), 1);
-            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            algo.iterate().unwrap();
             assert_eq!(algo.steps(), (N + 30 * k) as u64);
         }
     }
@@ -781,7 +786,7 @@ settings_that_are_tested! {
         for length in [1, 9] {
             let pairs = ["sampling=vine", "vine_states=30", &format!("vine_length={length}")];
             let mut algo = build("trpo", &pairs, &make, 1);
-            algo.iterate(&Team::new(1).unwrap()).unwrap();
+            algo.iterate().unwrap();
             assert_eq!(algo.steps(), (N + 30 * 4 * length) as u64);
         }
     }
@@ -837,9 +842,8 @@ fn the_number_of_threads_does_not_change_a_bit() {
     for kind in [ActionKind::Discrete, ActionKind::Continuous] {
         for (name, pairs) in VARIANTS {
             let run = |threads: usize| {
-                let team = Team::new(threads).unwrap();
                 let mut algo = build(name, pairs, &probe(kind), threads);
-                let reports: Vec<Report> = (0..5).map(|_| algo.iterate(&team).unwrap()).collect();
+                let reports: Vec<Report> = (0..5).map(|_| algo.iterate().unwrap()).collect();
                 (bits(&*algo), format!("{reports:?}"))
             };
             let one = run(1);
@@ -852,19 +856,18 @@ fn the_number_of_threads_does_not_change_a_bit() {
 
 #[test]
 fn a_saved_run_goes_on_with_the_same_bits() {
-    let team = Team::new(1).unwrap();
     for kind in [ActionKind::Discrete, ActionKind::Continuous] {
         for (name, pairs) in VARIANTS {
             let mut whole = build(name, pairs, &probe(kind), 1);
             for _ in 0..3 {
-                whole.iterate(&team).unwrap();
+                whole.iterate().unwrap();
             }
             whole.scale_step_size(0.5);
             let saved = whole.save();
             let mut resumed = build(name, pairs, &probe(kind), 1);
             assert!(resumed.load(&saved).unwrap(), "the environments continue exactly");
             for _ in 0..3 {
-                let (a, b) = (whole.iterate(&team).unwrap(), resumed.iterate(&team).unwrap());
+                let (a, b) = (whole.iterate().unwrap(), resumed.iterate().unwrap());
                 assert_eq!(format!("{a:?}"), format!("{b:?}"), "{name} {pairs:?}");
             }
             assert!(bits(&*whole) == bits(&*resumed), "{name} {pairs:?}");
@@ -882,7 +885,7 @@ fn a_divergence_shortens_every_step() {
             let mut algo = build(algo, &["delta=1e-4", "adam_epsilon=1e-12"], &random_task().make(), 1);
             algo.scale_step_size(factor);
             let (params, before) = (algo.model().critic().params.clone(), algo.model().theta.clone());
-            let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+            let report = algo.iterate().unwrap();
             let moved =
                 algo.model().theta[params.clone()].iter().zip(&before[params]).map(|(a, b)| (a - b).abs());
             (report.get("learn/step_size").unwrap(), f64::from(moved.fold(0.0f32, f32::max)))
@@ -899,7 +902,7 @@ fn a_divergence_shortens_every_step() {
 fn a_step_to_infinity_is_refused_and_named() {
     let mut algo = build("npg", &["step=fixed", "step_size=1e39"], &random_task().make(), 1);
     let before = bits(&*algo);
-    let error = algo.iterate(&Team::new(1).unwrap()).unwrap_err();
+    let error = algo.iterate().unwrap_err();
     assert!(error.is_divergence() && error.to_string().contains("actor."), "{error}");
     assert!(bits(&*algo) == before);
 }

@@ -2,10 +2,10 @@
 //! goes to the `gemm` crate, which keeps packed copies where it likes.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_algos::{Algorithm, Ppo, PpoConfig, Setup};
+use pgrad_agent::Cpu;
+use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward, RightChoices};
 use pgrad_env::{BatchResult, Each, spec_of};
-use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
 
@@ -29,19 +29,23 @@ fn of_iteration(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], threads: us
         let PpoConfig { rollout, ppo, model, recurrent, trunk, normalize } = &mut c;
         apply_pair(pair, "test", &mut [rollout, ppo, model, recurrent, trunk, normalize]).unwrap();
     }
-    let setup =
-        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps: 1_000_000, threads };
-    let team = Team::new(threads).unwrap();
-    let mut ppo = Ppo::new(&c, &setup).unwrap();
+    let setup = Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed: 1,
+        total_steps: 1_000_000,
+        cpu: Cpu::new(threads).unwrap(),
+    };
+    let mut ppo = c.build(&setup).unwrap();
     ppo.start().unwrap();
-    let iteration = |ppo: &mut Ppo| {
+    let iteration = |ppo: &mut dyn Algorithm| {
         let before = allocations_of_all_threads();
-        ppo.iterate(&team).unwrap();
+        ppo.iterate().unwrap();
         allocations_of_all_threads() - before
     };
-    iteration(&mut ppo);
+    iteration(&mut *ppo);
     // A thread that gets its first work late warms up late: the least of several iterations is the rule.
-    (0..8).map(|_| iteration(&mut ppo)).min().unwrap()
+    (0..8).map(|_| iteration(&mut *ppo)).min().unwrap()
 }
 
 /// A single test: the counter sees all threads of this binary.

@@ -6,12 +6,12 @@
 mod common;
 
 use common::{OBS, Seen, Task, relative_difference, wide};
-use pgrad_agent::{ActorCritic, AgentError, Critic, Policy};
+use pgrad_agent::{ActorCritic, AgentError, Cpu, Critic, Policy};
 use pgrad_algos::{AlgoConfig, Algorithm, Setup};
 use pgrad_env::probe::{ActionKind, EndlessReward};
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
 use pgrad_nn::Activation;
-use pgrad_num::{Array, Cols, Record, Stream, Team};
+use pgrad_num::{Array, Cols, Record, Stream};
 use pgrad_settings::{Value, apply_pair};
 use pgrad_testkit::finite_difference_gradient;
 
@@ -226,14 +226,20 @@ fn change(now: &[f64], before: &[f64]) -> Vec<f64> {
 
 fn build(c: &dyn AlgoConfig, make: &dyn Fn(usize) -> BatchResult, threads: usize) -> Box<dyn Algorithm> {
     let mut algo = c
-        .build(&Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: TOTAL, threads })
+        .build(&Setup {
+            spec: &spec_of(make).unwrap(),
+            make_env: make,
+            seed: 2,
+            total_steps: TOTAL,
+            cpu: Cpu::new(threads).unwrap(),
+        })
         .unwrap();
     algo.start().unwrap();
     algo
 }
 
 fn iterate(algo: &mut dyn Algorithm) {
-    algo.iterate(&Team::new(1).unwrap()).unwrap();
+    algo.iterate().unwrap();
 }
 
 /// Runs the method and recomputes every parameter.
@@ -547,7 +553,13 @@ fn on_endless(name: &str, seed: u64, threads: usize) -> Box<dyn Algorithm> {
     let pairs = ["n_steps=3", "step_size_schedule=linear", "behaviour=soft-target", "lambda=0.9"];
     let c = config(name, &pairs);
     let mut algo = c
-        .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: TOTAL, threads })
+        .build(&Setup {
+            spec: &spec_of(&make).unwrap(),
+            make_env: &make,
+            seed,
+            total_steps: TOTAL,
+            cpu: Cpu::new(threads).unwrap(),
+        })
         .unwrap();
     algo.start().unwrap();
     algo
@@ -558,9 +570,8 @@ fn the_number_of_threads_changes_nothing_and_the_seed_everything() {
     for name in ALGOS {
         let after = |seed, threads| {
             let mut algo = on_endless(name, seed, threads);
-            let team = Team::new(threads).unwrap();
             for _ in 0..10 {
-                algo.iterate(&team).unwrap();
+                algo.iterate().unwrap();
             }
             algo.save()
         };
@@ -643,10 +654,9 @@ fn what_is_not_finite_stops_before_anything_is_learnt_from_it() {
     let fails = |name: &str, reward: f64, obs: f32, pairs: &[&str]| {
         let make = Each::maker(move || Third { reward, obs, step: 0 });
         let mut algo = build(&*config(name, &[&["n_envs=1", "hidden="], pairs].concat()), &make, 1);
-        let team = Team::new(1).unwrap();
         for _ in 0..30 {
             let before = algo.model().theta.clone();
-            if let Err(e) = algo.iterate(&team) {
+            if let Err(e) = algo.iterate() {
                 assert_eq!(algo.model().theta, before, "{name}: {e}");
                 return Some(e);
             }

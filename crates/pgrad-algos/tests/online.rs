@@ -6,9 +6,9 @@
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, AgentError, Trunk};
+use pgrad_agent::{ActorCritic, AgentError, Cpu, Trunk};
 use pgrad_algos::{
-    AlgoConfig, Algorithm, BuildError, NacConfig, OnlineSettings, QacConfig, Report, Schedule, Setup,
+    AlgoConfig, Algorithm, BuildError, Groups, NacConfig, OnlineSettings, QacConfig, Report, Schedule, Setup,
     TdAcConfig,
 };
 use pgrad_env::probe::{ActionKind, EndlessReward};
@@ -16,7 +16,7 @@ use pgrad_env::{
     Action, BatchResult, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step, spec_of,
 };
 use pgrad_nn::Activation;
-use pgrad_num::{Cols, Record, Stream, Team};
+use pgrad_num::{Cols, Record, Stream};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{Dense, finite_difference_gradient};
 
@@ -185,14 +185,20 @@ fn config<C: Equations>(pairs: &[&str]) -> C {
 
 fn build(config: &dyn AlgoConfig, make: &dyn Fn(usize) -> BatchResult, threads: usize) -> Box<dyn Algorithm> {
     let mut algo = config
-        .build(&Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 2, total_steps: TOTAL, threads })
+        .build(&Setup {
+            spec: &spec_of(make).unwrap(),
+            make_env: make,
+            seed: 2,
+            total_steps: TOTAL,
+            cpu: Cpu::new(threads).unwrap(),
+        })
         .unwrap();
     algo.start().unwrap();
     algo
 }
 
 fn iterate(algo: &mut dyn Algorithm) -> Report {
-    algo.iterate(&Team::new(1).unwrap()).unwrap()
+    algo.iterate().unwrap()
 }
 
 fn change(now: &[f64], before: &[f64]) -> Vec<f64> {
@@ -209,7 +215,7 @@ fn follows_its_equations<C: Equations>(pairs: &[&str], task: &Task) {
             make_env: &make,
             seed: 2,
             total_steps: TOTAL,
-            threads: 1,
+            cpu: Cpu::new(1).unwrap(),
         })
         .unwrap();
     task.log.lock().unwrap().clear();
@@ -454,7 +460,13 @@ fn on_endless(name: &str, pairs: &[&str], seed: u64, threads: usize) -> Box<dyn 
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
     let mut algo = c
-        .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: TOTAL, threads })
+        .build(&Setup {
+            spec: &spec_of(&make).unwrap(),
+            make_env: &make,
+            seed,
+            total_steps: TOTAL,
+            cpu: Cpu::new(threads).unwrap(),
+        })
         .unwrap();
     algo.start().unwrap();
     algo
@@ -465,9 +477,8 @@ fn the_number_of_threads_changes_nothing_and_the_seed_everything() {
     for (name, pairs) in METHODS {
         let after = |seed, threads| {
             let mut algo = on_endless(name, pairs, seed, threads);
-            let team = Team::new(threads).unwrap();
             for _ in 0..10 {
-                algo.iterate(&team).unwrap();
+                algo.iterate().unwrap();
             }
             algo.save()
         };
@@ -523,7 +534,7 @@ fn traces_do_not_survive_into_new_episodes_of_an_environment_that_cannot_be_save
             assert_eq!(discount, [1.0]);
         }
         assert_eq!(
-            after.u8s("stepper.drawn", 1),
+            after.u8s("experience.drawn", 1),
             Ok(&[0][..]),
             "what was drawn for the old state is not taken"
         );
@@ -564,7 +575,7 @@ impl Env for Third {
 /// What is learnt: everything that is saved but for the environments.
 fn learnt(algo: &dyn Algorithm) -> Record {
     let mut r = Record::new();
-    algo.save().iter().filter(|(k, _)| !k.starts_with("stepper")).for_each(|(k, a)| r.put(k, a.clone()));
+    algo.save().iter().filter(|(k, _)| !k.starts_with("experience")).for_each(|(k, a)| r.put(k, a.clone()));
     r
 }
 
@@ -576,10 +587,9 @@ fn until_it_fails(name: &str, pairs: &[&str], reward: f64, obs: f32) -> Option<(
         apply_pair(pair, "test", &mut c.parts_mut()).unwrap();
     }
     let mut algo = build(&*c, &make, 1);
-    let team = Team::new(1).unwrap();
     for _ in 0..5 {
         let before = learnt(&*algo);
-        if let Err(e) = algo.iterate(&team) {
+        if let Err(e) = algo.iterate() {
             return Some((e, before, learnt(&*algo)));
         }
     }
@@ -734,7 +744,13 @@ fn the_parameters_of_the_advantage_go_to_the_natural_gradient() {
     let mut w = [0.0; 4];
     for seed in 1..=4 {
         let mut algo = c
-            .build(&Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps, threads: 1 })
+            .build(&Setup {
+                spec: &spec_of(&make).unwrap(),
+                make_env: &make,
+                seed,
+                total_steps,
+                cpu: Cpu::new(1).unwrap(),
+            })
             .unwrap();
         algo.start().unwrap();
         let mut record = Record::new();

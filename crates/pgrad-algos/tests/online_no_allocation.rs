@@ -1,9 +1,9 @@
 //! Methods that learn at every step allocate nothing once they are warm.
 
+use pgrad_agent::Cpu;
 use pgrad_algos::Setup;
 use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction};
 use pgrad_env::{BatchResult, Each, spec_of};
-use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_during};
 
@@ -18,7 +18,6 @@ fn an_iteration_allocates_nothing() {
     );
     let masked = Each::maker(MaskedAction::default);
     let endless = Each::maker(|| EndlessReward::new(ActionKind::Discrete, 3));
-    let team = Team::new(2).unwrap();
     for name in ["a3c", "async-q", "async-sarsa", "async-nstep-q"] {
         for workers in ["workers=1", "workers=2"] {
             let mut c = (pgrad_algos::find(name).unwrap().config)();
@@ -31,13 +30,13 @@ fn an_iteration_allocates_nothing() {
                 make_env: &endless,
                 seed: 1,
                 total_steps: 1_000_000,
-                threads,
+                cpu: Cpu::new(threads).unwrap(),
             };
             let mut algo = c.build(&setup).unwrap();
             algo.start().unwrap();
             // Each thread warms its own buffers of the matrix product.
-            (0..5).for_each(|_| _ = algo.iterate(&team).unwrap());
-            let allocated = allocations_during(|| algo.iterate(&team).unwrap());
+            (0..5).for_each(|_| _ = algo.iterate().unwrap());
+            let allocated = allocations_during(|| algo.iterate().unwrap());
             assert!(algo.episodes().count() > 300, "episodes were stored");
             assert_eq!(allocated, 0, "{name}, {workers}");
         }
@@ -57,12 +56,12 @@ fn an_iteration_allocates_nothing() {
                 make_env: make,
                 seed: 1,
                 total_steps: 1_000_000,
-                threads: 1,
+                cpu: Cpu::new(1).unwrap(),
             };
             let mut algo = c.build(&setup).unwrap();
             algo.start().unwrap();
-            algo.iterate(&team).unwrap();
-            let allocated = allocations_during(|| algo.iterate(&team).unwrap());
+            algo.iterate().unwrap();
+            let allocated = allocations_during(|| algo.iterate().unwrap());
             assert!(algo.episodes().count() > 40, "episodes were stored");
             assert_eq!(allocated, 0, "{name}");
         }

@@ -9,11 +9,10 @@
 mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::ActorCritic;
-use pgrad_algos::ppo::{Advantage, Objective};
-use pgrad_algos::{Algorithm, Ppo, PpoConfig, Report, Setup};
+use pgrad_agent::{ActorCritic, Cpu};
+use pgrad_algos::ppo::{Advantage, Bound};
+use pgrad_algos::{AlgoConfig, PpoConfig, Report, Setup};
 use pgrad_env::{End, spec_of};
-use pgrad_num::Team;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
 
@@ -55,13 +54,13 @@ fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
         make_env: &make,
         seed: 2,
         total_steps: 1_000_000,
-        threads: 1,
+        cpu: Cpu::new(1).unwrap(),
     };
-    let mut ppo = Ppo::new(&config, &setup).unwrap();
+    let mut ppo = config.build(&setup).unwrap();
     let before = ppo.model().clone();
     task.log.lock().unwrap().clear();
     ppo.start().unwrap();
-    let report = ppo.iterate(&Team::new(1).unwrap()).unwrap();
+    let report = ppo.iterate().unwrap();
     assert_eq!(report.get("learn/updates"), Some(epochs as f64));
     let m = wide(ppo.save().f32s("adam.m", before.theta.len()).unwrap());
     let beta = ppo.save().f64("beta").unwrap();
@@ -149,7 +148,7 @@ impl<'a> Slow<'a> {
         for i in 0..adv.len() {
             let (r, a) = ((logp[i] - self.logp_old[i]).exp(), (adv[i] - mean) / std);
             let surrogate = match c.objective {
-                Objective::Clip => (r * a).min(r.clamp(1.0 - c.clip, 1.0 + c.clip) * a),
+                Bound::Clip => (r * a).min(r.clamp(1.0 - c.clip, 1.0 + c.clip) * a),
                 _ => r * a,
             };
             let mut error = (v[i] - ret[i]).powi(2);
@@ -160,8 +159,8 @@ impl<'a> Slow<'a> {
             loss += -surrogate + c.value_coef * error - c.entropy_coef * entropy[i];
         }
         let penalty = match c.objective {
-            Objective::KlAdaptive | Objective::KlFixed => c.kl_coef * self.kl(theta),
-            Objective::Clip | Objective::Unbounded => 0.0,
+            Bound::KlAdaptive | Bound::KlFixed => c.kl_coef * self.kl(theta),
+            Bound::Clip | Bound::Nothing => 0.0,
         };
         loss / n + penalty
     }

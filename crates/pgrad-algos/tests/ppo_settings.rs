@@ -5,11 +5,11 @@
 mod common;
 
 use common::{OBS, Task, wide};
-use pgrad_agent::ActorCritic;
-use pgrad_algos::{AlgoConfig, Algorithm, Ppo, PpoConfig, Report, Setup};
+use pgrad_agent::{ActorCritic, Cpu};
+use pgrad_algos::{AlgoConfig, Algorithm, Groups, PpoConfig, Report, Setup};
 use pgrad_env::probe::{ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward};
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
-use pgrad_num::{Array, Cols, Record, Stream, Team};
+use pgrad_num::{Array, Cols, Record, Stream};
 use pgrad_settings::apply_pair;
 use std::sync::{Arc, Mutex};
 
@@ -48,26 +48,32 @@ fn each<E: Env + 'static>(make: impl Fn() -> E + 'static) -> impl Fn(usize) -> B
     Each::maker(make)
 }
 
-fn build(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], total_steps: u64) -> Ppo {
-    let setup = Setup { spec: &spec_of(make).unwrap(), make_env: make, seed: 1, total_steps, threads: 1 };
-    let mut ppo = Ppo::new(&config(pairs), &setup).unwrap();
+fn build(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], total_steps: u64) -> Box<dyn Algorithm> {
+    let setup = Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed: 1,
+        total_steps,
+        cpu: Cpu::new(1).unwrap(),
+    };
+    let mut ppo = config(pairs).build(&setup).unwrap();
     ppo.start().unwrap();
     ppo
 }
 
-fn step(ppo: &mut Ppo) -> Report {
-    ppo.iterate(&Team::new(1).unwrap()).unwrap()
+fn step(ppo: &mut dyn Algorithm) -> Report {
+    ppo.iterate().unwrap()
 }
 
 /// One iteration from the start.
-fn first(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str]) -> (Ppo, Report) {
+fn first(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str]) -> (Box<dyn Algorithm>, Report) {
     let mut ppo = build(make, pairs, 1_000_000);
-    let report = step(&mut ppo);
+    let report = step(&mut *ppo);
     (ppo, report)
 }
 
 /// Puts parameters in place of those named `name`.
-fn set(ppo: &mut Ppo, name: &str, values: &[f32]) {
+fn set(ppo: &mut dyn Algorithm, name: &str, values: &[f32]) {
     let view = ppo.model().views().into_iter().find(|v| v.name == name).unwrap();
     let mut theta = ppo.model().theta.clone();
     theta[view.range].copy_from_slice(values);
@@ -84,12 +90,12 @@ fn parameters(model: &ActorCritic, name: &str) -> Vec<f64> {
 }
 
 /// The gradient of the first update, as it went into Adam.
-fn gradient(ppo: &Ppo) -> Vec<f64> {
+fn gradient(ppo: &dyn Algorithm) -> Vec<f64> {
     let m = wide(ppo.save().f32s("adam.m", ppo.model().theta.len()).unwrap());
     m.iter().map(|m| m / 0.1).collect()
 }
 
-fn actor_gradient(ppo: &Ppo) -> Vec<f64> {
+fn actor_gradient(ppo: &dyn Algorithm) -> Vec<f64> {
     gradient(ppo)[ppo.model().actor().params.clone()].to_vec()
 }
 
@@ -157,8 +163,8 @@ fn continuous_task() -> Task {
 fn chain_loss(pairs: &[&str]) -> f64 {
     let make = each(|| DelayedReward::new(ActionKind::Discrete));
     let mut ppo = build(&make, pairs, 1_000_000);
-    set(&mut ppo, "critic.value.weight", &[0.0]);
-    get(&step(&mut ppo), "learn/value_loss")
+    set(&mut *ppo, "critic.value.weight", &[0.0]);
+    get(&step(&mut *ppo), "learn/value_loss")
 }
 
 /// Mean entropy over the last of 30 iterations on a task with a right action.
@@ -166,7 +172,7 @@ fn entropy_after_training(pairs: &[&str]) -> f64 {
     let make = each(|| ActionReward::new(ActionKind::Discrete));
     let pairs = [&["learning_rate=0.05", "epochs=4"], pairs].concat();
     let mut ppo = build(&make, &pairs, 1_000_000);
-    (0..30).map(|_| get(&step(&mut ppo), "learn/entropy")).last().unwrap()
+    (0..30).map(|_| get(&step(&mut *ppo), "learn/entropy")).last().unwrap()
 }
 
 /// Mean `KL(old ‖ new)` of linear policies over 100 states.
@@ -230,8 +236,8 @@ settings_that_are_tested! {
             let make = each(|| EndlessReward::new(ActionKind::Discrete, 1));
             let pairs = ["gamma=0.9", &format!("bootstrap_time_limit={on}")];
             let mut ppo = build(&make, &pairs, 1_000_000);
-            set(&mut ppo, "critic.value.bias", &[5.0]);
-            close(get(&step(&mut ppo), "learn/value_loss"), (5.0f64 - target).powi(2));
+            set(&mut *ppo, "critic.value.bias", &[5.0]);
+            close(get(&step(&mut *ppo), "learn/value_loss"), (5.0f64 - target).powi(2));
         }
     }
     envs_per_shard => {
@@ -307,7 +313,7 @@ settings_that_are_tested! {
             let far = ["epochs=30", "learning_rate=0.05", "entropy_coef=0"];
             let mut ppo = build(&random_task().make(), &[&far, pairs].concat(), 1_000_000);
             let old = ppo.model().clone();
-            step(&mut ppo);
+            step(&mut *ppo);
             mean_kl(&old, ppo.model())
         };
         let free = kl_after(&["objective=none"]);
@@ -347,11 +353,11 @@ settings_that_are_tested! {
         }
         // Every iteration, and never so far that it could not come back.
         let mut ppo = build(&random_task().make(), &[&far[..], &["kl_target=1e9"]].concat(), 1_000_000);
-        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut ppo), "learn/kl_coef")).collect();
+        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut *ppo), "learn/kl_coef")).collect();
         assert_eq!(weights[..4], [0.125, 0.0625, 0.03125, 0.015625]);
         assert_eq!(weights[39], 2f64.powi(-30));
         let mut ppo = build(&random_task().make(), &[&far[..], &["kl_target=1e-30"]].concat(), 1_000_000);
-        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut ppo), "learn/kl_coef")).collect();
+        let weights: Vec<f64> = (0..40).map(|_| get(&step(&mut *ppo), "learn/kl_coef")).collect();
         assert_eq!(weights[..4], [0.125, 0.25, 0.5, 1.0]);
         assert!(weights.iter().all(|w| *w <= 2f64.powi(30)), "{weights:?}");
     }
@@ -381,7 +387,7 @@ settings_that_are_tested! {
             let pairs = [&format!("clip_schedule={schedule}")[..]];
             let mut ppo = build(&random_task().make(), &pairs, 4 * 32);
             for clip in expected {
-                close(get(&step(&mut ppo), "learn/clip"), clip);
+                close(get(&step(&mut *ppo), "learn/clip"), clip);
             }
         }
     }
@@ -408,7 +414,7 @@ settings_that_are_tested! {
             let pairs = [&format!("learning_rate_schedule={schedule}")[..], "learning_rate=0.02"];
             let mut ppo = build(&random_task().make(), &pairs, 4 * 32);
             for factor in factors {
-                close(get(&step(&mut ppo), "learn/learning_rate"), 0.02 * factor);
+                close(get(&step(&mut *ppo), "learn/learning_rate"), 0.02 * factor);
             }
         }
     }
@@ -418,24 +424,24 @@ settings_that_are_tested! {
             let pairs = [&format!("adam_epsilon={epsilon}")[..], "learning_rate=0.5"];
             let before = wide(&build(&task.make(), &pairs, 1_000_000).model().theta);
             let (ppo, _) = first(&random_task().make(), &pairs);
-            for ((b, a), g) in before.iter().zip(wide(&ppo.model().theta)).zip(gradient(&ppo)) {
+            for ((b, a), g) in before.iter().zip(wide(&ppo.model().theta)).zip(gradient(&*ppo)) {
                 close(a, b - 0.5 * g / (g.abs() + epsilon));
             }
         }
     }
     value_coef => {
         let trained = |coef: &str| first(&random_task().make(), &[&format!("value_coef={coef}")]).0;
-        let critic = |ppo: &Ppo| gradient(ppo)[ppo.model().critic().params.clone()].to_vec();
+        let critic = |ppo: &dyn Algorithm| gradient(ppo)[ppo.model().critic().params.clone()].to_vec();
         let (none, half, one) = (trained("0"), trained("0.5"), trained("1"));
         let before = build(&random_task().make(), &[], 1_000_000).model().clone();
         let params = before.critic().params.clone();
         assert_eq!(none.model().theta[params.clone()], before.theta[params.clone()], "no weight, no change");
         assert_ne!(half.model().theta[params.clone()], before.theta[params]);
-        assert!(norm(&critic(&half)) > 0.1);
-        for (half, one) in critic(&half).iter().zip(critic(&one)) {
+        assert!(norm(&critic(&*half)) > 0.1);
+        for (half, one) in critic(&*half).iter().zip(critic(&*one)) {
             close(one, 2.0 * half);
         }
-        assert_eq!(actor_gradient(&half), actor_gradient(&none), "the policy has a network of its own");
+        assert_eq!(actor_gradient(&*half), actor_gradient(&*none), "the policy has a network of its own");
     }
     entropy_coef => {
         let (none, much) = (entropy_after_training(&[]), entropy_after_training(&["entropy_coef=10"]));
@@ -446,28 +452,28 @@ settings_that_are_tested! {
         let (free, report) = first(&random_task().make(), &["max_grad_norm=none"]);
         let length = get(&report, "learn/grad_norm");
         assert!(length > 0.5);
-        assert!((norm(&gradient(&free)) / length - 1.0).abs() < 1e-4);
+        assert!((norm(&gradient(&*free)) / length - 1.0).abs() < 1e-4);
         for bound in [0.01, 0.3] {
             let (ppo, report) = first(&random_task().make(), &[&format!("max_grad_norm={bound}")]);
             close(get(&report, "learn/grad_norm"), length);
-            let clipped = gradient(&ppo);
+            let clipped = gradient(&*ppo);
             assert!((norm(&clipped) / bound - 1.0).abs() < 1e-4, "{}", norm(&clipped));
-            for (c, f) in clipped.iter().zip(gradient(&free)) {
+            for (c, f) in clipped.iter().zip(gradient(&*free)) {
                 assert!((c - f * bound / length).abs() < 1e-5, "the direction stays");
             }
         }
         let (ppo, _) = first(&random_task().make(), &["max_grad_norm=1000"]);
-        assert_eq!(gradient(&ppo), gradient(&free), "a gradient within the bound stays");
+        assert_eq!(gradient(&*ppo), gradient(&*free), "a gradient within the bound stays");
     }
     normalize_advantage => {
         // Without a critic (V = 0) advantages scale with the rewards.
         let gradient_at = |scale: f64, on: &str| {
             let task = Task { scale, ..random_task() };
             let mut ppo = build(&task.make(), &[&format!("normalize_advantage={on}")], 1_000_000);
-            set(&mut ppo, "critic.value.weight", &[0.0; OBS]);
+            set(&mut *ppo, "critic.value.weight", &[0.0; OBS]);
             // What the environments do depends on their streams' positions, not on what was set.
-            step(&mut ppo);
-            norm(&actor_gradient(&ppo))
+            step(&mut *ppo);
+            norm(&actor_gradient(&*ppo))
         };
         let on = gradient_at(100.0, "true") / gradient_at(1.0, "true");
         let off = gradient_at(100.0, "false") / gradient_at(1.0, "false");
@@ -567,7 +573,7 @@ settings_that_are_tested! {
         let gradient_of = |length: &[&str]| {
             let make = random_task().make();
             let (ppo, _) = first(&make, &[&["recurrent=lstm", "recurrent_size=4"], length].concat());
-            actor_gradient(&ppo)
+            actor_gradient(&*ppo)
         };
         // Without a number the longest that fills 8 steps and 32 samples; shorter ones stop gradients earlier.
         let [one, four, eight] =
@@ -576,10 +582,10 @@ settings_that_are_tested! {
         let far = |a: &[f64], b: &[f64]| norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(b);
         assert!(far(&one, &eight) > far(&four, &eight) && far(&four, &eight) > 1e-3);
         let make = random_task().make();
-        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, threads: 1 };
+        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, cpu: Cpu::new(1).unwrap() };
         for (length, sizes) in [("3", &["n_steps=8"][..]), ("8", &["minibatch_size=12"])] {
             let length = format!("sequence_length={length}");
-            let error = Ppo::new(&config(&[&["recurrent=gru", &length], sizes].concat()), &setup).unwrap_err();
+            let error = config(&[&["recurrent=gru", &length], sizes].concat()).build(&setup).map(drop).unwrap_err();
             assert!(error.to_string().contains("`sequence_length`"), "{error}");
         }
     }
@@ -606,8 +612,8 @@ settings_that_are_tested! {
         assert_eq!(theta("stored"), stored);
         // In the first epoch there is nothing to recompute.
         let make = random_task().make();
-        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, threads: 1 };
-        let error = Ppo::new(&config(&["recurrent=gru", "initial_state=recomputed"]), &setup).unwrap_err();
+        let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, cpu: Cpu::new(1).unwrap() };
+        let error = config(&["recurrent=gru", "initial_state=recomputed"]).build(&setup).map(drop).unwrap_err();
         assert!(error.to_string().contains("give 2 `epochs` or more"), "{error}");
     }
     trunk => {
@@ -616,15 +622,15 @@ settings_that_are_tested! {
             build(&random_task().make(), &pairs, 1_000_000)
         };
         let (separate, shared) = (built("separate"), built("shared"));
-        let hidden = |ppo: &Ppo| {
+        let hidden = |ppo: &dyn Algorithm| {
             ppo.model().views().iter().filter(|v| v.name.ends_with("hidden.0.weight")).count()
         };
-        assert_eq!((hidden(&separate), hidden(&shared)), (2, 1));
+        assert_eq!((hidden(&*separate), hidden(&*shared)), (2, 1));
         // The critic's loss reaches the layers that the policy uses.
         let actor = |trunk: &str, coef: &str| {
             let pairs =
                 ["hidden=8", &format!("trunk={trunk}")[..], &format!("value_coef={coef}")];
-            actor_gradient(&first(&random_task().make(), &pairs).0)[..24].to_vec()
+            actor_gradient(&*first(&random_task().make(), &pairs).0)[..24].to_vec()
         };
         assert_eq!(actor("separate", "0"), actor("separate", "5"));
         assert_ne!(actor("shared", "0"), actor("shared", "5"));
@@ -658,7 +664,7 @@ settings_that_are_tested! {
     normalize_obs => {
         let task = random_task();
         let (ppo, _) = first(&task.make(), &["normalize_obs=true"]);
-        let record = ppo.save().record("rollout.obs_norm");
+        let record = ppo.save().record("experience.obs_norm");
         let (mean, m2) = (record.f64s("mean", OBS).unwrap(), record.f64s("m2", OBS).unwrap());
         assert_eq!(record.f64("count"), Ok(32.0));
         let log = task.log.lock().unwrap().concat();
@@ -673,7 +679,7 @@ settings_that_are_tested! {
         let (mut ppo, _) = first(&make, &["normalize_obs=true"]);
         let weight = parameters(ppo.model(), "critic.value.weight")[0];
         let bias = parameters(ppo.model(), "critic.value.bias")[0];
-        close(get(&step(&mut ppo), "learn/value_loss"), (bias - 1.0).powi(2));
+        close(get(&step(&mut *ppo), "learn/value_loss"), (bias - 1.0).powi(2));
         assert!(weight.abs() > 0.5);
         let (ppo, _) = first(&make, &[]);
         assert!(ppo.obs_norm().is_none());
@@ -682,8 +688,8 @@ settings_that_are_tested! {
         let loss_at = |scale: f64, on: &str| {
             let task = Task { scale, ..random_task() };
             let mut ppo = build(&task.make(), &[&format!("normalize_reward={on}")], 1_000_000);
-            set(&mut ppo, "critic.value.weight", &[0.0; OBS]);
-            get(&step(&mut ppo), "learn/value_loss")
+            set(&mut *ppo, "critic.value.weight", &[0.0; OBS]);
+            get(&step(&mut *ppo), "learn/value_loss")
         };
         let on = loss_at(100.0, "true") / loss_at(1.0, "true");
         let off = loss_at(100.0, "false") / loss_at(1.0, "false");
@@ -693,9 +699,9 @@ settings_that_are_tested! {
         for clip in [2.0, 5.0] {
             let make = each(|| Fixed { obs: 1000.0, reward: 1.0 });
             let mut ppo = build(&make, &["normalize_obs=true", &format!("clip_obs={clip}")], 1_000_000);
-            set(&mut ppo, "critic.value.weight", &[1.0]);
+            set(&mut *ppo, "critic.value.weight", &[1.0]);
             // V is the observation that the network sees.
-            close(get(&step(&mut ppo), "learn/value_loss"), (clip - 1.0f64).powi(2));
+            close(get(&step(&mut *ppo), "learn/value_loss"), (clip - 1.0f64).powi(2));
         }
     }
     clip_reward => {
@@ -710,11 +716,11 @@ settings_that_are_tested! {
         let trained = |seed: u64| {
             let task = random_task();
             let make = task.make();
-            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: 1_000_000, threads: 1 };
-            let mut ppo = Ppo::new(&config(&["minibatch_size=8"]), &setup).unwrap();
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed, total_steps: 1_000_000, cpu: Cpu::new(1).unwrap() };
+            let mut ppo = config(&["minibatch_size=8"]).build(&setup).unwrap();
             let initial = ppo.model().theta.clone();
             ppo.start().unwrap();
-            step(&mut ppo);
+            step(&mut *ppo);
             let log = task.log.lock().unwrap();
             let (obs, actions) = (log[0][0].obs.clone(), log.concat().iter().map(|s| s.index[0]).collect());
             (initial, obs, actions, ppo.model().theta.clone())

@@ -4,14 +4,14 @@
 //! row, with the reason beside it.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::{ActionValue, Critic};
+use pgrad_agent::{ActionValue, Cpu, Critic};
 use pgrad_algos::{Algorithm, Setup};
 use pgrad_env::probe::{
     ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
     ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
 };
 use pgrad_env::{Each, Env, spec_of};
-use pgrad_num::{Cols, Team};
+use pgrad_num::Cols;
 use pgrad_settings::apply_pair;
 
 /// How a method learns the probes.
@@ -414,12 +414,17 @@ fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&st
     let make = Each::maker(|| env.clone());
     let total_steps = (steps as f64 * m.budget) as u64;
     let threads = config.threads(1);
-    let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps, threads };
-    let team = Team::new(threads).unwrap();
+    let setup = Setup {
+        spec: &spec_of(&make).unwrap(),
+        make_env: &make,
+        seed: 1,
+        total_steps,
+        cpu: Cpu::new(threads).unwrap(),
+    };
     let mut algo = config.build(&setup).unwrap();
     algo.start().unwrap();
     while algo.steps() < total_steps {
-        algo.iterate(&team).unwrap();
+        algo.iterate().unwrap();
     }
     algo
 }

@@ -2,11 +2,11 @@
 //! cannot be recurrent says so.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::ActionValue;
+use pgrad_agent::{ActionValue, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Setup};
 use pgrad_env::probe::RememberedSign;
 use pgrad_env::{BatchResult, Each, spec_of};
-use pgrad_num::{Cols, ColsMut, Team};
+use pgrad_num::{Cols, ColsMut};
 use pgrad_settings::apply_pair;
 
 /// A method that can be recurrent, and how it learns a small task.
@@ -89,7 +89,7 @@ fn build(algo: &str, pairs: &[&str]) -> Result<Box<dyn Algorithm>, BuildError> {
         make_env: &make,
         seed: 1,
         total_steps: 1_000_000,
-        threads: 2,
+        cpu: Cpu::new(2).unwrap(),
     };
     let mut algo = config.build(&setup)?;
     algo.start().unwrap();
@@ -98,9 +98,8 @@ fn build(algo: &str, pairs: &[&str]) -> Result<Box<dyn Algorithm>, BuildError> {
 
 fn train(m: &Method, pairs: &[&str], iterations: usize) -> Box<dyn Algorithm> {
     let mut algo = build(m.algo, &[m.pairs, pairs].concat()).unwrap();
-    let team = Team::new(2).unwrap();
     for _ in 0..iterations {
-        algo.iterate(&team).unwrap();
+        algo.iterate().unwrap();
     }
     algo
 }
@@ -166,9 +165,8 @@ fn on_the_first_pass_the_ratio_is_exactly_one() {
     for variant in variants("ppo") {
         let pairs = ["n_envs=13", "n_steps=12", "epochs=1", "minibatch_size=156", "hidden=8,8"];
         let mut ppo = build("ppo", &[&pairs[..], &variant].concat()).unwrap();
-        let team = Team::new(2).unwrap();
         for _ in 0..4 {
-            let report = ppo.iterate(&team).unwrap();
+            let report = ppo.iterate().unwrap();
             assert_eq!(report.get("learn/kl"), Some(0.0));
             assert_eq!(report.get("learn/clip_fraction"), Some(0.0));
         }
@@ -177,9 +175,8 @@ fn on_the_first_pass_the_ratio_is_exactly_one() {
         for advantage in ["advantage=gae", "advantage=vtrace"] {
             let pairs = ["n_envs=13", "n_steps=12", advantage];
             let mut a2c = build("a2c", &[&pairs[..], &variant].concat()).unwrap();
-            let team = Team::new(2).unwrap();
             for _ in 0..3 {
-                a2c.iterate(&team).unwrap();
+                a2c.iterate().unwrap();
             }
         }
     }
@@ -192,7 +189,7 @@ fn actor_learners_learn_from_the_log_probabilities_that_they_acted_with() {
     for variant in variants("a3c") {
         let pairs = ["workers=2", "n_steps=2", "steps_per_iteration=600", "hidden=8,8"];
         let mut a3c = build("a3c", &[&pairs[..], &variant].concat()).unwrap();
-        a3c.iterate(&Team::new(2).unwrap()).unwrap();
+        a3c.iterate().unwrap();
     }
 }
 
@@ -204,9 +201,8 @@ fn the_natural_methods_go_on_from_the_rollouts_own_log_probabilities() {
         for variant in variants(algo) {
             let pairs = ["n_envs=13", "n_steps=12", "minibatch_size=24", "hidden=8,8", "fisher_every=3"];
             let mut natural = build(algo, &[&pairs[..], &variant].concat()).unwrap();
-            let team = Team::new(2).unwrap();
             for _ in 0..3 {
-                natural.iterate(&team).unwrap();
+                natural.iterate().unwrap();
             }
         }
     }

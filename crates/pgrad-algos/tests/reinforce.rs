@@ -6,10 +6,10 @@
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::ActorCritic;
-use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Reinforce, ReinforceConfig, Report, Setup};
+use pgrad_agent::{ActorCritic, Cpu};
+use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Groups, ReinforceConfig, Report, Setup};
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
-use pgrad_num::{Stream, Team};
+use pgrad_num::Stream;
 use pgrad_settings::{apply_pair, check_given};
 use pgrad_testkit::finite_difference_gradient;
 
@@ -39,18 +39,23 @@ struct Trained {
     before: ActorCritic,
     after: ActorCritic,
     report: Report,
-    algo: Reinforce,
+    algo: Box<dyn Algorithm>,
     episodes: usize,
     samples: usize,
 }
 
 fn train_on(make: &dyn Fn(usize) -> BatchResult, config: &ReinforceConfig, seed: u64) -> Trained {
-    let setup =
-        Setup { spec: &spec_of(make).unwrap(), make_env: make, seed, total_steps: 1_000_000, threads: 1 };
-    let mut algo = Reinforce::new(config, &setup).unwrap();
+    let setup = Setup {
+        spec: &spec_of(make).unwrap(),
+        make_env: make,
+        seed,
+        total_steps: 1_000_000,
+        cpu: Cpu::new(1).unwrap(),
+    };
+    let mut algo = config.build(&setup).unwrap();
     let before = algo.model().clone();
     algo.start().unwrap();
-    let report = algo.iterate(&Team::new(1).unwrap()).unwrap();
+    let report = algo.iterate().unwrap();
     let (after, episodes) = (algo.model().clone(), algo.episodes().count());
     Trained { before, after, report, episodes, samples: algo.steps() as usize, algo }
 }
@@ -247,8 +252,8 @@ settings_that_are_tested! {
         let setup_fails = |pairs: &[&str]| {
             let task = discrete();
             let make = task.make();
-            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 1, threads: 1 };
-            Reinforce::new(&config(pairs), &setup).map(|_| ()).unwrap_err()
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 1, cpu: Cpu::new(1).unwrap() };
+            config(pairs).build(&setup).map(|_| ()).unwrap_err()
         };
         let e = setup_fails(&["n_envs=8"]);
         assert!(matches!(e, BuildError::Inconsistent { key: "n_episodes", .. }), "{e}");
@@ -264,7 +269,7 @@ settings_that_are_tested! {
         let after_two = |shard: &str| {
             let task = discrete();
             let mut t = train(&[shard], &task);
-            t.algo.iterate(&Team::new(1).unwrap()).unwrap();
+            t.algo.iterate().unwrap();
             wide(&t.algo.model().theta)
         };
         assert_ne!(after_two("envs_per_shard=1"), after_two("envs_per_shard=3"));
@@ -333,14 +338,13 @@ settings_that_are_tested! {
         for (schedule, left) in [("constant", 1.0), ("linear", 0.5)] {
             let env = Fixed { obs: 1.0, reward: 1.0, length: 4, step: 0 };
             let make = Each::maker(move || env.clone());
-            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 56, threads: 1 };
+            let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 2, total_steps: 56, cpu: Cpu::new(1).unwrap() };
             let pairs = [&*format!("learning_rate_schedule={schedule}"), "learning_rate=0.5"];
-            let mut algo = Reinforce::new(&config(&pairs), &setup).unwrap();
+            let mut algo = config(&pairs).build(&setup).unwrap();
             algo.start().unwrap();
-            let team = Team::new(1).unwrap();
-            algo.iterate(&team).unwrap();
+            algo.iterate().unwrap();
             let before = wide(&algo.model().theta);
-            let report = algo.iterate(&team).unwrap();
+            let report = algo.iterate().unwrap();
             close(report.get("learn/learning_rate").unwrap(), 0.5 * left);
             close(report.get("learn/value_learning_rate").unwrap(), left);
             let part = algo.model().critic().params.clone();

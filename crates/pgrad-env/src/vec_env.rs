@@ -119,6 +119,11 @@ impl VecEnv {
     pub fn spec(&self) -> &EnvSpec {
         &self.spec
     }
+    /// Number of the first of them in the run.
+    #[must_use]
+    pub fn first(&self) -> usize {
+        self.first
+    }
     /// Number of environments.
     #[must_use]
     pub fn len(&self) -> usize {

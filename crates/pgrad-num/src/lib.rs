@@ -2,6 +2,7 @@
 //!
 //! - [`Real`]: the scalar type, `f32` in production and `f64` in gradient tests;
 //! - [`Cols`], [`ColsMut`], [`Tb`], [`TbMut`]: views with a shape;
+//! - [`transpose`], [`rows_to_columns`]: a row for each sample to a column for each, and back;
 //! - [`kernels`]: SIMD `tanh`, `exp`, `ln` and reductions with a fixed order;
 //! - [`trig`]: SIMD `sin` and `cos` in double precision;
 //! - [`gemm`]: the matrix product;
@@ -24,6 +25,7 @@ pub mod cg;
 pub mod cholesky;
 pub mod gemm;
 pub mod kernels;
+mod layout;
 pub mod line_search;
 pub mod linop;
 mod moments;
@@ -35,6 +37,7 @@ mod team;
 pub mod trig;
 mod view;
 
+pub use layout::{row_columns, rows_to_columns, transpose};
 pub use moments::Moments;
 pub use real::Real;
 pub use record::{Array, Record, RecordError};

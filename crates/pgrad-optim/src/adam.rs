@@ -1,7 +1,7 @@
 //! Adam.
 
-use crate::parts;
-use pgrad_num::{Real, Record, RecordError, Team, kernels, simd};
+use crate::parts::{self, Part, RunParts, StepRule};
+use pgrad_num::{Real, Record, RecordError, kernels, simd};
 
 /// Adam's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,29 +50,6 @@ impl<R: Real> Adam<R> {
         rule.apply(theta, gradient, &mut self.m, &mut self.v);
     }
 
-    /// One step down `scale` times the gradient, with the parameters up to each of `ends` on a thread of their own: the
-    /// one that computed this part of the gradient if [`Team::each_with`] was asked for the parts in the same order.
-    /// The same bits as [`Adam::step`] of the scaled gradient.
-    ///
-    /// # Panics
-    /// When the sizes differ from the number of parameters, or `ends` does not rise to it.
-    pub fn step_parts(
-        &mut self,
-        team: &Team,
-        ends: &[usize],
-        theta: &mut [R],
-        gradient: &[R],
-        scale: f64,
-        alpha: f64,
-    ) {
-        let n = self.m.len();
-        assert_eq!((theta.len(), gradient.len()), (n, n));
-        let rule = self.next(scale, alpha);
-        parts::each(team, ends, (theta, gradient, &mut self.m, &mut self.v), |(theta, gradient, m, v)| {
-            rule.apply(theta, gradient, m, v);
-        });
-    }
-
     /// Counts a step, and tells its rule.
     fn next(&mut self, scale: f64, alpha: f64) -> Rule<R> {
         self.t += 1;
@@ -85,6 +62,24 @@ impl<R: Real> Adam<R> {
         let (keep1, take1) = (R::of(beta1), R::of(1.0 - beta1));
         let (keep2, take2) = (R::of(beta2), R::of(1.0 - beta2));
         Rule { rate, epsilon, keep1, take1, keep2, take2, scale: R::of(scale) }
+    }
+}
+
+impl StepRule for Adam<f32> {
+    fn step_parts(
+        &mut self,
+        ends: &[usize],
+        theta: &mut [f32],
+        gradient: &[f32],
+        scale: f64,
+        alpha: f64,
+        on: &impl RunParts,
+    ) {
+        let n = self.m.len();
+        assert_eq!((theta.len(), gradient.len()), (n, n));
+        let rule = self.next(scale, alpha);
+        let whole = Part::whole(theta, gradient, &mut self.m, &mut self.v);
+        parts::each(whole, ends, on, |theta, gradient, m, v| rule.apply(theta, gradient, m, v));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Step rules: what to do with a gradient.
 //!
-//! - [`Adam`] and [`RmsProp`], and [`clip_global_norm`] before them;
+//! - [`Adam`] and [`RmsProp`] ([`StepRule`]), and [`clip_global_norm`] before them;
 //! - [`Hogwild`]: RMSProp and momentum for parameters that threads share without locks;
 //! - [`Kfac`]: natural directions by Kronecker-factored curvature;
 //! - [`Schedule`]: how a setting changes over a run;
@@ -23,5 +23,6 @@ pub use clip::{clip_global_norm, clip_scale};
 pub use hogwild::{Hogwild, HogwildRule};
 pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};
+pub use parts::{Part, RunParts, StepRule};
 pub use rms_prop::{RmsProp, RmsPropParams};
 pub use schedule::Schedule;

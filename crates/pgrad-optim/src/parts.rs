@@ -1,39 +1,83 @@
-//! A step whose parameters are shared out among threads.
-
-use pgrad_num::Team;
+//! A step whose parameters are cut into parts, so that each can be taken where its gradient is.
 
 /// Parameters, their gradient, and up to two vectors of a rule's state; one that the rule has not is empty.
-type Vectors<'a, R> = (&'a mut [R], &'a [R], &'a mut [R], &'a mut [R]);
+#[derive(Debug, Default)]
+pub struct Part<'a, R> {
+    theta: &'a mut [R],
+    gradient: &'a [R],
+    first: &'a mut [R],
+    second: &'a mut [R],
+}
+
+impl<'a, R> Part<'a, R> {
+    /// All parameters.
+    pub(crate) fn whole(
+        theta: &'a mut [R],
+        gradient: &'a [R],
+        first: &'a mut [R],
+        second: &'a mut [R],
+    ) -> Self {
+        Self { theta, gradient, first, second }
+    }
+    /// Takes the first `n` parameters off.
+    fn split_off(&mut self, n: usize) -> Self {
+        Self {
+            theta: split(&mut self.theta, n),
+            gradient: self.gradient.split_off(..n).unwrap_or_default(),
+            first: split(&mut self.first, n),
+            second: split(&mut self.second, n),
+        }
+    }
+}
+
+/// Who takes the parts of a step.
+pub trait RunParts {
+    /// Calls `step` once for each part, in any order and on any thread.
+    fn run(&self, parts: &mut [Part<'_, f32>], step: &(dyn Fn(&mut Part<'_, f32>) + Sync));
+}
+
+/// How a gradient becomes a step.
+pub trait StepRule {
+    /// One step of size `alpha` down `scale` times the gradient. `on` takes the parameters up to each of `ends` as parts of
+    /// their own; the bits are those of the whole step of the scaled gradient. Allocates nothing.
+    ///
+    /// # Panics
+    /// When the sizes differ from the number of parameters, with more than four parts, and when `ends` does not rise to
+    /// the number of parameters.
+    fn step_parts(
+        &mut self,
+        ends: &[usize],
+        theta: &mut [f32],
+        gradient: &[f32],
+        scale: f64,
+        alpha: f64,
+        on: &impl RunParts,
+    );
+}
 
 /// Parts of a step, at most: networks of a model.
 const MAX_PARTS: usize = 4;
 
-/// Calls `f` with the entries up to each of `ends`, part by part on the threads of `team`. Allocates nothing.
+/// Cuts `whole` at `ends` and lets `on` call `step` for each part.
 ///
 /// # Panics
-/// With more than four parts, and when `ends` does not rise to the number of parameters.
-pub(crate) fn each<R: Copy + Send + Sync>(
-    team: &Team,
+/// As [`StepRule::step_parts`].
+pub(crate) fn each(
+    mut whole: Part<'_, f32>,
     ends: &[usize],
-    (mut theta, mut gradient, mut first, mut second): Vectors<'_, R>,
-    f: impl Fn(Vectors<'_, R>) + Sync,
+    on: &impl RunParts,
+    step: impl Fn(&mut [f32], &[f32], &mut [f32], &mut [f32]) + Sync,
 ) {
     assert!(ends.len() <= MAX_PARTS, "a step of at most {MAX_PARTS} parts, not {}", ends.len());
-    assert_eq!(ends.last(), Some(&theta.len()), "the last part ends where the parameters do");
-    let mut parts: [Vectors<'_, R>; MAX_PARTS] = Default::default();
+    assert_eq!(ends.last(), Some(&whole.theta.len()), "the last part ends where the parameters do");
+    let mut parts: [Part<'_, f32>; MAX_PARTS] = Default::default();
     let mut start = 0;
     for (part, end) in parts.iter_mut().zip(ends) {
-        let n = end - start;
-        *part = (
-            split(&mut theta, n),
-            gradient.split_off(..n).expect("as long as the parameters"),
-            split(&mut first, n),
-            split(&mut second, n),
-        );
+        *part = whole.split_off(end - start);
         start = *end;
     }
-    team.each_near(&mut parts[..ends.len()], |_, (theta, gradient, first, second)| {
-        f((theta, gradient, first, second));
+    on.run(&mut parts[..ends.len()], &|Part { theta, gradient, first, second }| {
+        step(theta, gradient, first, second);
     });
 }
 
@@ -47,8 +91,15 @@ fn split<'a, R>(rest: &mut &'a mut [R], n: usize) -> &'a mut [R] {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Adam, AdamParams, RmsProp, RmsPropParams};
+    use super::{Part, RunParts};
+    use crate::{Adam, AdamParams, RmsProp, RmsPropParams, StepRule};
     use pgrad_num::Team;
+
+    impl RunParts for Team {
+        fn run(&self, parts: &mut [Part<'_, f32>], step: &(dyn Fn(&mut Part<'_, f32>) + Sync)) {
+            self.each_near(parts, |_, part| step(part));
+        }
+    }
 
     const N: usize = 37;
 
@@ -72,11 +123,11 @@ mod tests {
                     let scaled: Vec<f32> = g.iter().map(|g| g * 0.3).collect();
                     let before = whole.clone();
                     adam.step(&mut whole, &scaled, 0.01);
-                    adam_parts.step_parts(&team, ends, &mut parts, &g, f64::from(0.3f32), 0.01);
+                    adam_parts.step_parts(ends, &mut parts, &g, f64::from(0.3f32), 0.01, &team);
                     assert_eq!(whole, parts, "{threads} threads, {ends:?}");
                     assert!(whole.iter().zip(&before).all(|(a, b)| a != b), "every parameter moves");
                     rms.step(&mut whole, &scaled, 0.02);
-                    rms_parts.step_parts(&team, ends, &mut parts, &g, f64::from(0.3f32), 0.02);
+                    rms_parts.step_parts(ends, &mut parts, &g, f64::from(0.3f32), 0.02, &team);
                     assert_eq!(whole, parts, "{threads} threads, {ends:?}");
                 }
                 assert_eq!(adam, adam_parts);
@@ -90,6 +141,6 @@ mod tests {
     fn parts_that_leave_some_out_are_refused() {
         let team = Team::new(1).unwrap();
         let mut adam = Adam::new(N, AdamParams::default());
-        adam.step_parts(&team, &[20], &mut [0.0f32; N], &gradient(0), 1.0, 0.01);
+        adam.step_parts(&[20], &mut [0.0f32; N], &gradient(0), 1.0, 0.01, &team);
     }
 }

@@ -1,7 +1,7 @@
 //! RMSProp.
 
-use crate::parts;
-use pgrad_num::{Real, Record, RecordError, Team, kernels, simd};
+use crate::parts::{self, Part, RunParts, StepRule};
+use pgrad_num::{Real, Record, RecordError, kernels, simd};
 
 /// RMSProp's constants.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,28 +48,23 @@ impl<R: Real> RmsProp<R> {
         assert_eq!((theta.len(), gradient.len()), (n, n));
         self.params.apply(1.0, alpha, theta, gradient, &mut self.v);
     }
+}
 
-    /// One step down `scale` times the gradient, with the parameters up to each of `ends` on a thread of their own: the
-    /// one that computed this part of the gradient if [`Team::each_with`] was asked for the parts in the same order.
-    /// The same bits as [`RmsProp::step`] of the scaled gradient.
-    ///
-    /// # Panics
-    /// When the sizes differ from the number of parameters, or `ends` does not rise to it.
-    pub fn step_parts(
+impl StepRule for RmsProp<f32> {
+    fn step_parts(
         &mut self,
-        team: &Team,
         ends: &[usize],
-        theta: &mut [R],
-        gradient: &[R],
+        theta: &mut [f32],
+        gradient: &[f32],
         scale: f64,
         alpha: f64,
+        on: &impl RunParts,
     ) {
         let n = self.v.len();
         assert_eq!((theta.len(), gradient.len()), (n, n));
         let params = self.params;
-        parts::each(team, ends, (theta, gradient, &mut [], &mut self.v), |(theta, gradient, _, v)| {
-            params.apply(scale, alpha, theta, gradient, v);
-        });
+        let whole = Part::whole(theta, gradient, &mut [], &mut self.v);
+        parts::each(whole, ends, on, |theta, gradient, _, v| params.apply(scale, alpha, theta, gradient, v));
     }
 }
 

@@ -4,11 +4,11 @@ use crate::clock::Clock;
 use crate::config::{RunConfig, RunConfigError};
 use crate::stats::median;
 use crate::trainer::Trainer;
-use pgrad_agent::AgentError;
+use pgrad_agent::{AgentError, Cpu};
 use pgrad_algos::{Phase, default_shard};
 use pgrad_env::{EnvError, MakeError, RandomActions, VecEnv};
 use pgrad_num::gemm::{Mat, Write, matmul};
-use pgrad_num::{Team, kernels};
+use pgrad_num::kernels;
 use pgrad_settings::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,16 +73,16 @@ pub struct EnvBench {
     pub steps: usize,
 }
 
-/// Measures the product of 64 × 64 single-precision matrices on all threads of a team, for about `duration`.
+/// Measures the product of 64 × 64 single-precision matrices on all threads, for about `duration`.
 #[must_use]
-pub fn gemm_peak_gflops(team: &Team, clock: &dyn Clock, duration: Duration) -> f64 {
+pub fn gemm_peak_gflops(cpu: &Cpu, clock: &dyn Clock, duration: Duration) -> f64 {
     const N: usize = PEAK_SIZE;
     const PRODUCTS: usize = 200;
     let mut matrices: Vec<[Vec<f32>; 3]> =
-        (0..team.threads()).map(|_| [vec![0.0; N * N], vec![0.5; N * N], vec![0.25; N * N]]).collect();
+        cpu.scratch(|| [vec![0.0; N * N], vec![0.5; N * N], vec![0.25; N * N]]);
     let mut pass = || {
         let start = clock.now();
-        team.each(&mut matrices, |_, [c, a, b]| {
+        cpu.each(&mut matrices, |_, [c, a, b]| {
             for _ in 0..PRODUCTS {
                 matmul(c, Write::Replace, Mat::new(a, N, N), Mat::new(b, N, N));
             }
@@ -94,7 +94,7 @@ pub fn gemm_peak_gflops(team: &Team, clock: &dyn Clock, duration: Duration) -> f
     while clock.now() - start < duration {
         best = best.min(pass());
     }
-    (2 * N * N * N * PRODUCTS * team.threads()) as f64 / best / 1e9
+    (2 * N * N * N * PRODUCTS * cpu.threads()) as f64 / best / 1e9
 }
 
 /// Trains for about `duration` and measures.
@@ -119,27 +119,28 @@ pub fn bench_train(
     }));
     trainer.iterate()?; // first touch of memory
     let round = duration / ROUNDS as u32;
-    let flops = trainer.algorithm().learn_flops();
     let mut rounds = Vec::new();
     let mut iterations = 0;
     for _ in 0..ROUNDS {
-        let peak = gemm_peak_gflops(trainer.team(), &**clock, round / 10);
+        let peak = gemm_peak_gflops(trainer.cpu(), &**clock, round / 10);
         *times.lock().unwrap_or_else(PoisonError::into_inner) = Times::default();
         let (start, before, mut n) = (clock.now(), trainer.steps(), 0);
+        let flops = trainer.algorithm().flops();
         while n == 0 || clock.now() - start < round {
             trainer.iterate()?;
             n += 1;
         }
         let seconds = (clock.now() - start).as_secs_f64();
         let times = times.lock().unwrap_or_else(PoisonError::into_inner);
+        let gflops = (trainer.algorithm().flops() - flops) / times.learn.as_secs_f64() / 1e9;
         let n = f64::from(n);
         rounds.push([
             (trainer.steps() - before) as f64 / seconds,
             times.collect.as_secs_f64() / n,
             times.learn.as_secs_f64() / n,
-            flops * n / times.learn.as_secs_f64() / 1e9,
+            gflops,
             peak,
-            flops * n / times.learn.as_secs_f64() / 1e9 / peak,
+            gflops / peak,
         ]);
         iterations += n as usize;
     }
@@ -177,7 +178,7 @@ pub fn bench_env(
     const STEPS: usize = 256;
     /// Environments of a shard at most: few enough that their state stays in the cache.
     const SHARD: usize = 128;
-    let team = Team::new(threads)?;
+    let cpu = Cpu::new(threads)?;
     // A few environments, each of which is much work, are still work for every thread, and some of them for who is early.
     let shard = SHARD.min(n_envs.div_ceil(4 * threads)).max(1);
     let shard = match config.get("envs_per_shard") {
@@ -201,7 +202,7 @@ pub fn bench_env(
     shards.iter_mut().try_for_each(|shard| shard.env.start())?;
     let pass = |shards: &mut [Shard]| -> Result<f64, EnvError> {
         let start = clock.now();
-        team.each(shards, |_, shard| {
+        cpu.each(shards, |_, shard| {
             shard.env.clear_finished();
             shard.result = (0..STEPS).try_for_each(|_| shard.env.step(shard.actions.draw()));
         });

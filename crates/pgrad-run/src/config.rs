@@ -3,6 +3,7 @@
 use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
 use crate::presets::{self, Preset};
 use crate::storage::{FsStorage, Storage, StorageError};
+use pgrad_agent::Cpu;
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
 use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
@@ -409,19 +410,26 @@ impl RunConfig {
         }
         self.check()
     }
-    /// Threads of the team that runs it, where `asked` were asked for: see [`AlgoConfig::threads`].
+    /// How many threads it runs on, where `asked` were asked for: see [`AlgoConfig::threads`].
     #[must_use]
     pub fn threads(&self, asked: usize) -> usize {
         self.settings.threads(asked.max(1))
     }
+    /// These threads.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn cpu(&self, asked: usize) -> std::io::Result<Cpu> {
+        Cpu::new(self.threads(asked))
+    }
     /// Builds the algorithm with its environments, not yet started.
-    pub(crate) fn build(&self, threads: usize) -> Result<Box<dyn Algorithm>, RunConfigError> {
+    pub(crate) fn build(&self, cpu: &Cpu) -> Result<Box<dyn Algorithm>, RunConfigError> {
         self.check_given()?;
         let settings = self.with_file()?;
         let (seed, total_steps) = (self.run.seed, self.run.steps);
         let spec = self.env_spec()?;
         let make_env = &|n| self.make_env(n);
-        Ok(settings.build(&Setup { spec, make_env, seed, total_steps, threads })?)
+        Ok(settings.build(&Setup { spec, make_env, seed, total_steps, cpu: cpu.clone() })?)
     }
     /// The algorithm's settings, with the file that they name.
     fn with_file(&self) -> Result<Box<dyn AlgoConfig>, RunConfigError> {
@@ -537,7 +545,7 @@ mod tests {
             refused.contains("--set: `clip_obs` applies only when `normalize_obs` is `true`"),
             "{refused}"
         );
-        assert_eq!(config.build(1).map(|_| ()).unwrap_err().to_string(), refused);
+        assert_eq!(config.build(&config.cpu(1).unwrap()).map(|_| ()).unwrap_err().to_string(), refused);
         config.apply_pair("normalize_obs=true", "--set").unwrap();
         config.check().unwrap();
         assert!(config.to_toml(false).contains("clip_obs = 5.0"));

@@ -466,7 +466,7 @@ mod tests {
         assert_eq!(opened.load(Ordering::Relaxed), 0, "nothing is asked for before it is needed");
         config.check().unwrap();
         config.clone().check().unwrap();
-        config.build(1).map(drop).unwrap();
+        config.build(&config.cpu(1).unwrap()).map(drop).unwrap();
         assert_eq!(opened.load(Ordering::Relaxed), 1);
         config.apply_pair("fails_at=999", "--set").unwrap();
         assert!(config.to_toml(false).contains("fails_at = 999"), "a run's file has them");
@@ -485,7 +485,7 @@ mod tests {
             if algo == "ppo" {
                 config.apply_pair("n_envs=32", "--set").unwrap();
             }
-            let error = match config.build(config.threads(1)) {
+            let error = match config.build(&config.cpu(1).unwrap()) {
                 Ok(_) => panic!("{algo}, {fails_at}"),
                 Err(e) => e,
             };

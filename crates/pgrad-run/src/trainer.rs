@@ -17,10 +17,10 @@
 
 use crate::config::{RunConfig, RunConfigError};
 use crate::metrics::MetricsRow;
-use pgrad_agent::{AgentError, Policy};
+use pgrad_agent::{AgentError, Cpu, Policy};
 use pgrad_algos::{Algorithm, PhaseObserver, Report};
 use pgrad_env::Episode;
-use pgrad_num::{Record, RecordError, Team};
+use pgrad_num::{Record, RecordError};
 
 /// Finished episodes that the mean return looks back on.
 const RECENT: usize = 100;
@@ -28,7 +28,7 @@ const RECENT: usize = 100;
 /// A method at work on its environments.
 pub struct Trainer {
     config: RunConfig,
-    team: Team,
+    cpu: Cpu,
     algo: Box<dyn Algorithm>,
     started: bool,
     iterations: u64,
@@ -54,11 +54,11 @@ impl Trainer {
     /// # Errors
     /// When the configuration cannot be used, an environment cannot be made or a thread cannot be started.
     pub fn new(config: RunConfig, threads: usize) -> Result<Self, RunConfigError> {
-        let team = Team::new(config.threads(threads)).map_err(RunConfigError::Threads)?;
-        let algo = config.build(team.threads())?;
+        let cpu = config.cpu(threads).map_err(RunConfigError::Threads)?;
+        let algo = config.build(&cpu)?;
         Ok(Self {
             config,
-            team,
+            cpu,
             algo,
             started: false,
             iterations: 0,
@@ -87,7 +87,7 @@ impl Trainer {
         if !self.started {
             self.start()?;
         }
-        let done = self.algo.iterate(&self.team);
+        let done = self.algo.iterate();
         let news = self.config.env_news();
         self.notices.extend(news.notices);
         self.env_metrics = news.metrics;
@@ -114,8 +114,8 @@ impl Trainer {
     }
     /// The threads.
     #[must_use]
-    pub fn team(&self) -> &Team {
-        &self.team
+    pub fn cpu(&self) -> &Cpu {
+        &self.cpu
     }
     /// Environment steps done.
     #[must_use]

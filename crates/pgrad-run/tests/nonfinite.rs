@@ -132,7 +132,7 @@ impl Env for Faulty {
 /// What an algorithm knows, apart from where its environments and their streams stand.
 fn knowledge(algo: &Trainer) -> Vec<(String, Array)> {
     let all = algo.save().record("algo");
-    let world = ["rollout.env", "rollout.actions", "minibatches"];
+    let world = ["experience.env", "experience.actions", "minibatches"];
     all.iter()
         .filter(|(name, _)| !world.iter().any(|w| name.starts_with(w)))
         .map(|(name, array)| (name.to_owned(), array.clone()))

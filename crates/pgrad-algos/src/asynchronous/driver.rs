@@ -4,11 +4,12 @@ use super::learner::{ActorLearner, Exploration, Sums};
 use super::recording::{comparable, read_recording};
 use super::settings::{AsyncSettings, AsyncValueSettings};
 use super::shared::Shared;
-use crate::algorithm::{BuildError, Phase, PhaseObserver, Report, Reproducible, Setup};
+use crate::algorithm::{BuildError, Phase, Report, Reproducible, Setup};
 use crate::common::load_finite;
-use pgrad_agent::{ActorCritic, AgentError, Segment, SegmentPasses, Stepper, Turns, tensors};
+use crate::shell::{Agent, Source};
+use pgrad_agent::{ActorCritic, AgentError, Cpu, Segment, SegmentPasses, Stepper, Turns, tensors};
 use pgrad_env::{EnvSpec, Episode, MakeError};
-use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream, Team, kernels};
+use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream};
 use pgrad_optim::Hogwild;
 use pgrad_settings::Settings;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,9 +29,7 @@ pub(crate) struct ActorLearners {
     shared: Arc<Shared>,
     learners: Vec<ActorLearner>,
     spec: EnvSpec,
-    /// The shared parameters after the last iteration.
-    pub(crate) model: ActorCritic,
-    pub(crate) observer: PhaseObserver,
+    cpu: Cpu,
 }
 
 impl ActorLearners {
@@ -40,20 +39,18 @@ impl ActorLearners {
         values: Option<&AsyncValueSettings>,
         parts: &[&dyn Settings],
         recording: Option<&[u8]>,
-        model: ActorCritic,
+        model: &ActorCritic,
         setup: &Setup<'_>,
     ) -> Result<Self, BuildError> {
-        let n = settings.workers;
-        if setup.threads < n {
-            return Err(BuildError::Inconsistent {
-                key: "workers",
-                value: n.to_string(),
-                reason: format!("each of them is a thread, and the team has {}", setup.threads),
-            });
+        let (n, spec) = (settings.workers, setup.spec.clone());
+        let threads = setup.cpu.threads();
+        if threads < n {
+            let reason = format!("each of them is a thread, and there are {threads}");
+            return Err(BuildError::setting("workers", &n, reason));
         }
         let note = format!(
             "env = {:?}\nseed = {}\nsteps = {}\n{}",
-            setup.spec.id,
+            spec.id,
             setup.seed,
             setup.total_steps,
             comparable(parts)
@@ -87,7 +84,7 @@ impl ActorLearners {
         });
         let episodes = EPISODES.min(settings.steps_per_iteration as usize + settings.n_steps);
         let n_outputs = model.dist().n_outputs();
-        let learner = |number: usize| {
+        let learner = |number: usize| -> Result<ActorLearner, MakeError> {
             let exploration = values.map(|settings| {
                 let mut stream = Stream::new(setup.seed, STREAM_EPSILON, number as u32);
                 let end = settings.draw(&mut stream);
@@ -100,9 +97,9 @@ impl ActorLearners {
                 max_grad_norm: settings.max_grad_norm.unwrap_or(f64::INFINITY),
                 target: if values.is_some() { model.theta.clone() } else { Vec::new() },
                 target_version: None,
-                stepper: Stepper::numbered(number, 1, setup.make_env, &model, setup.seed, episodes)?,
-                segment: Segment::new(setup.spec, settings.n_steps),
-                passes: SegmentPasses::new(&model, settings.n_steps),
+                stepper: Stepper::numbered(number, 1, setup.make_env, model, setup.seed, episodes)?,
+                segment: Segment::new(&spec, settings.n_steps),
+                passes: SegmentPasses::new(model, settings.n_steps),
                 d_theta: vec![0.0; model.theta.len()],
                 d_logp: vec![0.0; settings.n_steps],
                 d_entropy: vec![0.0; settings.n_steps],
@@ -120,58 +117,15 @@ impl ActorLearners {
             })
         };
         Ok(Self {
-            learners: (0..n).map(learner).collect::<Result<_, MakeError>>()?,
+            learners: (0..n).map(learner).collect::<Result<_, _>>()?,
             settings: settings.clone(),
             note,
-            observer: Box::new(drop),
             shared,
-            spec: setup.spec.clone(),
-            model,
+            spec,
+            cpu: setup.cpu.clone(),
         })
     }
 
-    /// One iteration: `thread` on a thread for each actor-learner.
-    ///
-    /// # Errors
-    /// What stopped one of them; the others were stopped then.
-    pub(crate) fn run(
-        &mut self,
-        team: &Team,
-        thread: impl Fn(&mut ActorLearner) -> Result<(), AgentError> + Sync,
-    ) -> Result<(), AgentError> {
-        (self.observer)(Phase::Learn);
-        let shared = &*self.shared;
-        shared.goal.store(self.steps() + self.settings.steps_per_iteration, Relaxed);
-        shared.failed.store(false, Relaxed);
-        shared.turns.begin();
-        for w in &mut self.learners {
-            w.stepper.clear_episodes();
-            w.sums = Sums::default();
-        }
-        team.each(&mut self.learners, |_, w| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| thread(w)));
-            w.outcome = outcome.unwrap_or_else(|payload| Err(w.panic(&*payload)));
-            if w.outcome.is_err() {
-                shared.failed.store(true, Relaxed);
-            }
-        });
-        for w in &mut self.learners {
-            std::mem::replace(&mut w.outcome, Ok(()))
-                .map_err(|cause| AgentError::Worker { worker: w.number, cause: Box::new(cause) })?;
-        }
-        shared.theta.read(&mut self.model.theta);
-        if let Some(i) = kernels::first_non_finite(&self.model.theta) {
-            let (tensor, index) = self.model.parameter_name(i);
-            return Err(AgentError::Parameter { tensor, index, value: self.model.theta[i] });
-        }
-        (self.observer)(Phase::Done);
-        Ok(())
-    }
-
-    /// Steps that were not learnt from because their environment failed.
-    pub(crate) fn lost_steps(&self) -> u64 {
-        self.learners.iter().map(|w| w.lost).sum()
-    }
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         self.learners.iter().for_each(|w| sums.merge(&w.sums));
@@ -192,7 +146,7 @@ impl ActorLearners {
         let stale = |bin: usize| s.stale_bins[bin] as f64 / updates;
         report
             .with("learn/grad_norm", s.grad_norm / updates)
-            .with("learn/learning_rate", self.shared.alpha(self.steps()))
+            .with("learn/learning_rate", self.shared.alpha(self.shared.frames.get()))
             .with("learn/updates", updates)
             .with("learn/reproducible", f64::from(self.reproducible() != Reproducible::No))
             .with("learn/staleness_mean", s.stale as f64 / updates)
@@ -204,50 +158,85 @@ impl ActorLearners {
             .with("learn/staleness_4_to_7", stale(4))
             .with("learn/staleness_8_up", stale(5))
     }
+}
 
-    pub(crate) fn start(&mut self) -> Result<(), AgentError> {
+impl Agent<ActorLearners> {
+    /// One iteration: `thread` on a thread for each actor-learner, from the model's parameters on, which then are the
+    /// shared ones.
+    ///
+    /// # Errors
+    /// What stopped one of them; the others were stopped then.
+    pub(crate) fn run(
+        &mut self,
+        thread: impl Fn(&mut ActorLearner) -> Result<(), AgentError> + Sync,
+    ) -> Result<(), AgentError> {
+        self.phase(Phase::Learn);
+        let scale = self.step_scale();
+        let Self { model, engine, source, .. } = self;
+        let ActorLearners { shared, learners, settings, cpu, .. } = source;
+        shared.theta.write(&model.theta);
+        shared.step_scale.store(scale.to_bits(), Relaxed);
+        shared.goal.store(shared.frames.get() + settings.steps_per_iteration, Relaxed);
+        shared.failed.store(false, Relaxed);
+        shared.turns.begin();
+        for w in learners.iter_mut() {
+            w.stepper.clear_episodes();
+            w.sums = Sums::default();
+        }
+        cpu.each(learners, |_, w| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| thread(w)));
+            w.outcome = outcome.unwrap_or_else(|payload| Err(w.panic(&*payload)));
+            if w.outcome.is_err() {
+                shared.failed.store(true, Relaxed);
+            }
+        });
+        for w in learners {
+            engine.count_flops(w.sums.flops + w.passes.take_flops());
+            std::mem::replace(&mut w.outcome, Ok(()))
+                .map_err(|cause| AgentError::Worker { worker: w.number, cause: Box::new(cause) })?;
+        }
+        shared.theta.read(&mut model.theta);
+        let steps = shared.frames.get();
+        self.count(steps - self.steps());
+        Ok(())
+    }
+}
+
+impl Source for ActorLearners {
+    fn start(&mut self) -> Result<(), AgentError> {
         self.learners.iter_mut().try_for_each(|w| w.stepper.start())
     }
-    pub(crate) fn steps(&self) -> u64 {
-        self.shared.frames.get()
-    }
-    pub(crate) fn steps_per_iteration(&self) -> u64 {
-        self.settings.steps_per_iteration
-    }
-    pub(crate) fn spec(&self) -> &EnvSpec {
+    fn spec(&self) -> &EnvSpec {
         &self.spec
     }
-    pub(crate) fn episodes(&self) -> impl Iterator<Item = &Episode> {
-        self.learners.iter().flat_map(|w| w.stepper.episodes())
+    fn episodes(&self) -> Box<dyn Iterator<Item = &Episode> + '_> {
+        Box::new(self.learners.iter().flat_map(|w| w.stepper.episodes()))
     }
-    pub(crate) fn scale_step_size(&mut self, factor: f64) {
-        let scale = f64::from_bits(self.shared.step_scale.load(Relaxed)) * factor;
-        self.shared.step_scale.store(scale.to_bits(), Relaxed);
+    fn steps_per_iteration(&self) -> u64 {
+        self.settings.steps_per_iteration
     }
-    /// Whether the same settings give the same bits.
-    pub(crate) fn reproducible(&self) -> Reproducible {
+    fn lost_steps(&self) -> u64 {
+        self.learners.iter().map(|w| w.lost).sum()
+    }
+    fn reproducible(&self) -> Reproducible {
         match (self.settings.workers, self.settings.file(), self.settings.record) {
             (1, ..) | (_, Some(_), _) => Reproducible::Yes,
             (_, None, true) => Reproducible::ByRecording,
             (_, None, false) => Reproducible::No,
         }
     }
-    /// The file that lets another run follow this one.
-    pub(crate) fn recording(&self) -> Option<Vec<u8>> {
+    fn recording(&self) -> Option<Vec<u8>> {
         let mut record = Record::new();
         record.put("turns", self.shared.turns.recorded()?);
         tensors::encode(&record, Some(&self.note)).ok()
     }
-
-    pub(crate) fn save(&self) -> Record {
+    fn save(&self) -> Record {
         let mut r = Record::new();
-        r.put("steps", vec![self.steps()]);
+        r.put("steps", vec![self.shared.frames.get()]);
         r.put("updates", vec![self.shared.updates.get()]);
-        r.put("step_scale", vec![f64::from_bits(self.shared.step_scale.load(Relaxed))]);
-        r.put("theta", self.model.theta.clone());
         r.put_record("rule", self.shared.rule.save());
         if let Some((target, version)) = &self.shared.target {
-            let mut theta = self.model.theta.clone();
+            let mut theta = vec![0.0; target.len()];
             target.read(&mut theta);
             r.put("target", theta);
             r.put("target_version", vec![version.get()]);
@@ -267,17 +256,13 @@ impl ActorLearners {
         }
         r
     }
-    /// Restores what [`ActorLearners::save`] saved. Returns whether the environments continue exactly.
-    pub(crate) fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
-        load_finite(from, "theta", &mut self.model.theta)?;
+    fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         let shared = &*self.shared;
-        shared.theta.write(&self.model.theta);
         shared.rule.load(&from.record("rule"))?;
         shared.frames.set(from.u64("steps")?);
         shared.updates.set(from.u64("updates")?);
-        shared.step_scale.store(from.f64("step_scale")?.to_bits(), Relaxed);
         if let Some((target, version)) = &shared.target {
-            let mut theta = self.model.theta.clone();
+            let mut theta = vec![0.0; target.len()];
             load_finite(from, "target", &mut theta)?;
             target.write(&theta);
             version.set(from.u64("target_version")?);

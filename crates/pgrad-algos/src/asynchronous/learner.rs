@@ -88,6 +88,7 @@ impl ActorLearner {
     }
     /// `a_t ~ π(·|s_t; θ′)`; take it, receive `r_t` and `s_{t+1}`.
     pub(crate) fn act(&mut self) -> Result<(), AgentError> {
+        self.sums.flops += self.model.actor().net.forward_flops() as u64;
         self.stepper.act(&self.model)?;
         self.step()
     }
@@ -204,6 +205,8 @@ pub(crate) struct Sums {
     pub(super) stale: u64,
     pub(super) stale_max: u64,
     pub(super) stale_bins: [u64; BINS],
+    /// Floating-point operations of acting.
+    pub(super) flops: u64,
     pub(crate) epsilon: f64,
     /// Error of the value: what it should be minus what it is.
     pub(crate) error: f64,

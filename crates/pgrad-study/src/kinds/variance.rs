@@ -6,9 +6,11 @@
 //! the same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
-use pgrad_agent::{ActorCritic, EpisodesShape, Learner, Minibatches, Rollout};
+use pgrad_agent::{
+    ActorCritic, Collector, Cpu, Engine, EpisodesShape, Minibatch, Minibatches, Objective, PolicyTerm, Role,
+    ValueTerm,
+};
 use pgrad_draw::plot::{Line, PlotOptions, Scale, render_lines_svg};
-use pgrad_num::{Team, kernels};
 use pgrad_optim::{Adam, AdamParams};
 use pgrad_rl::{returns, surrogate};
 use pgrad_run::config::RunConfig;
@@ -177,14 +179,20 @@ impl Task {
         }
         Ok(model.clone())
     }
-    fn rollout(&self, model: &ActorCritic, k: usize, seed: u64, team: &Team) -> Result<Rollout, StudyError> {
+    fn collector(
+        &self,
+        model: &ActorCritic,
+        k: usize,
+        seed: u64,
+        cpu: &Cpu,
+    ) -> Result<Collector, StudyError> {
         let config = self.config()?;
         let shape = EpisodesShape { n_envs: k, n_episodes: k, envs_per_shard: 4, bootstrap_truncated: true };
         let make = |n| config.make_env(n);
-        let made = Rollout::whole_episodes(shape, make, model, None, None, seed, team.threads());
-        let mut rollout = made.map_err(failed)?;
-        rollout.start().map_err(failed)?;
-        Ok(rollout)
+        let mut collector =
+            Collector::episodes(shape, make, model, (None, None), seed, cpu).map_err(failed)?;
+        collector.start().map_err(failed)?;
+        Ok(collector)
     }
 }
 
@@ -201,30 +209,30 @@ impl Variance {
         &self,
         task: &Task,
         bench: &Bench<'_>,
-        team: &Team,
+        cpu: &Cpu,
     ) -> Result<[(ActorCritic, f64); 2], StudyError> {
-        let mut model = task.train(team.threads())?;
-        let mut rollout = task.rollout(&model, 16, CRITIC_SEED, team)?;
-        let part = model.critic().params.clone();
-        let mut learner = Learner::new(&model, MINIBATCH, team.threads());
+        let mut model = task.train(cpu.threads())?;
+        let mut collector = task.collector(&model, 16, CRITIC_SEED, cpu)?;
+        let mut engine = Engine::new(cpu)
+            .with_values(&model, collector.spec(), 4)
+            .with_critic_gradients(&model, MINIBATCH);
         let mut minibatches = Minibatches::new(0, MINIBATCH, CRITIC_SEED);
-        let mut adam = Adam::new(part.len(), AdamParams::default());
-        let mut gradient = vec![0.0; model.theta.len()];
+        let mut adam = Adam::new(model.critic().params.len(), AdamParams::default());
+        let objective = Objective { value: Some(ValueTerm::Squared { c1: 0.5 }), ..Objective::default() };
         let mut imperfect = (model.clone(), f64::NAN);
         let mut explained = f64::NAN;
         for batch in 0..=self.critic_batches {
             if bench.stopped() {
                 return Err(StudyError::Stopped);
             }
-            rollout.collect(&model, team).map_err(failed)?;
-            rollout.evaluate(&model, team).map_err(failed)?;
+            let data = engine.values(&model, collector.collect(&model).map_err(failed)?).map_err(failed)?;
             let gamma = self.gamma as f32;
             let targets = |p: pgrad_agent::Paths<'_>| {
                 returns::reward_to_go(p.reward, Some(p.v_next), p.carry, gamma, p.ret);
             };
-            rollout.estimate(team, targets).map_err(failed)?;
+            let data = engine.estimate(data, targets).map_err(failed)?;
             // Of episodes that it has not seen.
-            explained = rollout.explained_variance().unwrap_or(f64::NAN);
+            explained = data.explained_variance();
             if batch == self.imperfect_after {
                 imperfect = (model.clone(), explained);
             }
@@ -232,19 +240,11 @@ impl Variance {
                 break;
             }
             let alpha = 3e-3 * (1.0 - batch as f64 / self.critic_batches as f64);
-            minibatches.resize(rollout.len());
-            for _ in 0..EPOCHS {
-                minibatches.shuffle();
-                for i in 0..minibatches.count() {
-                    let samples = minibatches.get(i);
-                    let n = samples.len() as f32;
-                    let nothing = |_: pgrad_agent::PolicyChunk<'_>| ();
-                    learner.gradient(&model, &rollout, samples, team, &mut gradient, nothing, |v| {
-                        let pgrad_agent::ValueChunk { v, ret, d_v, work, .. } = v;
-                        surrogate::squared(v, ret, work, d_v);
-                        kernels::scale(1.0 / n, d_v);
-                    });
-                    adam.step(&mut model.theta[part.clone()], &gradient[part.clone()], alpha);
+            minibatches.resize(data.len());
+            for epoch in 0..EPOCHS {
+                for minibatch in minibatches.shuffled(epoch) {
+                    engine.gradient(&model, &data, minibatch, &objective).map_err(failed)?;
+                    engine.step_network(&mut model, Role::Critic, &mut adam, alpha, None);
                 }
             }
         }
@@ -256,13 +256,21 @@ impl Variance {
         task: &Task,
         critics: &[(ActorCritic, f64); 2],
         bench: &mut Bench<'_>,
-        team: &Team,
+        cpu: &Cpu,
         at: (usize, usize),
     ) -> Result<(Vec<Found>, f64, f64), StudyError> {
         let model = &critics[0].0;
         let part = model.actor().params.clone();
-        let mut rollout = task.rollout(model, 1, MEASURE_SEED, team)?;
-        let mut learner = Learner::new(model, usize::MAX, team.threads());
+        let mut collector = task.collector(model, 1, MEASURE_SEED, cpu)?;
+        let mut engine =
+            Engine::new(cpu).with_values(model, collector.spec(), 4).with_gradients(model, usize::MAX);
+        // Uphill: `Σ Ψ ∇log π`.
+        let score = |p: pgrad_agent::PolicyChunk<'_>| {
+            let [value, d_logp, ..] = p.work;
+            surrogate::score(p.logp, p.adv, value, d_logp);
+            p.dist.logp_vjp(p.params, p.actions, d_logp, p.d_out);
+        };
+        let objective = Objective { policy: Some(PolicyTerm::Custom(&score)), ..Objective::default() };
         let sums = |imperfect: bool| {
             self.psis().into_iter().filter(move |p| !imperfect || p.has_critic()).map({
                 let n = part.len();
@@ -270,7 +278,6 @@ impl Variance {
             })
         };
         let mut all: Vec<Sums> = sums(false).chain(sums(true)).collect();
-        let mut gradient = vec![0.0; model.theta.len()];
         let (mut samples, mut steps, mut reference) = (Vec::new(), 0, vec![0.0; part.len()]);
         let gamma = self.gamma as f32;
         for episode in 0..self.episodes {
@@ -280,38 +287,19 @@ impl Variance {
             if episode % 50 == 0 {
                 bench.progress(at.0 * self.episodes + episode, at.1 * self.episodes, 0, 0);
             }
-            rollout.collect(model, team).map_err(failed)?;
-            samples.clear();
-            samples.extend(0..rollout.len() as u32);
+            collector.collect(model).map_err(failed)?.write_order(&mut samples);
             steps += samples.len();
-            let mut estimate = |psi: Psi, critic: &ActorCritic, rollout: &mut Rollout| {
-                rollout.estimate(team, |p| psi.write(p, gamma)).map_err(failed)?;
-                learner.gradient(
-                    critic,
-                    rollout,
-                    &samples,
-                    team,
-                    &mut gradient,
-                    |p| {
-                        let [value, d_logp, ..] = p.work;
-                        surrogate::score(p.logp, p.adv, value, d_logp);
-                        p.dist.logp_vjp(p.params, p.actions, d_logp, p.d_out);
-                    },
-                    |v| v.d_v.fill(0.0),
-                );
-                Ok::<_, StudyError>(gradient[part.clone()].to_vec())
+            let mut estimate = |psi: Psi, critic: &ActorCritic, collector: &mut Collector| {
+                let data = engine.values(critic, collector.batch()).map_err(failed)?;
+                let data = engine.estimate(data, |p| psi.write(p, gamma)).map_err(failed)?;
+                let all = Minibatch::whole(&samples, 0);
+                engine.gradient(critic, &data, all, &objective).map_err(failed)?;
+                Ok::<_, StudyError>(engine.descent()[part.clone()].to_vec())
             };
-            let mut with = usize::MAX;
+            reference.copy_from_slice(&estimate(Psi::Form(3), &critics[0].0, &mut collector)?);
             for s in &mut all {
                 let critic = &critics[usize::from(s.imperfect)].0;
-                if with != usize::from(s.imperfect) {
-                    with = usize::from(s.imperfect);
-                    rollout.evaluate(critic, team).map_err(failed)?;
-                    if !s.imperfect {
-                        reference = estimate(Psi::Form(3), critic, &mut rollout)?;
-                    }
-                }
-                let g = estimate(s.psi, critic, &mut rollout)?;
+                let g = estimate(s.psi, critic, &mut collector)?;
                 s.add(&g, &reference);
             }
         }
@@ -361,13 +349,13 @@ impl Measurement for Variance {
         format!("{} tasks, {} estimates, {} episodes", self.tasks.len(), self.psis().len(), self.episodes)
     }
     fn measure(&self, bench: &mut Bench<'_>) -> Result<Findings, StudyError> {
-        let team = Team::new(bench.threads).map_err(StudyError::Threads)?;
+        let cpu = Cpu::new(bench.threads).map_err(StudyError::Threads)?;
         let mut findings = Findings::default();
         let mut rows = Vec::new();
         for (i, task) in self.tasks.iter().enumerate() {
-            let critics = self.critics(task, bench, &team)?;
+            let critics = self.critics(task, bench, &cpu)?;
             let at = (i, self.tasks.len());
-            let (found, norm2, length) = self.estimates(task, &critics, bench, &team, at)?;
+            let (found, norm2, length) = self.estimates(task, &critics, bench, &cpu, at)?;
             let get = |psi: Psi, imperfect: bool| {
                 found.iter().find(|f| f.psi == psi && f.imperfect == imperfect).ok_or(())
             };

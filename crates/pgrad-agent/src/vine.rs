@@ -9,11 +9,12 @@
 //! A rollout ends where the task ends it or after its last step, and nothing is added for what would have come then,
 //! as in the paper. A time limit does not end it: rollouts go on behind it.
 
-use super::{Rollout, RolloutShape, Samples, Shard, action_rows};
+use crate::batch::{Branches, Samples, action_rows};
+use crate::collector::{Collector, Normalizers, RolloutShape, Shard};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
-use crate::{ActorCritic, AgentError, CHUNK};
+use crate::{ActorCritic, AgentError, CHUNK, Cpu};
 use pgrad_env::{BatchResult, End, EnvError, MakeError, VecEnv};
-use pgrad_num::{Cols, ColsMut, Stream, StreamPosition, Team};
+use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
 use pgrad_rl::dist::{ActionDist, ActionsMut};
 
 /// Purpose number of the stream that the rollout set is chosen by.
@@ -80,21 +81,17 @@ pub struct Branch<'a> {
     pub q: f32,
 }
 
-/// The vine of a rollout.
+/// What grows the vine.
 #[derive(Debug)]
-pub(super) struct Vine {
+pub(crate) struct Vine {
     shape: VineShape,
     /// Rollouts from each state, `K`.
     k: usize,
     seed: u64,
     /// Iterations so far: where its part of each stream begins.
     iteration: u64,
-    /// The rollout set; actions, weights, `Q̂` and advantages have `K` rows for each state.
-    samples: Samples,
     groups: Vec<Group>,
     work: Vec<Grower>,
-    /// Steps of the last rollouts together.
-    steps: u64,
 }
 
 /// Some states whose rollouts are done together.
@@ -124,9 +121,9 @@ impl std::fmt::Debug for Grower {
     }
 }
 
-impl Rollout {
-    /// A rollout that grows a vine: [`Rollout::collect`] runs the policy for `T` steps in each environment and then
-    /// from states on the way; [`Rollout::branches`] has what came of it, and nothing else can be learnt from.
+impl Collector {
+    /// A collector that grows a vine: [`Collector::collect`] runs the policy for `T` steps in each environment and then
+    /// from states on the way. What came of it is the batch ([`Collector::branches`]); from the paths nothing is learnt.
     ///
     /// # Errors
     /// When `make` fails.
@@ -138,10 +135,9 @@ impl Rollout {
         vine: VineShape,
         make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
-        obs_norm: Option<ObsNormalizer>,
-        reward_norm: Option<RewardNormalizer>,
+        norms: Normalizers,
         seed: u64,
-        threads: usize,
+        cpu: &Cpu,
     ) -> Result<Self, MakeError> {
         assert!(model.recurrence().is_none(), "states of the task alone do not say what a policy remembers");
         let k = vine.actions.count(model.dist()).unwrap_or(0);
@@ -149,10 +145,10 @@ impl Rollout {
             k > 0 && vine.n_states > 0 && vine.length > 0,
             "a vine has states, actions and steps: {vine:?}"
         );
-        let mut rollout = Self::new(shape, &make, model, obs_norm, reward_norm, seed, threads)?;
+        let mut collector = Self::steps(shape, &make, model, norms, seed, cpu)?;
         // As many states as fill a chunk.
         let together = (CHUNK / k).max(1);
-        let (spec, b) = (rollout.spec.clone(), together * k);
+        let (spec, b) = (collector.spec().clone(), together * k);
         let groups = (0..vine.n_states).step_by(together).map(|first| Group {
             first,
             roots: Samples::new(&spec, 0, b, 1),
@@ -161,7 +157,7 @@ impl Rollout {
             steps: 0,
             error: None,
         });
-        let work = (0..threads).map(|_| {
+        let work = cpu.scratch(|| {
             let mut env = VecEnv::new(make(b)?, seed, 0).without_time_limit();
             env.reserve_episodes(b * vine.length);
             Ok(Grower {
@@ -171,6 +167,7 @@ impl Rollout {
                 uniform: vec![0.0; model.dist().n_outputs() * b],
             })
         });
+        let work = work.into_iter().collect::<Result<_, MakeError>>()?;
         let mut samples = Samples::new(&spec, 0, 1, vine.n_states);
         let (index_rows, real_rows) = action_rows(&spec);
         samples.index_actions.resize(vine.n_states * k * index_rows, 0);
@@ -178,22 +175,24 @@ impl Rollout {
         for x in [&mut samples.weight, &mut samples.ret, &mut samples.adv] {
             x.resize(vine.n_states * k, 0.0);
         }
-        rollout.vine = Some(Vine {
-            k,
-            seed,
-            iteration: 0,
-            samples,
-            groups: groups.collect(),
-            work: work.collect::<Result<_, MakeError>>()?,
-            steps: 0,
-            shape: vine,
-        });
-        Ok(rollout)
+        collector.store.branches = Some(Branches { samples, per_state: k, states: vine.n_states, steps: 0 });
+        collector.vine = Some(Vine { k, seed, iteration: 0, groups: groups.collect(), work, shape: vine });
+        Ok(collector)
     }
 
     /// The rollouts of the vine, state by state; nothing without a vine.
     pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
-        self.vine.iter().flat_map(Vine::branches)
+        self.store.branches.iter().flat_map(|branches| {
+            let Branches { samples: s, per_state: k, states: n, .. } = branches;
+            (0..n * k).map(move |i| Branch {
+                state: i / k,
+                obs: row(&s.obs, *n, i / k),
+                index_action: row(&s.index_actions, n * k, i),
+                real_action: row(&s.real_actions, n * k, i),
+                weight: s.weight[i],
+                q: s.ret[i],
+            })
+        })
     }
 }
 
@@ -204,42 +203,15 @@ fn row<T>(data: &[T], n: usize, i: usize) -> &[T] {
 }
 
 impl Vine {
-    /// States of the rollout set.
-    pub(super) fn len(&self) -> usize {
-        self.shape.n_states
-    }
-    /// Rollouts from each of them.
-    pub(super) fn branching(&self) -> usize {
-        self.k
-    }
-    pub(super) fn samples(&self) -> &Samples {
-        &self.samples
-    }
-    /// Steps of the last rollouts together.
-    pub(super) fn steps(&self) -> u64 {
-        self.steps
-    }
-    pub(super) fn iteration(&self) -> u64 {
+    pub(crate) fn iteration(&self) -> u64 {
         self.iteration
     }
-    pub(super) fn set_iteration(&mut self, iteration: u64) {
+    pub(crate) fn set_iteration(&mut self, iteration: u64) {
         self.iteration = iteration;
     }
 
-    fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
-        let (n, k, s) = (self.shape.n_states, self.k, &self.samples);
-        (0..n * k).map(move |i| Branch {
-            state: i / k,
-            obs: row(&s.obs, n, i / k),
-            index_action: row(&s.index_actions, n * k, i),
-            real_action: row(&s.real_actions, n * k, i),
-            weight: s.weight[i],
-            q: s.ret[i],
-        })
-    }
-
     /// Chooses the rollout set: each shard is told which of its states to keep.
-    pub(super) fn choose(&self, shards: &mut [Shard], steps: usize, envs_per_shard: usize) {
+    pub(crate) fn choose(&self, shards: &mut [Shard], steps: usize, envs_per_shard: usize) {
         let total: usize = shards.iter().map(|s| s.env.len() * steps).sum();
         let piece = total as f64 / self.shape.n_states as f64;
         let mut rng = stream(self.seed, STREAM_SET, 0, self.iteration);
@@ -252,17 +224,18 @@ impl Vine {
     }
 
     /// Does the rollouts from the states that the shards have kept.
-    pub(super) fn grow(
+    pub(crate) fn grow(
         &mut self,
         shards: &[Shard],
+        branches: &mut Branches,
         model: &ActorCritic,
-        obs_norm: Option<&ObsNormalizer>,
-        reward_norm: Option<&RewardNormalizer>,
-        team: &Team,
+        (obs_norm, reward_norm): (Option<&ObsNormalizer>, Option<&RewardNormalizer>),
+        cpu: &Cpu,
     ) -> Result<(), AgentError> {
-        let Self { shape, k, seed, iteration, samples, groups, work, steps } = self;
+        let Self { shape, k, seed, iteration, groups, work } = self;
+        let Branches { samples, steps, .. } = branches;
         let states: Vec<&[f64]> = shards.iter().flat_map(|s| &s.kept).map(Vec::as_slice).collect();
-        team.each_with(groups, work, |_, group, grower| {
+        cpu.each_with(groups, work, |_, group, grower| {
             let states = &states[group.first..];
             group.error = grower
                 .grow(group, states, shape, *k, (*seed, *iteration), model, obs_norm, reward_norm)
@@ -436,7 +409,7 @@ impl Samples {
 
 impl Shard {
     /// Keeps the states of the samples of row `t` that were asked for.
-    pub(super) fn keep_states(&mut self, t: usize) -> Result<(), AgentError> {
+    pub(crate) fn keep_states(&mut self, t: usize) -> Result<(), AgentError> {
         let b = self.env.len();
         while let Some(sample) = self.keep.get(self.kept.len()).filter(|i| **i as usize / b == t) {
             let env = *sample as usize % b;

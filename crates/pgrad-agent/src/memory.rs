@@ -1,4 +1,4 @@
-//! States of recurrent networks in a rollout.
+//! States of recurrent networks in a batch.
 //!
 //! Each environment's `T` steps are cut into sequences of `L`. What is kept is the state of each network before the
 //! first step of every sequence; sequence `k·B + b` of a shard is steps `k·L ..` of its environment `b`. The actor's
@@ -8,37 +8,32 @@
 //! A state is forgotten where an episode ends, exactly there: `V` of the final observation of a cut episode is that of
 //! the state before it is forgotten.
 
-use super::{End, SampleSet, Samples, rows_to_columns, transpose};
-use crate::model::{Part, Trunk};
+use crate::batch::{SampleSet, Samples};
+use crate::model::{ChunkShape, Part, Role, Trunk};
 use crate::{ActorCritic, AgentError, CHUNK};
+use pgrad_env::End;
 use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut, kernels};
-
-/// Whose states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StateOf {
-    Actor,
-    Critic,
-}
+use pgrad_num::{Cols, ColsMut, kernels, rows_to_columns, transpose};
 
 /// States before the sequences of a shard, a row each.
 #[derive(Debug)]
-pub(super) struct States {
+pub struct States {
     /// Steps of a sequence, `L`.
-    pub(super) length: usize,
-    pub(super) actor: Vec<f32>,
+    pub length: usize,
+    actor: Vec<f32>,
     /// Empty with a shared trunk or without a critic.
     critic: Vec<f32>,
-    /// The critic's states after the last row, `[state_rows x B]`: where the next rollout begins.
-    pub(super) critic_after: Vec<f32>,
+    /// The critic's states after the last row, `[state_rows x B]`: where the next batch begins.
+    pub critic_after: Vec<f32>,
 }
 
 impl States {
-    /// For `rows` rows of `b` environments.
+    /// For `rows` rows of `b` environments; nothing without a memory.
     ///
     /// # Panics
     /// When sequences do not fill the rows.
-    pub(super) fn new(model: &ActorCritic, rows: usize, b: usize) -> Option<Self> {
+    #[must_use]
+    pub fn new(model: &ActorCritic, rows: usize, b: usize) -> Option<Self> {
         let length = model.recurrence()?.sequence_length;
         assert_eq!(rows % length, 0, "sequences of {length} steps fill a rollout of {rows}");
         let sequences = rows / length * b;
@@ -50,19 +45,19 @@ impl States {
             critic_after: vec![0.0; b * critic_rows],
         })
     }
-    fn of(&self, owner: StateOf) -> &[f32] {
+    fn of(&self, owner: Role) -> &[f32] {
         match owner {
-            StateOf::Actor => &self.actor,
-            StateOf::Critic => &self.critic,
+            Role::Actor => &self.actor,
+            Role::Critic => &self.critic,
         }
     }
     /// The critic goes on where it was.
-    pub(super) fn begin(&mut self, b: usize) {
+    pub fn begin(&mut self, b: usize) {
         let first = self.critic_after.len();
         transpose(&self.critic_after, &mut self.critic[..first], b);
     }
     /// Keeps the actor's states `[state_rows x B]` before row `t`, if a sequence begins there.
-    pub(super) fn keep(&mut self, t: usize, state: &[f32], b: usize) {
+    pub fn keep(&mut self, t: usize, state: &[f32], b: usize) {
         if t.is_multiple_of(self.length) {
             let at = t / self.length * state.len();
             transpose(state, &mut self.actor[at..at + state.len()], b);
@@ -101,7 +96,7 @@ pub(crate) struct SequenceWork {
 }
 
 impl SequenceWork {
-    pub(crate) fn new(model: &ActorCritic, chunk: crate::model::ChunkShape) -> Self {
+    pub(crate) fn new(model: &ActorCritic, chunk: ChunkShape) -> Self {
         let critic = if model.has_critic() { model.critic().net.state_rows() } else { 0 };
         let rows = model.actor().net.state_rows().max(critic);
         let samples = if model.recurrence().is_some() { chunk.samples() } else { 0 };
@@ -122,7 +117,7 @@ impl SequenceWork {
     pub(crate) fn find<S: ExactSizeIterator<Item = u32>>(
         &mut self,
         set: SampleSet<'_>,
-        owner: StateOf,
+        owner: Role,
         sequences: impl ExactSizeIterator<Item = S>,
     ) {
         let (length, cols, rows) = (self.length, sequences.len(), set.state_rows(owner));
@@ -166,7 +161,7 @@ impl SequenceWork {
 
 /// Takes a network through all steps of a shard, one sequence of all its environments after the other.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     length: usize,
     tape: NetworkTape<f32>,
     /// For single steps from states on the way.
@@ -179,7 +174,7 @@ pub(super) struct Walk {
 
 impl Walk {
     /// For shards of up to `b` environments.
-    pub(super) fn new(part: &Part, length: usize, b: usize) -> Self {
+    pub(crate) fn new(part: &Part, length: usize, b: usize) -> Self {
         let (net, most) = (&part.net, b.max(CHUNK));
         Self {
             length,
@@ -243,9 +238,9 @@ fn theta_of<'a>(model: &'a ActorCritic, part: &Part) -> &'a [f32] {
 }
 
 impl Samples {
-    /// As [`Samples::evaluate_ends`], with a critic that remembers: values of all rows, of what follows them and of the
-    /// final observations, and its states on the way.
-    pub(super) fn evaluate_with_memory(
+    /// With a critic that remembers: values of all rows, of what follows them and of the final observations, and its
+    /// states on the way.
+    pub(crate) fn evaluate_with_memory(
         &mut self,
         model: &ActorCritic,
         walk: &mut Walk,
@@ -292,20 +287,19 @@ impl Samples {
         walk.aside_state[..first].copy_from_slice(&walk.state[..first]);
         walk.values_aside(part, theta, last_obs, v_last);
         if let Some(i) = kernels::first_non_finite(&self.v) {
-            let (step, env) = self.place(i);
-            return Err(AgentError::Value { env, step, value: self.v[i] });
+            return Err(self.not_finite("value", i, self.v[i]));
         }
         self.resolve_finite(bootstrap_truncated)
     }
 
     /// Computes the states before all sequences but the first ones anew.
-    pub(super) fn recompute_states(&mut self, model: &ActorCritic, owner: StateOf, walk: &mut Walk) {
+    pub(crate) fn recompute_states(&mut self, model: &ActorCritic, owner: Role, walk: &mut Walk) {
         let (t_end, b) = (self.rows(), self.b);
-        let part = if owner == StateOf::Actor { model.actor() } else { model.critic() };
+        let part = if owner == Role::Actor { model.actor() } else { model.critic() };
         let Self { obs, ends, states, .. } = self;
         let Some(states) = states else { return };
         let (data, length, first) = (Rows { b, obs, ends }, states.length, b * part.net.state_rows());
-        let rows = if owner == StateOf::Actor { &mut states.actor } else { &mut states.critic };
+        let rows = if owner == Role::Actor { &mut states.actor } else { &mut states.critic };
         walk.start(&rows[..first], b);
         for t in (0..t_end - length).step_by(length) {
             walk.sequence(part, theta_of(model, part), &data, t);
@@ -317,7 +311,7 @@ impl Samples {
 
     /// Calls `each` with the first sample and the policy's outputs (`[n x L·B]`) of the sequences that begin at one row,
     /// started from the states that are kept, for all such rows.
-    pub(super) fn walk_policy(
+    pub(crate) fn walk_policy(
         &self,
         model: &ActorCritic,
         walk: &mut Walk,

@@ -1,103 +1,21 @@
-//! The gradient of a loss over a minibatch.
+//! The gradient of an objective over a minibatch.
 
-use crate::ActorCritic;
-use crate::model::{ChunkShape, Critic, Part, Trunk};
-use crate::rollout::{Rollout, SampleSet, SequenceWork, StateOf, bits_agree};
+use crate::batch::SampleSet;
+use crate::lanes::{LANES, add_up};
+use crate::memory::{SequenceWork, bits_agree};
+use crate::model::{ChunkShape, Critic, Part, Role, Trunk};
+use crate::objective::{Loss, LossSums, PolicyChunk, ValueChunk};
+use crate::{ActorCritic, Cpu};
 use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut, Team, kernels};
+use pgrad_num::{Cols, ColsMut, kernels};
 use pgrad_rl::dist::{ActionDist, Actions};
 
-/// Partial gradients of a network, at most. Chunk `c` of a minibatch goes to partial sum `c mod LANES`, and
-/// the partial sums are added in order: the same bits for any number of threads.
-const LANES: usize = 8;
 /// Networks that a gradient goes through, at most: the actor's and the critic's.
 const NETWORKS: usize = 2;
 
-/// Sums over the samples of a minibatch.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct LossSums {
-    /// The policy's surrogate (to be climbed).
-    pub surrogate: f64,
-    /// Entropy of the policy.
-    pub entropy: f64,
-    /// Estimate of `KL(π_old ‖ π_θ)`.
-    pub kl: f64,
-    /// Samples whose ratio was clipped.
-    pub clipped: f64,
-    /// The critic's loss.
-    pub value_loss: f64,
-}
-
-impl LossSums {
-    /// Adds the sums of other samples.
-    pub fn add(&mut self, other: &Self) {
-        self.surrogate += other.surrogate;
-        self.entropy += other.entropy;
-        self.kl += other.kl;
-        self.clipped += other.clipped;
-        self.value_loss += other.value_loss;
-    }
-    /// Means over `n` samples.
-    #[must_use]
-    pub fn mean(mut self, n: usize) -> Self {
-        let n = n as f64;
-        for x in
-            [&mut self.surrogate, &mut self.entropy, &mut self.kl, &mut self.clipped, &mut self.value_loss]
-        {
-            *x /= n;
-        }
-        self
-    }
-}
-
-/// What a policy loss sees of a chunk of samples, and what it must write: the gradient of the loss (to be
-/// descended) with respect to the policy's raw outputs, added to `d_out`.
-#[derive(Debug)]
-pub struct PolicyChunk<'a> {
-    /// The distribution.
-    pub dist: &'a ActionDist,
-    /// Its parameters under `π_θ`, prepared, `[n_outputs x cols]`.
-    pub params: Cols<'a, f32>,
-    /// Its parameters under `π_θold`, prepared; no rows unless the rollout keeps them
-    /// ([`Rollout::keep_policy_params`]).
-    pub params_old: Cols<'a, f32>,
-    /// The actions taken.
-    pub actions: Actions<'a, f32>,
-    /// `log π_θ(a_t|s_t)`.
-    pub logp: &'a [f32],
-    /// `log π_θold(a_t|s_t)`.
-    pub logp_old: &'a [f32],
-    /// `Â_t`, free to be overwritten.
-    pub adv: &'a mut [f32],
-    /// To add to: the loss's gradient with respect to the raw outputs.
-    pub d_out: ColsMut<'a, f32>,
-    /// Four rows of work space.
-    pub work: [&'a mut [f32]; 4],
-    /// To add to.
-    pub sums: &'a mut LossSums,
-}
-
-/// What a value loss sees of a chunk of samples, and what it must write: the gradient of the loss with
-/// respect to `V_θ(s_t)`.
-#[derive(Debug)]
-pub struct ValueChunk<'a> {
-    /// `V_θ(s_t)`.
-    pub v: &'a [f32],
-    /// `V_θold(s_t)`, of the rollout.
-    pub v_old: &'a [f32],
-    /// Targets.
-    pub ret: &'a [f32],
-    /// To write.
-    pub d_v: &'a mut [f32],
-    /// A row of work space.
-    pub work: &'a mut [f32],
-    /// To add to.
-    pub sums: &'a mut LossSums,
-}
-
 /// Which losses go through a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum Pass {
     Policy,
     Value,
     Both,
@@ -114,16 +32,6 @@ pub(crate) struct Gathered {
     old_rows: usize,
     /// Whether log-probabilities must be those of the rollout.
     same_bits: bool,
-}
-
-/// A gradient, as it was computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct GradientPass {
-    /// What the losses kept.
-    pub sums: LossSums,
-    /// Euclidean norm of the gradient of all parameters. Finite only when the gradient is, so that no other pass has to
-    /// look.
-    pub norm: f64,
 }
 
 /// The gradient of one network, to be put together from its lanes.
@@ -148,10 +56,8 @@ impl<'a> Target<'a> {
         rest.fill(0.0);
         targets
     }
-    fn add_up<'l>(&mut self, mut lanes: impl Iterator<Item = &'l Lane>) {
-        let first = lanes.next().expect("a network has a lane");
-        self.gradient.copy_from_slice(&first.gradient);
-        lanes.for_each(|lane| kernels::axpy(1.0, &lane.gradient, self.gradient));
+    fn add_up<'l>(&mut self, lanes: impl Iterator<Item = &'l Lane>) {
+        add_up(lanes.map(|lane| &lane.gradient[..]), self.gradient);
         self.squared_norm = kernels::sum_of_squares(self.gradient, 0.0);
     }
 }
@@ -159,7 +65,7 @@ impl<'a> Target<'a> {
 /// A partial gradient: every `LANES`-th chunk of a minibatch through one network.
 #[derive(Debug)]
 struct Lane {
-    role: Role,
+    role: Pass,
     number: usize,
     gradient: Vec<f32>,
     sums: LossSums,
@@ -188,12 +94,12 @@ pub(crate) struct ChunkWork {
     sequences: SequenceWork,
 }
 
-/// Computes gradients of losses over minibatches, on a team of threads.
+/// Gradients of objectives over minibatches.
 ///
 /// With separate networks actor and critic are two independent problems that run side by side; with a
 /// shared trunk their two cotangents go through one backward pass.
 #[derive(Debug)]
-pub struct Learner {
+pub(crate) struct Gradients {
     lanes: Vec<Lane>,
     lanes_per_network: usize,
     /// Samples that go through a network together.
@@ -201,43 +107,39 @@ pub struct Learner {
     work: Vec<ChunkWork>,
 }
 
-impl Learner {
-    /// A learner for `model` and minibatches of up to `max_samples`. Without a critic in the model there is no
-    /// value loss.
+impl Gradients {
+    /// For `model` and minibatches of up to `max_samples`. Without a critic in the model there is no value term.
     ///
     /// # Panics
     /// When the critic is one of actions.
-    #[must_use]
-    pub fn new(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
-        let roles: &[Role] = match (model.shape().critic, model.shape().trunk) {
-            (Critic::None, _) => &[Role::Policy],
-            (Critic::State, Trunk::Separate) => &[Role::Policy, Role::Value],
-            (Critic::State, Trunk::Shared) => &[Role::Both],
-            (Critic::Action, _) => panic!("a learner's critic tells the value of states"),
+    pub(crate) fn new(model: &ActorCritic, max_samples: usize, cpu: &Cpu) -> Self {
+        let roles: &[Pass] = match (model.shape().critic, model.shape().trunk) {
+            (Critic::None, _) => &[Pass::Policy],
+            (Critic::State, Trunk::Separate) => &[Pass::Policy, Pass::Value],
+            (Critic::State, Trunk::Shared) => &[Pass::Both],
+            (Critic::Action, _) => panic!("the critic of an objective tells the value of states"),
         };
-        Self::of_roles(model, roles, max_samples, threads)
+        Self::of_roles(model, roles, max_samples, cpu)
     }
 
-    /// A learner of the critic of `model` alone: the policy's part of every gradient is 0, and the policy's
-    /// loss is never asked.
+    /// For the critic of `model` alone: the policy's part of every gradient is 0, and its term is never asked.
     ///
     /// # Panics
     /// When the model has no critic of states with a network of its own.
-    #[must_use]
-    pub fn of_critic(model: &ActorCritic, max_samples: usize, threads: usize) -> Self {
+    pub(crate) fn of_critic(model: &ActorCritic, max_samples: usize, cpu: &Cpu) -> Self {
         let own = model.is_separate() && model.shape().critic == Critic::State;
-        assert!(own, "this learner needs a critic of states with a network of its own");
-        Self::of_roles(model, &[Role::Value], max_samples, threads)
+        assert!(own, "a critic of states with a network of its own is needed");
+        Self::of_roles(model, &[Pass::Value], max_samples, cpu)
     }
 
-    fn of_roles(model: &ActorCritic, roles: &[Role], max_samples: usize, threads: usize) -> Self {
+    fn of_roles(model: &ActorCritic, roles: &[Pass], max_samples: usize, cpu: &Cpu) -> Self {
         let shape = model.chunk(max_samples);
         let chunk = shape.samples();
         let lanes_per_network = LANES.min(max_samples.div_ceil(chunk)).max(1);
         let lanes = (0..lanes_per_network)
             .flat_map(|number| {
                 roles.iter().map(move |role| {
-                    let part = if *role == Role::Value { model.critic() } else { model.actor() };
+                    let part = if *role == Pass::Value { model.critic() } else { model.actor() };
                     Lane {
                         role: *role,
                         number,
@@ -247,40 +149,47 @@ impl Learner {
                 })
             })
             .collect();
-        let work = (0..threads).map(|_| ChunkWork::new(model, shape)).collect();
+        let work = cpu.scratch(|| ChunkWork::new(model, shape));
         Self { lanes, lanes_per_network, chunk, work }
     }
 
-    /// The gradient of the policy's and the critic's loss, summed over `samples`, with respect to `θ`. A recurrent
-    /// model takes whole sequences, one after the other: [`Rollout::order`], [`Minibatches`](crate::Minibatches).
+    /// Floating-point operations of a sample's way forward and back through the networks.
+    pub(crate) fn flops(&self, model: &ActorCritic) -> usize {
+        let networks = &self.lanes[..self.lanes.len() / self.lanes_per_network];
+        let nets = networks.iter().map(|lane| &lane.part(model).net);
+        nets.map(|net| net.forward_flops() + net.vjp_flops()).sum()
+    }
+
+    /// Writes the gradient of what is to be descended, `−L`, over the samples `ids`, with respect to `θ`; returns the
+    /// sums and the norm. A recurrent model takes whole sequences, one after the other.
     ///
-    /// Writes `gradient`, and returns the sums that the losses kept and the norm. With as many threads as networks or
-    /// fewer a network's gradient is put together by the thread that computed it, in whose core's cache it lies.
+    /// The norm is finite only when the gradient is, so that no other pass has to look. With as many threads as
+    /// networks or fewer, a network's gradient is put together by the thread that computed it, in whose core's cache
+    /// it lies.
     ///
     /// # Panics
     /// When `gradient` has another length than `θ`, or sequences are cut into pieces.
-    pub fn gradient(
+    pub(crate) fn gradient(
         &mut self,
         model: &ActorCritic,
-        rollout: &Rollout,
-        samples: &[u32],
-        team: &Team,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        cpu: &Cpu,
         gradient: &mut [f32],
-        policy_loss: impl Fn(PolicyChunk<'_>) + Sync,
-        value_loss: impl Fn(ValueChunk<'_>) + Sync,
-    ) -> GradientPass {
+        loss: &Loss<'_>,
+    ) -> (LossSums, f64) {
         assert_eq!(gradient.len(), model.theta.len());
-        let (stride, chunk, set) = (self.lanes_per_network, self.chunk, rollout.samples(model));
+        let (stride, chunk) = (self.lanes_per_network, self.chunk);
         let pass = |lane: &mut Lane, work: &mut ChunkWork| {
             lane.gradient.fill(0.0);
             lane.sums = LossSums::default();
-            for ids in samples.chunks(chunk).skip(lane.number).step_by(stride) {
-                work.with_columns(model, set, lane.role == Role::Value, ids, |work, ids| {
+            for ids in ids.chunks(chunk).skip(lane.number).step_by(stride) {
+                work.with_columns(model, set, lane.role == Pass::Value, ids, |work, ids| {
                     work.gather_obs(set, ids);
                     match lane.role {
-                        Role::Policy => work.policy_pass(model, set, ids, lane, &policy_loss),
-                        Role::Value => work.value_pass(model, set, ids, lane, &value_loss),
-                        Role::Both => work.shared_pass(model, set, ids, lane, &policy_loss, &value_loss),
+                        Pass::Policy => work.policy_pass(model, set, ids, lane, loss),
+                        Pass::Value => work.value_pass(model, set, ids, lane, loss),
+                        Pass::Both => work.shared_pass(model, set, ids, lane, loss),
                     }
                 });
             }
@@ -293,37 +202,37 @@ impl Learner {
             for (both, pair) in both.iter_mut().zip(self.lanes.iter_mut().zip(targets.iter_mut())) {
                 *both = Some(pair);
             }
-            team.each_with(&mut both[..networks], &mut self.work, |_, both, work| {
+            cpu.each_with(&mut both[..networks], &mut self.work, |_, both, work| {
                 let Some((lane, target)) = both else { return };
                 pass(lane, work);
                 target.add_up(std::iter::once(&**lane));
             });
         } else {
-            team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| pass(lane, work));
+            cpu.each_with(&mut self.lanes, &mut self.work, |_, lane, work| pass(lane, work));
             let lanes = &self.lanes;
-            team.each_near(targets, |i, target| target.add_up(lanes[i..].iter().step_by(networks)));
+            cpu.each_near(targets, |i, target| target.add_up(lanes[i..].iter().step_by(networks)));
         }
         let mut sums = LossSums::default();
         self.lanes.iter().for_each(|lane| sums.add(&lane.sums));
         let norm = targets.iter().map(|target| target.squared_norm).sum::<f64>().sqrt();
-        GradientPass { sums, norm }
+        (sums, norm)
     }
 
-    /// Lets `see` look at the policy's present outputs over `samples`, without a gradient; returns the sums that it
-    /// kept.
-    pub fn look(
+    /// Lets `see` look at the policy's present outputs over the samples `ids`, without a gradient; returns the sums that
+    /// it kept.
+    pub(crate) fn look(
         &mut self,
         model: &ActorCritic,
-        rollout: &Rollout,
-        samples: &[u32],
-        team: &Team,
+        set: SampleSet<'_>,
+        ids: &[u32],
+        cpu: &Cpu,
         see: impl Fn(PolicyChunk<'_>) + Sync,
     ) -> LossSums {
-        let (stride, chunk, set) = (self.lanes_per_network, self.chunk, rollout.samples(model));
-        team.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
+        let (stride, chunk) = (self.lanes_per_network, self.chunk);
+        cpu.each_with(&mut self.lanes, &mut self.work, |_, lane, work| {
             lane.sums = LossSums::default();
-            if lane.role != Role::Value {
-                for ids in samples.chunks(chunk).skip(lane.number).step_by(stride) {
+            if lane.role != Pass::Value {
+                for ids in ids.chunks(chunk).skip(lane.number).step_by(stride) {
                     work.with_columns(model, set, false, ids, |work, ids| {
                         work.gather_obs(set, ids);
                         work.policy_look(model, set, ids, lane, &see);
@@ -340,7 +249,7 @@ impl Learner {
 impl Lane {
     /// The network that it goes through.
     fn part<'a>(&self, model: &'a ActorCritic) -> &'a Part {
-        if self.role == Role::Value { model.critic() } else { model.actor() }
+        if self.role == Pass::Value { model.critic() } else { model.actor() }
     }
 }
 
@@ -389,7 +298,7 @@ impl ChunkWork {
             return then(self, ids);
         }
         let tape = if critic { &mut self.critic } else { &mut self.actor };
-        let owner = if critic { StateOf::Critic } else { StateOf::Actor };
+        let owner = if critic { Role::Critic } else { Role::Actor };
         let length = model.recurrence().map_or(1, |r| r.sequence_length);
         assert_eq!(ids.len() % length, 0, "a minibatch holds whole sequences of {length} steps");
         self.sequences.find(set, owner, ids.chunks_exact(length).map(|ids| ids.iter().copied()));
@@ -451,12 +360,12 @@ impl ChunkWork {
         set: SampleSet<'_>,
         ids: &[u32],
         lane: &mut Lane,
-        loss: &(impl Fn(PolicyChunk<'_>) + Sync),
+        loss: &Loss<'_>,
     ) {
         let n = ids.len();
         let gathered = self.gather_policy(set, ids);
         self.forward(model.actor(), model, n);
-        self.policy_loss(model, gathered, 0, lane, loss);
+        self.policy_loss(model, gathered, 0, lane, |p| loss.policy(p));
         self.backward(model.actor(), model, n, lane);
     }
 
@@ -467,11 +376,11 @@ impl ChunkWork {
         set: SampleSet<'_>,
         ids: &[u32],
         lane: &mut Lane,
-        see: &(impl Fn(PolicyChunk<'_>) + Sync),
+        see: impl Fn(PolicyChunk<'_>),
     ) {
         let gathered = self.gather_policy(set, ids);
         self.forward(model.actor(), model, ids.len());
-        self.policy_loss(model, gathered, usize::from(lane.role == Role::Both), lane, see);
+        self.policy_loss(model, gathered, usize::from(lane.role == Pass::Both), lane, see);
     }
 
     fn value_pass(
@@ -480,7 +389,7 @@ impl ChunkWork {
         set: SampleSet<'_>,
         ids: &[u32],
         lane: &mut Lane,
-        loss: &(impl Fn(ValueChunk<'_>) + Sync),
+        loss: &Loss<'_>,
     ) {
         let n = ids.len();
         self.gather_value(set, ids);
@@ -501,8 +410,7 @@ impl ChunkWork {
         set: SampleSet<'_>,
         ids: &[u32],
         lane: &mut Lane,
-        policy_loss: &(impl Fn(PolicyChunk<'_>) + Sync),
-        value_loss: &(impl Fn(ValueChunk<'_>) + Sync),
+        loss: &Loss<'_>,
     ) {
         let n = ids.len();
         let gathered = self.gather_policy(set, ids);
@@ -510,8 +418,8 @@ impl ChunkWork {
         self.forward(model.actor(), model, n);
         self.v[..n].copy_from_slice(&self.actor.outputs()[..n]);
         // The value is row 0 of the outputs, the policy's rows follow.
-        self.policy_loss(model, gathered, 1, lane, policy_loss);
-        self.value_loss(n, lane, value_loss);
+        self.policy_loss(model, gathered, 1, lane, |p| loss.policy(p));
+        self.value_loss(n, lane, loss);
         self.backward(model.actor(), model, n, lane);
     }
 
@@ -543,7 +451,7 @@ impl ChunkWork {
         Gathered { n, masked, old_rows, same_bits }: Gathered,
         first_row: usize,
         lane: &mut Lane,
-        loss: &(impl Fn(PolicyChunk<'_>) + Sync),
+        loss: impl Fn(PolicyChunk<'_>),
     ) {
         let dist = model.dist();
         let rows = dist.n_outputs();
@@ -570,8 +478,8 @@ impl ChunkWork {
         });
     }
 
-    fn value_loss(&mut self, n: usize, lane: &mut Lane, loss: &(impl Fn(ValueChunk<'_>) + Sync)) {
-        loss(ValueChunk {
+    fn value_loss(&mut self, n: usize, lane: &mut Lane, loss: &Loss<'_>) {
+        loss.value(ValueChunk {
             v: &self.v[..n],
             v_old: &self.v_old[..n],
             ret: &self.ret[..n],

@@ -6,11 +6,11 @@ mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
 use pgrad_agent::{
-    ActorCritic, Critic, GradientPass, Learner, ModelShape, PolicyChunk, Rollout, RolloutShape, Trunk,
-    ValueChunk,
+    ActorCritic, Collector, Cpu, Critic, Engine, Estimated, Losses, Minibatch, ModelShape, Objective,
+    PolicyChunk, PolicyTerm, RolloutShape, Trunk, ValueChunk, ValueTerm,
 };
 use pgrad_nn::Activation;
-use pgrad_num::{Stream, Team, kernels};
+use pgrad_num::{Stream, kernels};
 use pgrad_rl::surrogate;
 use pgrad_testkit::finite_difference_gradient;
 
@@ -45,7 +45,7 @@ struct Case {
     old: ActorCritic,
     /// The model that learns.
     new: ActorCritic,
-    rollout: Rollout,
+    collector: Collector,
 }
 
 fn case(task: Task, trunk: Trunk, hidden: &[usize], n_envs: usize, n_steps: usize) -> Case {
@@ -65,21 +65,30 @@ fn case(task: Task, trunk: Trunk, hidden: &[usize], n_envs: usize, n_steps: usiz
     new.theta.iter_mut().for_each(|x| *x += 0.1 * rng.normal() as f32);
     // Shards of unequal size.
     let shape = RolloutShape { n_envs, n_steps, envs_per_shard: 2, bootstrap_truncated: true };
-    let team = Team::new(1).unwrap();
-    let mut rollout = Rollout::new(shape, task.make(), &old, None, None, 3, 1).unwrap();
-    rollout.start().unwrap();
-    rollout.collect(&old, &team).unwrap();
-    rollout.evaluate(&old, &team).unwrap();
-    rollout
-        .estimate(&team, |p| {
-            let (mut adv, mut ret) = (p.adv, p.ret);
-            for (i, r) in p.reward.data().iter().enumerate() {
-                adv.data_mut()[i] = 0.5 * r - 0.2;
-                ret.data_mut()[i] = 1.0 - 2.0 * r;
-            }
-        })
-        .unwrap();
-    Case { task, shape, old, new, rollout }
+    let mut collector =
+        Collector::steps(shape, task.make(), &old, (None, None), 3, &Cpu::new(1).unwrap()).unwrap();
+    collector.start().unwrap();
+    collector.collect(&old).unwrap();
+    Case { task, shape, old, new, collector }
+}
+
+/// Advantages and targets that are made of the rewards; values of `old`.
+fn estimated<'a>(collector: &'a mut Collector, old: &ActorCritic) -> Estimated<'a> {
+    let mut engine = Engine::new(&Cpu::new(1).unwrap()).with_values(old, &collector.spec().clone(), 2);
+    let data = engine.values(old, collector.batch()).unwrap();
+    let estimate = |p: pgrad_agent::Paths<'_>| {
+        let (mut adv, mut ret) = (p.adv, p.ret);
+        for (i, r) in p.reward.data().iter().enumerate() {
+            adv.data_mut()[i] = 0.5 * r - 0.2;
+            ret.data_mut()[i] = 1.0 - 2.0 * r;
+        }
+    };
+    engine.estimate(data, estimate).unwrap()
+}
+
+/// An engine with room for gradients over `max_samples`.
+fn engine(model: &ActorCritic, max_samples: usize, threads: usize) -> Engine {
+    Engine::new(&Cpu::new(threads).unwrap()).with_gradients(model, max_samples)
 }
 
 impl Case {
@@ -87,7 +96,7 @@ impl Case {
     fn seen(&self) -> Vec<Seen> {
         let log = self.task.log.lock().unwrap();
         let (size, t) = (self.shape.envs_per_shard, self.shape.n_steps);
-        (0..self.rollout.len())
+        (0..self.collector.store().len())
             .map(|i| {
                 let first = i / (size * t) * size;
                 let (at, b) = (i % (size * t), size.min(self.shape.n_envs - first));
@@ -95,22 +104,19 @@ impl Case {
             })
             .collect()
     }
-    fn gradient(&self, samples: &[u32], max_samples: usize, threads: usize) -> (Vec<f32>, GradientPass) {
-        let mut learner = Learner::new(&self.new, max_samples, threads);
-        self.gradient_of(&mut learner, samples, threads)
+    fn gradient(&mut self, samples: &[u32], max_samples: usize, threads: usize) -> (Vec<f32>, Losses) {
+        let mut engine = engine(&self.new, max_samples, threads);
+        self.gradient_of(&mut engine, samples)
     }
-    fn gradient_of(
-        &self,
-        learner: &mut Learner,
-        samples: &[u32],
-        threads: usize,
-    ) -> (Vec<f32>, GradientPass) {
-        let team = Team::new(threads).unwrap();
-        // What was there before must not matter.
-        let mut g = vec![f32::NAN; self.new.theta.len()];
-        let pass =
-            learner.gradient(&self.new, &self.rollout, samples, &team, &mut g, policy_loss, value_loss);
-        (g, pass)
+    fn gradient_of(&mut self, engine: &mut Engine, samples: &[u32]) -> (Vec<f32>, Losses) {
+        let data = estimated(&mut self.collector, &self.old);
+        let objective = Objective {
+            policy: Some(PolicyTerm::Custom(&policy_loss)),
+            value: Some(ValueTerm::Custom(&value_loss)),
+            ..Objective::default()
+        };
+        let losses = engine.gradient(&self.new, &data, Minibatch::whole(samples, 0), &objective).unwrap();
+        (engine.descent().to_vec(), losses)
     }
     /// The parts of the loss, from the definition, in `f64`.
     fn loss(&self, samples: &[u32], batch: &Batch, theta: &[f64]) -> [f64; 3] {
@@ -148,14 +154,14 @@ fn gradients_agree_with_finite_differences_of_the_loss() {
         for task in tasks(None) {
             for hidden in [&[5][..], &[]] {
                 let name = format!("{} masked {} {trunk:?} {hidden:?}", task.action, task.masked);
-                let case = case(task.clone(), trunk, hidden, 5, 41);
+                let mut case = case(task.clone(), trunk, hidden, 5, 41);
                 task.log.lock().unwrap().iter().for_each(|steps| assert!(steps.len() >= 41));
                 // One chunk, one sample short of it, one more, and an uneven last one.
                 let order = shuffled(205);
                 for n in [1, 63, 64, 65, 200] {
                     let samples = &order[..n];
                     let batch = case.batch(samples);
-                    let (got, GradientPass { sums, norm }) = case.gradient(samples, n, 1);
+                    let (got, Losses { sums, norm, .. }) = case.gradient(samples, n, 1);
                     let loss = |theta: &[f64]| {
                         let [surrogate, entropy, value] = case.loss(samples, &batch, theta);
                         -surrogate - f64::from(ENTROPY_COEF) * entropy + value
@@ -177,21 +183,21 @@ fn gradients_agree_with_finite_differences_of_the_loss() {
 }
 
 #[test]
-fn a_learner_for_large_minibatches_takes_small_ones() {
-    let case = case(tasks(None).remove(0), Trunk::Separate, &[5], 5, 41);
+fn room_for_large_minibatches_takes_small_ones() {
+    let mut case = case(tasks(None).remove(0), Trunk::Separate, &[5], 5, 41);
     let order = shuffled(205);
-    let mut learner = Learner::new(&case.new, 205, 1);
-    let whole = case.gradient_of(&mut learner, &order, 1);
+    let mut engine = engine(&case.new, 205, 1);
+    let whole = case.gradient_of(&mut engine, &order);
     // The uneven last minibatch, after a full one.
-    let last = case.gradient_of(&mut learner, &order[..13], 1);
+    let last = case.gradient_of(&mut engine, &order[..13]);
     assert_eq!(last, case.gradient(&order[..13], 13, 1));
-    assert_eq!(case.gradient_of(&mut learner, &order, 1), whole);
+    assert_eq!(case.gradient_of(&mut engine, &order), whole);
 }
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     for trunk in [Trunk::Separate, Trunk::Shared] {
-        let case = case(tasks(None).remove(5), trunk, &[16], 33, 41);
+        let mut case = case(tasks(None).remove(5), trunk, &[16], 33, 41);
         let order = shuffled(33 * 41);
         for n in [1, 64, 200, 512, 513, 1353] {
             let one = case.gradient(&order[..n], n, 1);
@@ -205,49 +211,53 @@ fn the_number_of_threads_does_not_change_a_bit() {
 /// The exact divergence of the policy that learns from the one that acted, and the ratio of each sample, without a
 /// gradient: as their definitions say, for every kind of action space and both trunks.
 #[test]
-fn looks_at_the_policy_without_a_gradient() {
+fn divergence_and_ratios_are_those_of_their_definitions() {
     for task in tasks(Some(7)) {
         for trunk in [Trunk::Separate, Trunk::Shared] {
             let mut c = case(task.clone(), trunk, &[6], 5, 31);
             task.log.lock().unwrap().clear();
-            let team = Team::new(2).unwrap();
-            c.rollout = Rollout::new(c.shape, task.make(), &c.old, None, None, 3, 2).unwrap();
-            c.rollout.keep_policy_params(&c.old);
-            c.rollout.start().unwrap();
-            c.rollout.collect(&c.old, &team).unwrap();
+            let cpu = Cpu::new(2).unwrap();
+            c.collector = Collector::steps(c.shape, task.make(), &c.old, (None, None), 3, &cpu).unwrap();
+            c.collector.keep_policy_params(&c.old);
+            c.collector.start().unwrap();
+            c.collector.collect(&c.old).unwrap();
             let batch = Batch::new(&c.seen(), task.masked);
             let (old, new) = (wide(&c.old.theta), wide(&c.new.theta));
-            let samples: Vec<u32> = (0..c.rollout.len() as u32).rev().collect();
-            let mut learner = Learner::new(&c.new, samples.len(), 2);
-            let sums = learner.look(&c.new, &c.rollout, &samples, &team, |p| {
-                let [kl, ..] = p.work;
-                p.dist.kl(p.params_old, p.params, kl);
-                p.sums.kl += kernels::sum(kl);
-                p.sums.surrogate += kernels::sum(p.logp);
-            });
-            let slow: f64 = batch.kl(&c.new, &old, &new).iter().sum();
-            assert!(slow > 0.1 && (sums.kl / slow - 1.0).abs() < 1e-4, "{} {slow}", sums.kl);
+            let samples: Vec<u32> = (0..c.collector.store().len() as u32).rev().collect();
+            let spec = c.collector.spec().clone();
+            let mut engine =
+                Engine::new(&cpu).with_values(&c.old, &spec, 2).with_gradients(&c.new, samples.len());
+            let slow = batch.kl(&c.new, &old, &new).iter().sum::<f64>() / samples.len() as f64;
+            let kl = engine.divergence(&c.new, &estimated(&mut c.collector, &c.old), &samples);
+            assert!(slow > 1e-3 && (kl / slow - 1.0).abs() < 1e-4, "{kl} {slow}");
             let (logp, logp_old) = (batch.policy(&c.new, &new).0, batch.policy(&c.new, &old).0);
-            assert!((sums.surrogate / logp.iter().sum::<f64>() - 1.0).abs() < 1e-5);
 
-            let ratios = |rollout: &mut Rollout| {
+            let see = |engine: &mut Engine, c: &mut Case, stale: bool| {
+                let mut data = engine.values(&c.old, c.collector.batch()).unwrap();
+                if stale {
+                    engine.ratios(&c.new, &mut data).unwrap();
+                }
                 let found = std::sync::Mutex::new(Vec::new());
-                let see = |p: pgrad_agent::Paths<'_>| {
+                let look = |p: pgrad_agent::Paths<'_>| {
                     let (mut adv, mut ret) = (p.adv, p.ret);
                     adv.data_mut().fill(0.0);
                     ret.data_mut().fill(0.0);
-                    found.lock().unwrap().push(p.ratio.data().to_vec());
+                    found.lock().unwrap().push((p.reward.data()[0].to_bits(), p.ratio.data().to_vec()));
                 };
-                rollout.estimate(&Team::new(1).unwrap(), see).unwrap();
-                found.into_inner().unwrap().concat()
+                engine.estimate(data, look).unwrap();
+                let mut found = found.into_inner().unwrap();
+                // Shards are seen in any order.
+                let shards = &c.collector.store().shards;
+                let place = |first: u32| shards.iter().position(|s| s.reward[0].to_bits() == first);
+                found.sort_by_key(|(first, _)| place(*first));
+                found.into_iter().flat_map(|(_, ratios)| ratios).collect::<Vec<f32>>()
             };
-            assert!(ratios(&mut c.rollout).iter().all(|r| *r == 1.0), "fresh data");
-            c.rollout.evaluate_ratios(&c.new, &team).unwrap();
-            let found = wide(&ratios(&mut c.rollout));
+            assert!(see(&mut engine, &mut c, false).iter().all(|r| *r == 1.0), "fresh data");
+            let found = wide(&see(&mut engine, &mut c, true));
             let slow: Vec<f64> = logp.iter().zip(&logp_old).map(|(new, old)| (new - old).exp()).collect();
             assert!(relative_difference(&found, &slow) < 1e-5, "{}", task.action);
-            c.rollout.collect(&c.old, &team).unwrap();
-            assert!(ratios(&mut c.rollout).iter().all(|r| *r == 1.0), "new data are fresh");
+            c.collector.collect(&c.old).unwrap();
+            assert!(see(&mut engine, &mut c, false).iter().all(|r| *r == 1.0), "new data are fresh");
         }
     }
 }

@@ -8,11 +8,12 @@
 //! The samples are laid one after another, environment by environment, as one column `[T, 1]`: `carry` keeps
 //! the episodes apart, nothing is padded, and whatever works on a rollout works on them.
 
-use super::{Piece, Rollout, RolloutShape, Samples, Shard, mark_lost};
+use crate::batch::{Samples, Store, mark_lost};
+use crate::collector::{Collector, Normalizers, RolloutShape, Shard};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
-use crate::{ActorCritic, AgentError, CHUNK};
+use crate::{ActorCritic, AgentError, Cpu};
 use pgrad_env::{BatchResult, End, Episode, MakeError};
-use pgrad_num::{Cols, Team};
+use pgrad_num::Cols;
 
 /// Steps after which an episode counts as endless.
 const LONGEST: u32 = 1 << 20;
@@ -33,9 +34,9 @@ pub struct EpisodesShape {
     pub bootstrap_truncated: bool,
 }
 
-/// The batches of a rollout of whole episodes.
+/// The batches of whole episodes.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(crate) struct Whole {
     played: Vec<Played>,
     finished: Vec<Episode>,
     /// Steps of lost episodes, since they were last asked for.
@@ -44,11 +45,11 @@ pub(super) struct Whole {
 
 impl Whole {
     /// Steps of lost episodes since this was last asked.
-    pub(super) fn take_lost(&mut self) -> u64 {
+    pub(crate) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }
     /// Episodes of the batch.
-    pub(super) fn finished(&self) -> &[Episode] {
+    pub(crate) fn finished(&self) -> &[Episode] {
         &self.finished
     }
 }
@@ -67,88 +68,81 @@ struct Played {
     column: Vec<f32>,
 }
 
-impl Rollout {
-    /// A rollout whose batches are whole episodes: [`Rollout::collect`] plays `K` episodes, and
-    /// [`Rollout::len`] tells how many samples they have.
+impl Collector {
+    /// A collector whose batches are whole episodes: [`Collector::collect`] plays `K` of them, and the batch says how many
+    /// samples they have.
     ///
     /// # Errors
     /// When `make` fails.
     ///
     /// # Panics
     /// When a size of `shape` is 0, there are fewer episodes than environments, or the model is recurrent.
-    pub fn whole_episodes(
+    pub fn episodes(
         shape: EpisodesShape,
         make: impl Fn(usize) -> BatchResult,
         model: &ActorCritic,
-        obs_norm: Option<ObsNormalizer>,
-        reward_norm: Option<RewardNormalizer>,
+        norms: Normalizers,
         seed: u64,
-        threads: usize,
+        cpu: &Cpu,
     ) -> Result<Self, MakeError> {
         let EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated } = shape;
         assert!(n_episodes >= n_envs, "every environment plays an episode at least");
         assert!(model.recurrence().is_none(), "batches of whole episodes are not cut into sequences");
         let fixed = RolloutShape { n_envs, n_steps: 1, envs_per_shard, bootstrap_truncated };
-        let mut rollout = Self::new(fixed, make, model, obs_norm, reward_norm, seed, threads)?;
-        let spec = rollout.spec.clone();
-        let column = Samples::new(&spec, 0, 1, 0);
-        let played = std::mem::replace(&mut rollout.data, vec![column]).into_iter().map(|samples| {
+        let mut collector = Self::steps(fixed, make, model, norms, seed, cpu)?;
+        let spec = collector.spec().clone();
+        let column = Store::new(vec![Samples::new(&spec, 0, 1, 0)], &spec, usize::MAX, bootstrap_truncated);
+        let played = std::mem::replace(&mut collector.store, column).shards.into_iter().map(|samples| {
             let envs = samples.first..samples.first + samples.b;
             let share: Vec<usize> =
                 envs.map(|i| n_episodes / n_envs + usize::from(i < n_episodes % n_envs)).collect();
             let b = samples.b;
             Played { left: share.clone(), share, len: vec![0; b], column: Vec::new(), samples }
         });
-        rollout.whole =
+        collector.whole =
             Some(Whole { played: played.collect(), finished: Vec::with_capacity(n_episodes), lost: 0 });
-        rollout.adv.clear();
-        rollout.pieces.clear();
-        Ok(rollout)
+        Ok(collector)
     }
+}
 
+impl Whole {
     /// Plays a batch of whole episodes.
-    pub(super) fn collect_episodes(&mut self, model: &ActorCritic, team: &Team) -> Result<(), AgentError> {
-        let Self { shards, data, whole, obs_norm, reward_norm, adv, pieces, .. } = self;
-        let (Some(whole), [column]) = (whole, &mut data[..]) else { return Ok(()) };
-        let norm = obs_norm.as_ref();
-        team.each_zip(shards, &mut whole.played, |_, shard, played| {
+    pub(crate) fn collect(
+        &mut self,
+        shards: &mut [Shard],
+        store: &mut Store,
+        model: &ActorCritic,
+        (obs_norm, reward_norm): (Option<&mut ObsNormalizer>, Option<&mut RewardNormalizer>),
+        cpu: &Cpu,
+    ) -> Result<(), AgentError> {
+        let [column] = &mut store.shards[..] else { return Ok(()) };
+        let norm = obs_norm.as_deref();
+        cpu.each_zip(shards, &mut self.played, |_, shard, played| {
             played.samples.error = played.play(shard, model, norm).err();
         });
-        if let Some(e) = whole.played.iter_mut().find_map(|p| p.samples.error.take()) {
+        if let Some(e) = self.played.iter_mut().find_map(|p| p.samples.error.take()) {
             return Err(e);
         }
-        let played: usize = whole.played.iter().flat_map(|p| &p.len).sum();
+        let played: usize = self.played.iter().flat_map(|p| &p.len).sum();
         if u32::try_from(played).is_err() {
             return Err(AgentError::Batch { samples: played });
         }
         column.clear();
-        whole.finished.clear();
-        for (shard, played) in shards.iter().zip(&mut whole.played) {
+        self.finished.clear();
+        for (shard, played) in shards.iter().zip(&mut self.played) {
             played.append_to(column);
             played.left.copy_from_slice(&played.share);
             for episode in shard.env.finished() {
                 let left = &mut played.left[episode.env - played.samples.first];
                 if *left > 0 {
                     *left -= 1;
-                    whole.finished.push(*episode);
+                    self.finished.push(*episode);
                 }
             }
         }
         let n = column.reward.len();
-        whole.lost += (played - n) as u64;
-        column.ratio.clear();
-        column.ratio.resize(n, 1.0);
-        for x in [&mut column.v, &mut column.v_next, &mut column.carry, &mut column.adv, &mut column.ret, adv]
-        {
-            x.resize(n, 0.0);
-        }
-        pieces.clear();
-        pieces.extend((0..n).step_by(CHUNK).map(|from| Piece {
-            shard: 0,
-            from,
-            len: CHUNK.min(n - from),
-            v: [0.0; CHUNK],
-        }));
+        self.lost += (played - n) as u64;
+        column.fit();
         if let Some(norm) = obs_norm {
             for shard in shards.iter() {
                 norm.merge(&shard.seen);

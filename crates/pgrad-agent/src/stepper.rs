@@ -9,12 +9,12 @@
 //! Observations are not normalised: at the first steps there is nothing to know their moments from, and moments
 //! that move at every step change the meaning of what traces have gathered.
 
-use crate::rollout::{action_rows, forget, mask_rows, transpose};
-use crate::{ActorCritic, AgentError, Critic};
-use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvSpec, Episode, MakeError, Space, VecEnv};
-use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels};
-use pgrad_rl::dist::{ActionDist, Actions, ActionsMut};
+use crate::act::Actor;
+use crate::batch::{action_rows, mask_rows};
+use crate::{ActorCritic, AgentError};
+use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
+use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels, rows_to_columns, transpose};
+use pgrad_rl::dist::{ActionDist, Actions};
 
 /// Purpose number of the streams that actions are sampled from; the same as a rollout's.
 const STREAM_ACTION: u32 = 4;
@@ -118,14 +118,8 @@ impl Choice {
 /// `N` environments that are stepped together, one step at a time.
 pub struct Stepper {
     env: VecEnv,
-    /// Number of the first environment in the run.
-    first: usize,
     rngs: Vec<Stream>,
-    tape: NetworkTape<f32>,
-    /// What the policy remembers, `[state_rows x N]`; empty without a memory.
-    state: Vec<f32>,
-    /// Nobody forgets anything before it acts: states are forgotten where episodes end.
-    fresh: Vec<bool>,
+    actor: Actor,
     /// What was chosen in the present states, if `chosen`.
     present: Choice,
     chosen: bool,
@@ -134,12 +128,6 @@ pub struct Stepper {
     next_obs: Vec<f32>,
     reward: Vec<f32>,
     ends: Vec<End>,
-    /// Batch-innermost: what distributions and environments work on.
-    outputs: Vec<f32>,
-    masks: Vec<bool>,
-    mask_scratch: Vec<bool>,
-    index: Vec<u32>,
-    real: Vec<f32>,
 }
 
 impl std::fmt::Debug for Stepper {
@@ -192,20 +180,12 @@ impl Stepper {
         let choice = || Choice::new(spec, n_envs);
         let (present, taken) = (choice(), choice());
         Ok(Self {
-            first,
             rngs: (0..n_envs).map(|b| Stream::new(seed, STREAM_ACTION, (first + b) as u32)).collect(),
-            tape: model.actor().net.tape(n_envs),
-            state: vec![0.0; model.actor().net.state_rows() * n_envs],
-            fresh: vec![false; n_envs],
+            actor: Actor::new(model, spec, n_envs),
             chosen: false,
             next_obs: taken.obs.clone(),
             reward: vec![0.0; n_envs],
             ends: vec![End::Running; n_envs],
-            outputs: vec![0.0; model.dist().n_outputs() * n_envs],
-            masks: taken.masks.clone(),
-            mask_scratch: Vec::with_capacity(mask_rows(spec)),
-            index: taken.index.clone(),
-            real: taken.real.clone(),
             present,
             taken,
             env,
@@ -235,14 +215,14 @@ impl Stepper {
     /// When an environment breaks its contract.
     pub fn start(&mut self) -> Result<(), AgentError> {
         self.chosen = false;
-        self.state.fill(0.0);
+        self.actor.state.fill(0.0);
         Ok(self.env.start()?)
     }
     /// What a recurrent policy remembers before the actions that come next, `[state_rows x N]`: nothing (0) where an
     /// episode begins; no rows without a memory.
     #[must_use]
     pub fn state(&self) -> &[f32] {
-        &self.state
+        &self.actor.state
     }
     /// Episodes that ended since [`Stepper::clear_episodes`].
     pub fn episodes(&self) -> impl Iterator<Item = &Episode> {
@@ -261,15 +241,9 @@ impl Stepper {
         if self.chosen {
             return Ok(());
         }
-        let (n, rows) = (self.env.len(), model.actor().net.state_rows());
-        if rows > 0 {
-            self.tape.begin(1, Cols::new(&self.state, rows, n), &self.fresh);
-        }
-        let out = model.policy_outputs(self.env.obs(), &mut self.tape).into_data();
-        self.outputs.copy_from_slice(out);
-        if rows > 0 {
-            self.tape.last_state(ColsMut::new(&mut self.state, rows, n));
-        }
+        self.actor.look(self.env.obs(), None);
+        self.actor.forward(model, &model.theta[model.actor().params.clone()]);
+        self.actor.remember();
         self.draw(model.dist())
     }
     /// Draws `a_t ~ b(·|s_t)` of a behaviour policy in the present states, unless actions are drawn already.
@@ -289,48 +263,17 @@ impl Stepper {
         if self.chosen {
             return Ok(());
         }
-        outputs(self.env.obs(), ColsMut::new(&mut self.outputs, dist.n_outputs(), self.env.len()));
+        outputs(self.env.obs(), ColsMut::new(&mut self.actor.params, dist.n_outputs(), self.env.len()));
         self.draw(dist)
     }
 
     /// Draws actions from the raw outputs, and remembers what they were drawn from.
     fn draw(&mut self, dist: &ActionDist) -> Result<(), AgentError> {
-        let Self { env, first, rngs, present, outputs, masks, mask_scratch, index, real, .. } = self;
-        let (n, first) = (env.len(), *first);
-        if let Some(i) = kernels::first_non_finite(outputs) {
-            let (episode, step) = env.position(i % n);
-            let (index, value) = (i / n, outputs[i]);
-            return Err(AgentError::Output {
-                network: "policy",
-                env: first + i % n,
-                episode,
-                step,
-                index,
-                value,
-            });
-        }
-        let mask_rows = masks.len() / n;
-        if mask_rows > 0 {
-            env.action_masks(ColsMut::new(masks, mask_rows, n), mask_scratch)?;
-        }
-        let mask = (mask_rows > 0).then(|| Cols::new(&masks[..], mask_rows, n));
-        let mut params = ColsMut::new(outputs, dist.n_outputs(), n);
-        dist.prepare(params.reborrow(), mask);
-        let params = params.as_cols();
-        let mut actions = if dist.is_discrete() {
-            ActionsMut::Index(ColsMut::new(index, dist.action_rows(), n))
-        } else {
-            ActionsMut::Real(ColsMut::new(real, dist.action_rows(), n))
-        };
-        dist.sample(params, rngs, actions.reborrow());
-        dist.logp(params, actions.as_actions(), &mut present.logp);
-        if let Some(i) = kernels::first_non_finite(real) {
-            let (episode, step) = env.position(i % n);
-            let env = first + i % n;
-            return Err(AgentError::Action { env, episode, step, index: i / n, value: real[i] });
-        }
-        transpose(index, &mut present.index, n);
-        transpose(real, &mut present.real, n);
+        let Self { env, rngs, actor, present, .. } = self;
+        actor.choose_in(env, dist, |params, _, actions| dist.sample(params, rngs, actions))?;
+        actor.logp(dist, &mut present.logp);
+        transpose(&actor.index, &mut present.index, env.len());
+        transpose(&actor.real, &mut present.real, env.len());
         self.show();
         self.chosen = true;
         Ok(())
@@ -343,7 +286,7 @@ impl Stepper {
             *place = self.env.position(b);
         }
         transpose(self.env.obs().data(), &mut self.present.obs, n);
-        transpose(&self.masks, &mut self.present.masks, n);
+        transpose(&self.actor.masks, &mut self.present.masks, n);
     }
 
     /// Takes the actions that were drawn.
@@ -356,21 +299,10 @@ impl Stepper {
     pub fn advance(&mut self) -> Result<(), AgentError> {
         assert!(self.chosen, "actions are drawn before they are taken");
         let n = self.env.len();
-        let space = &self.env.spec().action;
-        let actions = if let Space::Box(bounds) = space {
-            for (i, row) in self.real.chunks_exact_mut(n).enumerate() {
-                let (low, high) = (bounds.low[i], bounds.high[i]);
-                row.iter_mut().for_each(|a| *a = a.clamp(low, high));
-            }
-            EnvActions::Real(Cols::new(&self.real, bounds.dim(), n))
-        } else {
-            EnvActions::Index(Cols::new(&self.index, space.action_dim(), n))
-        };
-        self.env.step(actions)?;
+        self.actor.take(&mut self.env)?;
         std::mem::swap(&mut self.present, &mut self.taken);
         self.chosen = false;
         self.ends.copy_from_slice(self.env.ends());
-        forget(&mut self.state, &self.ends);
         for (to, r) in self.reward.iter_mut().zip(self.env.rewards()) {
             *to = *r as f32;
         }
@@ -400,7 +332,7 @@ impl Stepper {
         let taken = &self.taken;
         let masked = !taken.masks.is_empty();
         Transition {
-            env: self.first + b,
+            env: self.env.first() + b,
             episode,
             step,
             obs: column(&taken.obs, b, n),
@@ -433,12 +365,12 @@ impl Stepper {
         let mut r = Record::new();
         r.put_record("env", self.env.save());
         Stream::save_all(&self.rngs, "actions", &mut r);
-        if !self.state.is_empty() {
-            r.put("state", self.state.clone());
+        if !self.actor.state.is_empty() {
+            r.put("state", self.actor.state.clone());
         }
         r.put("drawn", vec![u8::from(self.chosen)]);
         if self.chosen {
-            r.put("drawn_index", self.index.iter().map(|i| u64::from(*i)).collect::<Vec<u64>>());
+            r.put("drawn_index", self.actor.index.iter().map(|i| u64::from(*i)).collect::<Vec<u64>>());
             r.put("drawn_real", self.present.real.clone());
             r.put("drawn_logp", self.present.logp.clone());
         }
@@ -452,8 +384,8 @@ impl Stepper {
     pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
         let exact = self.env.load(&from.record("env"))?;
         Stream::load_all(&mut self.rngs, "actions", from)?;
-        if !self.state.is_empty() {
-            load_state(from, "state", exact, &mut self.state)?;
+        if !self.actor.state.is_empty() {
+            load_state(from, "state", exact, &mut self.actor.state)?;
         }
         self.chosen = false;
         if from.u8s("drawn", 1)?[0] == 0 || !exact {
@@ -463,7 +395,7 @@ impl Stepper {
         let refuse = |reason: &str| RecordError::Value { name: "drawn_index".into(), reason: reason.into() };
         let choices = self.env.spec().action.choices();
         for (i, (to, x)) in
-            self.index.iter_mut().zip(from.u64s("drawn_index", self.present.index.len())?).enumerate()
+            self.actor.index.iter_mut().zip(from.u64s("drawn_index", self.present.index.len())?).enumerate()
         {
             let alternatives = choices.get(i / n).map_or(2, |c| *c as u64);
             if *x >= alternatives {
@@ -478,16 +410,9 @@ impl Stepper {
         }
         self.present.real.copy_from_slice(real);
         self.present.logp.copy_from_slice(logp);
-        transpose(&self.index, &mut self.present.index, n);
-        let dim = real.len() / n;
-        for (i, row) in self.real.chunks_exact_mut(n).enumerate() {
-            row.iter_mut().enumerate().for_each(|(b, x)| *x = real[b * dim + i]);
-        }
-        let mask_rows = self.masks.len() / n;
-        if mask_rows > 0 {
-            let masks = ColsMut::new(&mut self.masks, mask_rows, n);
-            self.env.action_masks(masks, &mut self.mask_scratch).map_err(|e| refuse(&e.to_string()))?;
-        }
+        transpose(&self.actor.index, &mut self.present.index, n);
+        rows_to_columns(real, &mut self.actor.real, n);
+        self.actor.see_masks(&mut self.env).map_err(|e| refuse(&e.to_string()))?;
         self.show();
         self.chosen = true;
         Ok(exact)
@@ -505,184 +430,5 @@ fn action(choice: &Choice, b: usize, n: usize) -> Actions<'_, f32> {
         Actions::Real(column(&choice.real, b, n))
     } else {
         Actions::Index(column(&choice.index, b, n))
-    }
-}
-
-/// Accumulating eligibility traces, one for each environment, over the same parameters.
-///
-/// What is added to a trace keeps its effect on later updates, less by the decay at each step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Traces {
-    z: Vec<f32>,
-    n_params: usize,
-}
-
-impl Traces {
-    /// Traces of zeros for `n_envs` environments over `n_params` parameters.
-    #[must_use]
-    pub fn new(n_envs: usize, n_params: usize) -> Self {
-        Self { z: vec![0.0; n_envs * n_params], n_params }
-    }
-    /// `z_b ← decay · z_b + weight · gradient`; returns the new `z_b`.
-    ///
-    /// # Panics
-    /// When there is no environment `b`, or the gradient has another length.
-    pub fn accumulate(&mut self, b: usize, decay: f32, weight: f32, gradient: &[f32]) -> &mut [f32] {
-        let z = &mut self.z[b * self.n_params..(b + 1) * self.n_params];
-        assert_eq!(z.len(), gradient.len());
-        pgrad_num::simd!(|| {
-            for (z, g) in z.iter_mut().zip(gradient) {
-                *z = decay * *z + weight * g;
-            }
-        });
-        z
-    }
-    /// The trace of environment `b`.
-    #[must_use]
-    pub fn get(&self, b: usize) -> &[f32] {
-        &self.z[b * self.n_params..(b + 1) * self.n_params]
-    }
-    /// Forgets environment `b`: its episode ended.
-    pub fn reset(&mut self, b: usize) {
-        self.z[b * self.n_params..(b + 1) * self.n_params].fill(0.0);
-    }
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.z.fill(0.0);
-    }
-    /// Saves the traces as the entry `name`.
-    pub fn save(&self, name: &str, out: &mut Record) {
-        out.put(name, self.z.clone());
-    }
-    /// Restores what [`Traces::save`] saved.
-    ///
-    /// # Errors
-    /// When the entry does not fit, or has a number that is not finite.
-    pub fn load(&mut self, name: &str, from: &Record) -> Result<(), RecordError> {
-        let z = from.f32s(name, self.z.len())?;
-        if !kernels::all_finite(z) {
-            return Err(RecordError::Value { name: name.into(), reason: "a trace is not finite".into() });
-        }
-        self.z.copy_from_slice(z);
-        Ok(())
-    }
-}
-
-/// Values and gradients at one state of one environment.
-#[derive(Debug)]
-pub struct PointGradients {
-    actor: NetworkTape<f32>,
-    critic: Option<NetworkTape<f32>>,
-    d_out: Vec<f32>,
-}
-
-impl PointGradients {
-    /// For `model`, actor and critic of which are two networks (or which has no critic).
-    ///
-    /// # Panics
-    /// With a shared trunk: the parameters of actor and critic have traces and step sizes of their own.
-    #[must_use]
-    pub fn new(model: &ActorCritic) -> Self {
-        assert!(model.is_separate() || !model.has_critic(), "actor and critic are two networks");
-        let outputs = model.actor().net.n_outputs().max(model.shape().critic_rows());
-        Self {
-            actor: model.actor().net.tape(1),
-            critic: model.has_critic().then(|| model.critic().net.tape(1)),
-            d_out: vec![0.0; outputs],
-        }
-    }
-    /// Writes `∇_θ log π_θ(a|s)` for the action of a transition, `[actor parameters]`; returns
-    /// `log π_θ(a|s)` under the present parameters.
-    ///
-    /// # Panics
-    /// When `score` has another length than the actor's parameters.
-    pub fn score(&mut self, model: &ActorCritic, t: &Transition<'_>, score: &mut [f32]) -> f32 {
-        let (part, dist) = (model.actor(), model.dist());
-        let d_out = &mut self.d_out[..dist.n_outputs()];
-        let mut out = model.policy_outputs(t.obs, &mut self.actor);
-        dist.prepare(out.reborrow(), t.mask);
-        let mut logp = [0.0];
-        dist.logp(out.as_cols(), t.action, &mut logp);
-        d_out.fill(0.0);
-        dist.logp_vjp(out.as_cols(), t.action, &[1.0], ColsMut::new(d_out, dist.n_outputs(), 1));
-        score.fill(0.0);
-        let theta = &model.theta[part.params.clone()];
-        part.net.vjp(theta, t.obs, &mut self.actor, Cols::new(d_out, d_out.len(), 1), score, None);
-        logp[0]
-    }
-    /// `Σ_a π_θ(a|s) Q_w(s, a)` over the alternatives that `mask` allows: the value of a state of which no
-    /// action was drawn. Not finite when nothing is allowed.
-    ///
-    /// # Panics
-    /// When the critic is not one of actions.
-    pub fn expected_value(
-        &mut self,
-        model: &ActorCritic,
-        obs: Cols<'_, f32>,
-        mask: Option<Cols<'_, bool>>,
-    ) -> f32 {
-        assert_eq!(model.shape().critic, Critic::Action, "the critic tells of every action");
-        let mut out = model.policy_outputs(obs, &mut self.actor);
-        model.dist().prepare(out.reborrow(), mask);
-        let tape = self.critic.as_mut();
-        let q = model.values(obs, tape.unwrap_or_else(|| panic!("this model is a policy alone")));
-        let logp = self.actor.outputs();
-        let mean: f64 = logp.iter().zip(q).map(|(l, q)| f64::from(l.exp()) * f64::from(*q)).sum();
-        mean as f32
-    }
-    /// The policy's raw outputs in `obs`, `[n_outputs]`.
-    pub fn outputs<'t>(&'t mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> &'t [f32] {
-        model.policy_outputs(obs, &mut self.actor).into_data()
-    }
-    /// Writes `Σ_i c_i ∇_θ y_i(s)`, the gradient of the policy's raw outputs `y` in `obs` with cotangent `c`
-    /// (`[n_outputs]`), `[actor parameters]`: `∇_θ Q_θ(s, a)` for a network of action values and `c` = 1 at `a`.
-    ///
-    /// # Panics
-    /// When a length does not fit.
-    pub fn output_gradient(
-        &mut self,
-        model: &ActorCritic,
-        obs: Cols<'_, f32>,
-        cotangent: &[f32],
-        gradient: &mut [f32],
-    ) {
-        model.policy_outputs(obs, &mut self.actor);
-        let part = model.actor();
-        gradient.fill(0.0);
-        let (theta, d_out) = (&model.theta[part.params.clone()], Cols::new(cotangent, cotangent.len(), 1));
-        part.net.vjp(theta, obs, &mut self.actor, d_out, gradient, None);
-    }
-    /// `V_w(s)`, or `Q_w(s, a)` of every action.
-    ///
-    /// # Panics
-    /// When there is no critic.
-    pub fn values<'t>(&'t mut self, model: &ActorCritic, obs: Cols<'_, f32>) -> &'t [f32] {
-        let tape = self.critic.as_mut();
-        model.values(obs, tape.unwrap_or_else(|| panic!("this model is a policy alone")))
-    }
-    /// Writes the gradient of output `i` of the critic in `obs` with respect to its parameters; returns the
-    /// output: `∇_w V_w(s)` and `V_w(s)` for `i = 0`, or `∇_w Q_w(s, i)` and `Q_w(s, i)`.
-    ///
-    /// # Panics
-    /// When there is no critic, no such output, or `gradient` has another length than the critic's
-    /// parameters.
-    pub fn value_gradient(
-        &mut self,
-        model: &ActorCritic,
-        obs: Cols<'_, f32>,
-        i: usize,
-        gradient: &mut [f32],
-    ) -> f32 {
-        let value = self.values(model, obs)[i];
-        let part = model.critic();
-        let rows = model.shape().critic_rows();
-        self.d_out[..rows].fill(0.0);
-        self.d_out[i] = 1.0;
-        gradient.fill(0.0);
-        let (theta, d_out) = (&model.theta[part.params.clone()], Cols::new(&self.d_out[..rows], rows, 1));
-        if let Some(tape) = &mut self.critic {
-            part.net.vjp(theta, obs, tape, d_out, gradient, None);
-        }
-        value
     }
 }

@@ -1,0 +1,417 @@
+//! The collector: a policy acts, and what came of it is stored.
+//!
+//! It gathers `T` steps of `N` environments, whole episodes ([`Collector::episodes`]), or a vine
+//! ([`Collector::vine`]). Environments are cut into shards, by the configuration alone; a shard runs for a whole
+//! iteration without waiting for the others. A batch does not depend on where its shards ran.
+
+use crate::act::Actor;
+use crate::batch::{Batch, Samples, Store};
+use crate::episodes::Whole;
+use crate::memory::States;
+use crate::normalize::{ObsNormalizer, RewardNormalizer};
+use crate::vine::Vine;
+use crate::{ActorCritic, AgentError, Cpu};
+use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
+use pgrad_num::{Cols, Moments, Record, RecordError, Stream, kernels, transpose};
+use pgrad_rl::dist::ActionsMut;
+
+/// Purpose number of the streams that actions are sampled from.
+const STREAM_ACTION: u32 = 4;
+
+/// How much a batch holds and how it is cut for the threads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RolloutShape {
+    /// Environments, `N` in the papers.
+    pub n_envs: usize,
+    /// Steps of each environment, `T` in the papers.
+    pub n_steps: usize,
+    /// Environments of one shard. A shard is collected by one thread without waiting for the others; the
+    /// number of shards follows from the configuration alone, never from the number of threads.
+    pub envs_per_shard: usize,
+    /// Bootstrap from the value of the final observation where a time limit cut an episode.
+    pub bootstrap_truncated: bool,
+}
+
+/// Environments of one thread's piece of work.
+pub(crate) struct Shard {
+    pub(crate) env: VecEnv,
+    pub(crate) rngs: Vec<Stream>,
+    pub(crate) seen: Moments,
+    pub(crate) actor: Actor,
+    /// Number of the shard's first environment in the run.
+    pub(crate) first: usize,
+    /// Samples whose states are to be kept, in order, and their states.
+    pub(crate) keep: Vec<u32>,
+    pub(crate) kept: Vec<Vec<f64>>,
+}
+
+/// Running normalisers: of observations, and of rewards.
+pub type Normalizers = (Option<ObsNormalizer>, Option<RewardNormalizer>);
+
+/// Environments that go on from iteration to iteration, and the memory for what they go through.
+pub struct Collector {
+    cpu: Cpu,
+    shape: RolloutShape,
+    spec: EnvSpec,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) store: Store,
+    pub(crate) obs_norm: Option<ObsNormalizer>,
+    pub(crate) reward_norm: Option<RewardNormalizer>,
+    /// Steps of lost episodes so far.
+    lost: u64,
+    /// Present when batches are whole episodes; `shape.n_steps` has no meaning then.
+    pub(crate) whole: Option<Whole>,
+    /// Present when samples are states with several rollouts each.
+    pub(crate) vine: Option<Vine>,
+}
+
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector")
+            .field("env", &self.spec.id)
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Collector {
+    /// A collector of `T` steps in each of `N` environments, which `make(n)` makes in shards, for the policies of `model`.
+    ///
+    /// # Errors
+    /// When `make` fails.
+    ///
+    /// # Panics
+    /// When a size of `shape` is 0, or the sequences of a recurrent model do not fill `n_steps`.
+    pub fn steps(
+        shape: RolloutShape,
+        make: impl Fn(usize) -> BatchResult,
+        model: &ActorCritic,
+        (obs_norm, mut reward_norm): Normalizers,
+        seed: u64,
+        cpu: &Cpu,
+    ) -> Result<Self, MakeError> {
+        assert!(shape.n_envs > 0 && shape.n_steps > 0 && shape.envs_per_shard > 0);
+        let (mut shards, mut data) = (Vec::new(), Vec::new());
+        for first in (0..shape.n_envs).step_by(shape.envs_per_shard) {
+            let b = shape.envs_per_shard.min(shape.n_envs - first);
+            let mut env = VecEnv::new(make(b)?, seed, first);
+            env.reserve_episodes(b * shape.n_steps);
+            let mut samples = Samples::new(env.spec(), first, b, shape.n_steps);
+            samples.states = States::new(model, shape.n_steps, b);
+            data.push(samples);
+            shards.push(Shard::new(env, first, model, seed));
+        }
+        if let Some(norm) = &mut reward_norm {
+            norm.reserve(shape.n_steps * shape.envs_per_shard);
+        }
+        let spec = shards[0].env.spec().clone();
+        let shard_len = shape.envs_per_shard * shape.n_steps;
+        Ok(Self {
+            cpu: cpu.clone(),
+            store: Store::new(data, &spec, shard_len, shape.bootstrap_truncated),
+            shape,
+            spec,
+            shards,
+            obs_norm,
+            reward_norm,
+            lost: 0,
+            whole: None,
+            vine: None,
+        })
+    }
+    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
+    /// of a later policy from `π_old` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).
+    pub fn keep_policy_params(&mut self, model: &ActorCritic) {
+        self.store.keep_policy_params(model);
+    }
+    /// The memory for batches: before the first one, what sizes they will have.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+    /// The batch last collected, once more.
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch(&mut self.store)
+    }
+    /// What the environments are.
+    #[must_use]
+    pub fn spec(&self) -> &EnvSpec {
+        &self.spec
+    }
+    /// Environments of a full shard.
+    #[must_use]
+    pub fn envs_per_shard(&self) -> usize {
+        self.shape.envs_per_shard.min(self.shape.n_envs)
+    }
+    /// Steps of lost episodes ([`End::Lost`]) that were not learnt from, of all batches so far.
+    #[must_use]
+    pub fn lost_steps(&self) -> u64 {
+        self.lost
+    }
+    /// The normaliser of observations, if there is one.
+    #[must_use]
+    pub fn obs_norm(&self) -> Option<&ObsNormalizer> {
+        self.obs_norm.as_ref()
+    }
+    /// Starts a first episode everywhere.
+    ///
+    /// # Errors
+    /// When an environment breaks its contract.
+    pub fn start(&mut self) -> Result<(), AgentError> {
+        for shard in &mut self.shards {
+            shard.env.start()?;
+        }
+        Ok(())
+    }
+    /// Episodes that ended during the last [`Collector::collect`], shard by shard; with whole episodes those of
+    /// the batch.
+    pub fn finished(&self) -> impl Iterator<Item = &Episode> {
+        let shards = if self.whole.is_some() { &[] } else { &self.shards[..] };
+        let whole = self.whole.iter().flat_map(Whole::finished);
+        whole.chain(shards.iter().flat_map(|s| s.env.finished()))
+    }
+
+    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes. Steps of lost episodes are no
+    /// samples; where nothing else came, the environments are run again.
+    ///
+    /// # Errors
+    /// When an environment or the policy gives something that is not finite, or an environment breaks its
+    /// contract. Normalisers are then unchanged.
+    pub fn collect(&mut self, model: &ActorCritic) -> Result<Batch<'_>, AgentError> {
+        if let Some(whole) = &mut self.whole {
+            let norms = (self.obs_norm.as_mut(), self.reward_norm.as_mut());
+            whole.collect(&mut self.shards, &mut self.store, model, norms, &self.cpu)?;
+            self.lost += whole.take_lost();
+            return Ok(self.store.collected(model));
+        }
+        loop {
+            self.collect_steps(model)?;
+            let batch = self.store.collected(model);
+            self.lost += batch.lost() as u64;
+            if !batch.is_empty() {
+                break;
+            }
+        }
+        Ok(Batch(&mut self.store))
+    }
+
+    fn collect_steps(&mut self, model: &ActorCritic) -> Result<(), AgentError> {
+        let RolloutShape { n_steps: steps, envs_per_shard, .. } = self.shape;
+        let norm = self.obs_norm.as_ref();
+        if let Some(vine) = &self.vine {
+            vine.choose(&mut self.shards, steps, envs_per_shard);
+        }
+        self.cpu.each_zip(&mut self.shards, &mut self.store.shards, |_, shard, data| {
+            data.ratio.fill(1.0);
+            data.error = shard.collect(model, norm, data, steps).err();
+        });
+        self.store.first_error()?;
+        let reward_norm = self.vine.as_ref().and_then(|_| self.reward_norm.clone());
+        if let Some(norm) = &mut self.reward_norm {
+            for data in &self.store.shards {
+                norm.observe(data.first, data.b, &data.reward, &data.ends);
+            }
+            for data in &mut self.store.shards {
+                norm.apply(&mut data.reward);
+            }
+        }
+        if let (Some(vine), Some(branches)) = (&mut self.vine, &mut self.store.branches) {
+            // Under the policy that ran along the trunk: observations are not yet normalised by what it saw.
+            let norms = (self.obs_norm.as_ref(), self.reward_norm.as_ref());
+            if let Err(e) = vine.grow(&self.shards, branches, model, norms, &self.cpu) {
+                self.reward_norm = reward_norm;
+                return Err(e);
+            }
+        }
+        if let Some(norm) = &mut self.obs_norm {
+            for shard in &self.shards {
+                norm.merge(&shard.seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves environments, streams and normalisers.
+    #[must_use]
+    pub fn save(&self) -> Record {
+        let mut r = Record::new();
+        for (i, shard) in self.shards.iter().enumerate() {
+            r.put_record(&format!("env{i}"), shard.env.save());
+            Stream::save_all(&shard.rngs, &format!("actions{i}"), &mut r);
+            if let Some(states) = &self.store.shards.get(i).and_then(|d| d.states.as_ref()) {
+                r.put(&format!("state{i}"), shard.actor.state.clone());
+                r.put(&format!("critic_state{i}"), states.critic_after.clone());
+            }
+        }
+        if let Some(norm) = &self.obs_norm {
+            r.put_record("obs_norm", norm.save());
+        }
+        if let Some(norm) = &self.reward_norm {
+            r.put_record("reward_norm", norm.save());
+        }
+        if let Some(vine) = &self.vine {
+            r.put("vine", vec![vine.iteration()]);
+        }
+        r
+    }
+    /// Restores what [`Collector::save`] saved. Returns whether the environments continue exactly.
+    ///
+    /// # Errors
+    /// When the record does not fit.
+    pub fn load(&mut self, from: &Record) -> Result<bool, RecordError> {
+        let mut exact = true;
+        for (i, shard) in self.shards.iter_mut().enumerate() {
+            let goes_on = shard.env.load(&from.record(&format!("env{i}")))?;
+            exact &= goes_on;
+            Stream::load_all(&mut shard.rngs, &format!("actions{i}"), from)?;
+            if let Some(states) = self.store.shards.get_mut(i).and_then(|d| d.states.as_mut()) {
+                for (name, to) in
+                    [("state", &mut shard.actor.state), ("critic_state", &mut states.critic_after)]
+                {
+                    let name = format!("{name}{i}");
+                    let values = from.f32s(&name, to.len())?;
+                    if !kernels::all_finite(values) {
+                        return Err(RecordError::Value { name, reason: "a state is finite".into() });
+                    }
+                    // What an environment begins anew, nobody remembers.
+                    to.iter_mut().zip(values).for_each(|(to, x)| *to = if goes_on { *x } else { 0.0 });
+                }
+            }
+        }
+        if let Some(norm) = &mut self.obs_norm {
+            norm.load(&from.record("obs_norm"))?;
+        }
+        if let Some(norm) = &mut self.reward_norm {
+            norm.load(&from.record("reward_norm"))?;
+        }
+        if let Some(vine) = &mut self.vine {
+            vine.set_iteration(from.u64("vine")?);
+        }
+        Ok(exact)
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(env: VecEnv, first: usize, model: &ActorCritic, seed: u64) -> Self {
+        let (spec, b) = (env.spec(), env.len());
+        let obs_dim = spec.observation.obs_dim();
+        Self {
+            actor: Actor::new(model, spec, b),
+            rngs: (0..b).map(|i| Stream::new(seed, STREAM_ACTION, (first + i) as u32)).collect(),
+            seen: Moments::new(obs_dim),
+            first,
+            keep: Vec::new(),
+            kept: Vec::new(),
+            env,
+        }
+    }
+
+    fn collect(
+        &mut self,
+        model: &ActorCritic,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        steps: usize,
+    ) -> Result<(), AgentError> {
+        self.env.clear_finished();
+        data.cut.clear();
+        data.cut_obs.clear();
+        self.seen.clear();
+        self.kept.clear();
+        let b = self.env.len();
+        if let Some(states) = &mut data.states {
+            states.begin(b);
+        }
+        for t in 0..steps {
+            self.keep_states(t)?;
+            if norm.is_some() {
+                self.seen.add_cols(self.env.obs());
+            }
+            if let Some(states) = &mut data.states {
+                states.keep(t, &self.actor.state, b);
+            }
+            self.step(model, norm, data, t)?;
+        }
+        self.actor.look(self.env.obs(), norm);
+        transpose(&self.actor.obs, &mut data.last_obs, b);
+        Ok(())
+    }
+
+    /// One step of every environment, stored as row `t`.
+    pub(crate) fn step(
+        &mut self,
+        model: &ActorCritic,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        t: usize,
+    ) -> Result<(), AgentError> {
+        self.look(norm, data, t);
+        self.act(model, data, t, |params, _, rngs, actions| model.dist().sample(params, rngs, actions))?;
+        self.advance(norm, data, t)
+    }
+
+    /// Stores the observations of step `t`.
+    pub(crate) fn look(&mut self, norm: Option<&ObsNormalizer>, data: &mut Samples, t: usize) {
+        let b = self.env.len();
+        self.actor.look(self.env.obs(), norm);
+        store(&self.actor.obs, &mut data.obs, t, b);
+    }
+
+    /// Does what was decided in step `t`, and stores what came of it.
+    pub(crate) fn advance(
+        &mut self,
+        norm: Option<&ObsNormalizer>,
+        data: &mut Samples,
+        t: usize,
+    ) -> Result<(), AgentError> {
+        let b = self.env.len();
+        let rows = t * b..(t + 1) * b;
+        self.actor.take(&mut self.env)?;
+        for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
+            *to = *r as f32;
+        }
+        data.ends[rows.clone()].copy_from_slice(self.env.ends());
+        for i in 0..b {
+            if self.env.ends()[i] == End::Truncated {
+                data.cut.push((rows.start + i) as u32);
+                let from = data.cut_obs.len();
+                let obs = self.env.final_obs();
+                data.cut_obs.extend((0..obs.rows()).map(|d| obs.at(d, i)));
+                if let Some(norm) = norm {
+                    norm.apply_one(&mut data.cut_obs[from..]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets `draw` choose the actions of step `t`, from the policy's parameters, the masks and the streams, and stores
+    /// them with their log-probabilities under the policy.
+    pub(crate) fn act(
+        &mut self,
+        model: &ActorCritic,
+        data: &mut Samples,
+        t: usize,
+        draw: impl FnOnce(Cols<'_, f32>, Option<Cols<'_, bool>>, &mut [Stream], ActionsMut<'_, f32>),
+    ) -> Result<(), AgentError> {
+        let Self { actor, env, rngs, .. } = self;
+        let (b, dist) = (env.len(), model.dist());
+        actor.forward(model, &model.theta[model.actor().params.clone()]);
+        actor.choose_in(env, dist, |params, mask, actions| draw(params, mask, rngs, actions))?;
+        actor.logp(dist, &mut data.logp[t * b..(t + 1) * b]);
+        actor.remember();
+        store(&actor.masks, &mut data.masks, t, b);
+        store(&actor.index, &mut data.index_actions, t, b);
+        store(&actor.real, &mut data.real_actions, t, b);
+        if !data.params.is_empty() {
+            store(&actor.params, &mut data.params, t, b);
+        }
+        Ok(())
+    }
+}
+
+/// Writes columns `[dim x B]` as the rows of step `t`.
+fn store<T: Copy>(columns: &[T], rows: &mut [T], t: usize, b: usize) {
+    let n = columns.len();
+    transpose(columns, &mut rows[t * n..(t + 1) * n], b);
+}
