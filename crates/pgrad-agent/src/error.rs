@@ -29,7 +29,7 @@ pub enum AgentError {
     },
     /// A number of an action that the policy drew is not finite: its standard deviation is too large.
     #[error(
-        "environment {env}, episode {episode}, step {step}: number {index} of the action drawn is {value}"
+        "environment {env}, episode {episode}, step {step}: component {index} of the drawn action is {value}"
     )]
     Action {
         /// Environment.
@@ -93,8 +93,8 @@ pub enum AgentError {
     },
     /// An episode goes on and on, and only whole episodes can be learnt from.
     #[error(
-        "environment {env}, episode {episode}: no end after {steps} steps, and only whole episodes are learnt \
-         from; give the task a time limit (max_episode_steps)"
+        "environment {env}, episode {episode}: the episode has not ended after {steps} steps, but this \
+         method learns from complete episodes only; give the task a time limit (max_episode_steps)"
     )]
     Endless {
         /// Environment.
@@ -105,7 +105,11 @@ pub enum AgentError {
         steps: u32,
     },
     /// The episodes of a batch are too long together.
-    #[error("the episodes of a batch have {samples} steps together, at most {} fit; take fewer", u32::MAX)]
+    #[error(
+        "the episodes of the batch have {samples} steps in total, but at most {} are possible; use \
+        fewer episodes",
+        u32::MAX
+    )]
     Batch {
         /// Steps of the batch.
         samples: usize,
@@ -158,7 +162,7 @@ pub enum AgentError {
         cause: Box<AgentError>,
     },
     /// An actor-learner panicked.
-    #[error("environment {env}, episode {episode}, step {step}: it panicked: {message}")]
+    #[error("environment {env}, episode {episode}, step {step}: the environment panicked: {message}")]
     Panic {
         /// Environment that it acts in.
         env: usize,
@@ -170,7 +174,7 @@ pub enum AgentError {
         message: String,
     },
     /// A recorded run cannot be followed any further.
-    #[error("the recording cannot be followed: at turn {turn} of {turns}, {reason}")]
+    #[error("cannot replay the recording: at turn {turn} of {turns}, {reason}")]
     Replay {
         /// Turn that is next, from 0.
         turn: usize,

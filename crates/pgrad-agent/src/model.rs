@@ -79,7 +79,7 @@ pub struct ModelShape {
     pub action: Space,
     /// Widths of the hidden layers.
     pub hidden: Vec<usize>,
-    /// What hidden units do.
+    /// Activation function of the hidden units.
     pub activation: Activation,
     /// Whether actor and critic share their hidden layers; [`Trunk::Separate`] when there is no critic.
     pub trunk: Trunk,

@@ -23,10 +23,10 @@ pub enum PolicyError {
     #[error(transparent)]
     Tensors(#[from] TensorsError),
     /// The description of the policy is missing or cannot be read.
-    #[error("not a policy of pgrad: {0}")]
+    #[error("not a pgrad policy: {0}")]
     Card(String),
     /// The file was written by a newer version.
-    #[error("the policy has format {got}; this version reads up to {FORMAT}: use a newer pgrad")]
+    #[error("the policy has format {got}, but this version reads formats up to {FORMAT}: use a newer pgrad")]
     Version {
         /// Format of the file.
         got: u32,
@@ -43,7 +43,7 @@ pub enum PolicyError {
         got: usize,
     },
     /// An observation that is not finite.
-    #[error("number {index} of the observation is {value}")]
+    #[error("component {index} of the observation is {value}")]
     NonFinite {
         /// Which number.
         index: usize,
@@ -355,7 +355,7 @@ impl Policy {
     /// When the bytes are not a policy, of a newer format, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PolicyError> {
         let (record, note) = tensors::decode(bytes)?;
-        let note = note.ok_or_else(|| PolicyError::Card("the file has no description".into()))?;
+        let note = note.ok_or_else(|| PolicyError::Card("the file has no policy description".into()))?;
         let version: serde_json::Value =
             serde_json::from_str(&note).map_err(|e| PolicyError::Card(e.to_string()))?;
         let got = version.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
@@ -383,7 +383,9 @@ impl Policy {
                 norm.load(&record.record("obs_norm"))?;
                 Some(norm)
             }
-            Some(clip) => return Err(PolicyError::Card(format!("the clip of observations is {clip}"))),
+            Some(clip) => {
+                return Err(PolicyError::Card(format!("the clipping range of observations is {clip}")));
+            }
         };
         Ok(Self::new(&card.env, model, obs_norm, 1))
     }
@@ -395,12 +397,12 @@ impl Card {
         let cell = match cell.as_str() {
             "lstm" => Cell::Lstm,
             "gru" => Cell::Gru,
-            _ => return Err(PolicyError::Card("the recurrent layer cannot be".into())),
+            _ => return Err(PolicyError::Card("invalid recurrent layer".into())),
         };
         Ok(Some(Recurrence { cell, size: *size, sequence_length: 1, span: None }))
     }
     fn shape(&self, record: &Record) -> Result<ModelShape, PolicyError> {
-        let wrong = |what: &str| PolicyError::Card(format!("{what} cannot be"));
+        let wrong = |what: &str| PolicyError::Card(format!("{what} is not valid"));
         let sizes_fit = !self.sizes.is_empty() && self.sizes.iter().all(|n| (1..MAX_PARAMETERS).contains(n));
         if !sizes_fit {
             return Err(wrong("the size of the action space"));
@@ -461,7 +463,7 @@ impl Card {
             || self.critic_hidden.as_ref().is_some_and(|h| h.len() > most || !fits(h))
         {
             return Err(PolicyError::Card(format!(
-                "the description needs more parameters than the {stored} numbers of the file"
+                "the description needs more parameters than the {stored} in the file"
             )));
         }
         Ok(ModelShape {

@@ -27,20 +27,21 @@ const RESERVED: &str = "__metadata__";
 #[derive(Debug, Error)]
 pub enum TensorsError {
     /// A name that the format does not allow.
-    #[error("`{name}` cannot be the name of a tensor: it is empty or reserved by the format")]
+    #[error("invalid tensor name `{name}`: it is empty or reserved by the format")]
     Name {
         /// The name.
         name: String,
     },
     /// Fewer bytes than the header's length takes.
-    #[error("a tensor file begins with 8 bytes of header length; there are {len} bytes in all")]
+    #[error("a tensor file starts with 8 bytes of header length, but this one has only {len} bytes")]
     TooShort {
         /// Bytes there.
         len: usize,
     },
     /// A header beyond the limit or beyond the end of the file.
     #[error(
-        "the header claims {claimed} bytes; the file has room for {room}, and {MAX_HEADER_LEN} is the limit"
+        "the header claims {claimed} bytes, but the file has room for {room} and the limit is \
+         {MAX_HEADER_LEN}"
     )]
     HeaderLen {
         /// Claimed length.
@@ -62,7 +63,7 @@ pub enum TensorsError {
         reason: String,
     },
     /// An element type that a record does not have.
-    #[error("tensor `{name}` holds {dtype}; only F32, F64, U64 and U8 are known here")]
+    #[error("tensor `{name}` holds {dtype}; only F32, F64, U64 and U8 are supported")]
     Dtype {
         /// Name of the tensor.
         name: String,
@@ -70,7 +71,7 @@ pub enum TensorsError {
         dtype: String,
     },
     /// A shape that a record does not have.
-    #[error("tensor `{name}` has {dims} dimensions; saved arrays have one")]
+    #[error("tensor `{name}` has {dims} dimensions, but saved arrays have one")]
     Shape {
         /// Name of the tensor.
         name: String,

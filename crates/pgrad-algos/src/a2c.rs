@@ -110,16 +110,16 @@ fn estimate<'a>(
 }
 
 choice! {
-    /// What advantages and the critic's targets are made of.
+    /// How advantages and the critic's targets are estimated.
     pub enum Advantage {
-        /// Rewards up to the end of the rollout and the value behind it, minus V(s).
+        /// The rewards up to the end of the rollout plus the value after it, minus V(s).
         NStep = "n-step",
         /// Generalised advantage estimation: the lambda-return minus V(s).
         Gae = "gae",
-        /// The lambda-return itself, an estimate of Q(s, a), with V(s) not taken off.
+        /// The lambda-return itself, an estimate of Q(s, a), without subtracting V(s).
         LambdaReturn = "lambda-return",
-        /// V-trace: several steps on the same rollout, each step back weighed by the ratio of the present policy to
-        /// the one that acted.
+        /// V-trace: several updates on the same rollout, each step back weighted by the ratio of the current
+        /// policy to the one that acted.
         Vtrace = "vtrace",
     }
 }
@@ -127,18 +127,21 @@ choice! {
 settings! {
     /// Advantage actor-critic.
     pub struct A2cSettings {
-        /// What advantages and the critic's targets are made of.
+        /// How advantages and the critic's targets are estimated.
         advantage: Advantage = Advantage::NStep, source: "Mnih et al. 2016, Algorithm S3";
-        /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return.
+        /// Trade-off between bias and variance of the advantages: 0 uses the one-step residual, 1 the full
+        /// return.
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Schulman et al. 2016, section 6.3",
             when: advantage is "gae" | "lambda-return" | "vtrace";
-        /// Steps on the same rollout. The second one finds the data stale.
+        /// Update steps per rollout. From the second one on, the data are stale.
         epochs: usize = 2, range: 2..=1000, unit: "epochs", when: advantage is "vtrace";
-        /// Largest weight of a temporal difference, and of a step's gradient, in V-trace. Lowering it pulls the
-        /// values from those of the present policy to those of the one that acted.
+        /// Truncation of the weight of a temporal difference, and of a step's gradient, in V-trace. A smaller
+        /// value moves the learnt values from those of the current policy towards those of the policy that
+        /// acted.
         rho_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
             when: advantage is "vtrace";
-        /// Largest weight of what a step passes back in V-trace. Lowering it has less variance and takes longer.
+        /// Truncation of the weight that a step passes back to earlier steps in V-trace. A smaller value
+        /// reduces variance and slows learning.
         c_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
             when: advantage is "vtrace";
         /// Step size of RMSProp.
@@ -149,11 +152,11 @@ settings! {
         rmsprop_decay: f64 = 0.99, range: 0.0..=0.999_999, source: "OpenAI baselines, a2c";
         /// Added to the mean square in RMSProp, inside the root.
         rmsprop_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, a2c";
-        /// Weight of the squared error of the critic (c1).
+        /// Weight of the critic's squared error (c1).
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c";
-        /// Weight of the entropy bonus (c2). Raising it keeps the policy more random.
+        /// Weight of the entropy bonus (c2). A larger value keeps the policy more random.
         entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "OpenAI baselines, a2c";
-        /// Longest gradient of all parameters together; longer ones are scaled down.
+        /// Maximum norm of the gradient over all parameters; longer gradients are scaled down to it.
         max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, a2c";
     }
 }

@@ -111,29 +111,29 @@ fn networks(model: &ActorCritic) -> impl Iterator<Item = Range<usize>> + use<> {
 settings! {
     /// Actor-critic with a Kronecker-factored trust region.
     pub struct AcktrSettings {
-        /// What weighs the score of an action.
+        /// The weight of an action's score (psi).
         psi: Psi = Psi::Gae, source: "Wu et al. 2017, section 3.1; Schulman et al. 2016, Eq. 1";
-        /// Mixes long and short advantages: 0 is the one-step residual, 1 the return of the whole rollout with
-        /// the critic's value behind it, as in the paper.
+        /// Trade-off between bias and variance of the advantages: 0 uses the one-step residual, 1 the return
+        /// of the whole rollout followed by the critic's value, as in the paper.
         lambda: f64 = 1.0, range: 0.0..=1.0, source: "Wu et al. 2017, section 3.1";
-        /// Longest step along the natural direction (eta max).
+        /// Maximum step along the natural direction (eta max).
         learning_rate: f64 = 0.25, range: above(0.0), source: "OpenAI baselines, acktr";
         /// How `learning_rate` changes over the run.
         learning_rate_schedule: Schedule = Schedule::Linear, source: "OpenAI baselines, acktr";
-        /// Largest divergence of a step, as the quadratic model has it (delta); of each network, when actor and
-        /// critic are two.
+        /// Largest KL divergence of a step in the quadratic model (delta); applies to each network if actor
+        /// and critic are separate.
         trust_region: f64 = 1e-3, range: above(0.0), unit: "nats", source: "Wu et al. 2017, section 5";
-        /// Added to the curvature (lambda in Martens and Grosse 2015, section 6.3).
+        /// Damping added to the curvature (lambda in Martens and Grosse 2015, section 6.3).
         damping: f64 = 0.01, range: above(0.0), source: "OpenAI baselines, acktr";
         /// Decay of the running averages of the curvature.
         stats_decay: f64 = 0.99, range: 0.0..=0.9999, source: "OpenAI baselines, acktr";
-        /// Part of the last step that the next one keeps.
+        /// Fraction of the previous step that is added to the next one.
         momentum: f64 = 0.9, range: 0.0..=0.9999, source: "OpenAI baselines, acktr";
-        /// Weight of the squared error of the critic (c1).
+        /// Weight of the critic's squared error (c1).
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, acktr";
-        /// Weight of the entropy bonus (c2). Raising it keeps the policy more random.
+        /// Weight of the entropy bonus (c2). A larger value keeps the policy more random.
         entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "OpenAI baselines, acktr";
-        /// Longest gradient of all parameters together; longer ones are scaled down.
+        /// Maximum norm of the gradient over all parameters; longer gradients are scaled down to it.
         max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, acktr";
     }
 }

@@ -95,17 +95,17 @@ impl Method for Cem {
 settings! {
     /// The cross-entropy method.
     pub struct CemSettings {
-        /// Candidates of an iteration.
+        /// Number of candidates per iteration.
         population: usize = 100, range: 2..=1_000_000, unit: "candidates", source: "Szita and Lőrincz 2006, section 4";
-        /// Part of them that makes the next Gaussian; at least two.
+        /// Fraction of the candidates that the next Gaussian is fitted to; at least two of them.
         elite_fraction: f64 = 0.1, range: 0.0..=1.0, source: "Szita and Lőrincz 2006, section 4";
-        /// Whole episodes that each of them plays.
+        /// Complete episodes played by each candidate.
         episodes_per_candidate: usize = 1, range: 1..=65_536, unit: "episodes", source: "Szita and Lőrincz 2006, section 4";
-        /// Standard deviation of the first Gaussian, around the network's first parameters.
+        /// Standard deviation of the initial Gaussian, which is centred on the network's initial parameters.
         std_init: f64 = 1.0, range: above(0.0);
-        /// Standard deviation of the noise that is added to the elite's variance at first.
+        /// Initial standard deviation of the noise added to the elite's variance.
         extra_std: f64 = 0.2, range: 0.0..=1e6, source: "Szita and Lőrincz 2006, section 3.2";
-        /// Iterations in which that variance falls to zero, in a straight line.
+        /// Number of iterations over which the variance of that noise falls linearly to zero.
         extra_iterations: usize = 25, range: 1..=1_000_000_000, unit: "iterations", source: "Szita and Lőrincz 2006, section 3.2";
     }
 }

@@ -13,11 +13,11 @@ use pgrad_optim::{Adam, AdamParams};
 use pgrad_settings::{above, choice, settings};
 
 choice! {
-    /// Which estimate of the Fisher matrix measures steps.
+    /// Estimate of the Fisher matrix.
     pub enum Fisher {
-        /// The Hessian of the mean divergence, the expectation over actions in closed form.
+        /// The Hessian of the mean KL divergence: the expectation over actions in closed form.
         KlHessian = "kl-hessian",
-        /// The covariance of the scores of the actions that were taken.
+        /// The covariance of the scores of the actions taken.
         Empirical = "empirical",
     }
 }
@@ -32,11 +32,11 @@ impl From<Fisher> for FisherKind {
 }
 
 choice! {
-    /// What an iteration learns from.
+    /// What makes up the data of an iteration.
     pub enum Batch {
-        /// A number of steps of each environment.
+        /// A fixed number of steps from each environment.
         Steps = "steps",
-        /// Whole episodes.
+        /// Complete episodes.
         Episodes = "episodes",
     }
 }
@@ -44,24 +44,25 @@ choice! {
 settings! {
     /// The batch: data of one iteration.
     pub struct BatchSettings {
-        /// What an iteration learns from.
+        /// What makes up the data of an iteration.
         batch: Batch = Batch::Steps, source: "Schulman et al. 2015, section 5.1";
-        /// Environments stepped together (N).
+        /// Number of environments stepped together (N).
         n_envs: usize = 8, range: 1..=65_536, unit: "environments", source: "Schulman et al. 2017, Table 5";
-        /// Steps of each environment in an iteration (T).
+        /// Steps per environment and iteration (T).
         n_steps: usize = 128, range: 1..=1_048_576, unit: "steps", source: "Schulman et al. 2017, Table 5",
             when: batch is "steps";
-        /// Whole episodes of an iteration, shared out evenly; at least one for each environment.
-        n_episodes: usize = 20, range: 1..=1_048_576, unit: "episodes", source: "Schulman et al. 2016, section 6.1",
+        /// Complete episodes per iteration, distributed evenly over the environments; at least one each.
+        n_episodes: usize = 20, range: 1..=1_048_576, unit: "episodes",
+            source: "Schulman et al. 2016, section 6.1",
             when: batch is "episodes";
-        /// Discount of what comes later.
+        /// Discount factor of future rewards.
         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2015, Table 2";
-        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
-        /// the cut as an end of the task: a common mistake, kept to show its effect.
+        /// Bootstrap from the value of the final observation when a time limit cuts an episode short. If
+        /// false, the cut counts as the end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
-        /// Environments of one shard, which one thread collects without waiting for the others; without a
-        /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
-        /// is not.
+        /// Environments per shard, the unit of collection: one thread runs a whole shard without waiting for
+        /// the others. Unset: half of `n_envs`, but at least 4 and at most 32. Affects results; the number of
+        /// threads does not.
         envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
     }
 }
@@ -77,8 +78,8 @@ impl RecurrentSettings {
             return Err(BuildError::Inconsistent {
                 key: "recurrent",
                 value: self.recurrent.to_string(),
-                reason: "sequences are cut from a number of steps, not from whole episodes; give `batch=steps`, or \
-                         leave `recurrent` at `none`"
+                reason: "sequences cannot be cut from complete episodes; set `batch=steps`, or leave \
+                    `recurrent` at `none`"
                     .to_owned(),
             });
         }
@@ -105,18 +106,18 @@ impl BatchSettings {
             Batch::Episodes if self.n_episodes < self.n_envs => refuse(
                 "n_episodes",
                 self.n_episodes,
-                format!("each of the n_envs = {} environments plays one episode at least", self.n_envs),
+                format!("each of the n_envs = {} environments plays at least one episode", self.n_envs),
             ),
             Batch::Steps if u32::try_from(samples).is_err() => refuse(
                 "n_steps",
                 self.n_steps,
-                format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+                format!("an iteration would have {samples} samples, but at most {} are possible", u32::MAX),
             ),
             Batch::Steps if size > samples => refuse(
                 "minibatch_size",
                 size,
                 format!(
-                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; take at most that many",
+                    "an iteration has n_envs x n_steps = {} x {} = {samples} samples; use at most that many",
                     self.n_envs, self.n_steps
                 ),
             ),
@@ -156,23 +157,27 @@ impl BatchSettings {
 settings! {
     /// The natural direction `F⁻¹ g`.
     pub struct NaturalSettings {
-        /// What weighs the score of an action.
-        psi: Psi = Psi::Gae, source: "Schulman et al. 2016, Eq. 1; Schulman et al. 2015, section 5.1 (lambda-return, lambda 1)";
-        /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
+        /// The weight of an action's score (psi).
+        psi: Psi = Psi::Gae,
+            source: "Schulman et al. 2016, Eq. 1; Schulman et al. 2015, section 5.1 (lambda-return, lambda 1)";
+        /// Trade-off between bias and variance of the advantages: 0 uses the one-step residual, 1 the full
+        /// return (GAE).
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Stable-Baselines3 contrib, TRPO";
         /// Shift and scale the advantages of an iteration to mean 0 and standard deviation 1.
         normalize_advantage: bool = true, source: "Stable-Baselines3 contrib, TRPO";
-        /// Which estimate of the Fisher matrix measures steps.
+        /// Estimate of the Fisher matrix.
         fisher: Fisher = Fisher::KlHessian, source: "Schulman et al. 2015, Appendix C";
-        /// Every how manieth sample makes the Fisher matrix; the gradient takes all. Raising it saves time and
-        /// makes the direction noisier.
-        fisher_every: usize = 1, range: 1..=1_000_000, unit: "samples", source: "Schulman et al. 2015, Appendix C.1";
-        /// Most products with the Fisher matrix in a search for the direction.
-        cg_iterations: usize = 10, range: 1..=10_000, unit: "products", source: "Schulman et al. 2015, Appendix C";
-        /// Stop that search when the residual is this part of the gradient.
+        /// Estimate the Fisher matrix from every k-th sample; the gradient uses all of them. A larger value
+        /// saves time and makes the direction noisier.
+        fisher_every: usize = 1, range: 1..=1_000_000, unit: "samples",
+            source: "Schulman et al. 2015, Appendix C.1";
+        /// Maximum iterations of conjugate gradient, each one product with the Fisher matrix.
+        cg_iterations: usize = 10, range: 1..=10_000, unit: "products",
+            source: "Schulman et al. 2015, Appendix C";
+        /// Stop conjugate gradient when the norm of the residual falls to this fraction of the gradient's.
         cg_tolerance: f64 = 1e-10, range: 0.0..=1.0, source: "OpenAI baselines, trpo_mpi";
-        /// Added to the diagonal of the Fisher matrix. Raising it shortens steps along directions in which the
-        /// policy hardly changes.
+        /// Added to the diagonal of the Fisher matrix. A larger value shortens steps along directions in
+        /// which the policy hardly changes.
         cg_damping: f64 = 0.1, range: 0.0..=1e6, source: "Stable-Baselines3 contrib, TRPO";
     }
 }
@@ -196,15 +201,16 @@ impl NaturalSettings {
 settings! {
     /// The critic, fitted to the returns of each iteration after the policy's step.
     pub struct CriticSettings {
-        /// Units of each hidden layer of the critic; an empty list gives a linear critic.
+        /// Units in each hidden layer of the critic; an empty list makes the critic linear.
         critic_hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units", source: "Stable-Baselines3 contrib, TRPO";
-        /// Passes over the data of an iteration.
+        /// Passes over the data of each iteration.
         critic_epochs: usize = 10, range: 1..=1000, unit: "epochs", source: "Stable-Baselines3 contrib, TRPO";
-        /// Samples of a minibatch; at most those of an iteration.
-        minibatch_size: usize = 128, range: 1..=1_073_741_824, unit: "samples", source: "Stable-Baselines3 contrib, TRPO";
+        /// Samples per minibatch; at most those of an iteration.
+        minibatch_size: usize = 128, range: 1..=1_073_741_824, unit: "samples",
+            source: "Stable-Baselines3 contrib, TRPO";
         /// Step size of Adam.
         critic_learning_rate: f64 = 1e-3, range: above(0.0), source: "Stable-Baselines3 contrib, TRPO";
-        /// Added to the root of the mean squared gradient in Adam.
+        /// Added to the root mean square of the gradient in Adam (epsilon).
         adam_epsilon: f64 = 1e-5, range: above(0.0), source: "Stable-Baselines3, ActorCriticPolicy";
     }
 }

@@ -86,11 +86,11 @@ fn step_length(c: &NpgSettings, s_f_s: f64) -> f64 {
 }
 
 choice! {
-    /// How long a step is.
+    /// How the length of a step is chosen.
     pub enum Step {
         /// A fixed multiple of the natural gradient.
         Fixed = "fixed",
-        /// As long as makes the mean divergence delta, to second order.
+        /// The length for which the mean KL divergence is delta, to second order.
         Kl = "kl",
     }
 }
@@ -98,11 +98,11 @@ choice! {
 settings! {
     /// Natural policy gradient.
     pub struct NpgSettings {
-        /// How long a step is.
+        /// How the length of a step is chosen.
         step: Step = Step::Kl, source: "Kakade 2002; Rajeswaran et al. 2017, Algorithm 1";
-        /// The multiple of the natural gradient (alpha).
+        /// Multiple of the natural gradient (alpha).
         step_size: f64 = 0.1, range: above(0.0), source: "Tianshou, NPG", when: step is "fixed";
-        /// Mean KL(old, new) of a step to second order (delta). Raising it makes steps longer.
+        /// Mean KL(old, new) of a step, to second order (delta). A larger value makes steps longer.
         delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Rajeswaran et al. 2017, Table 2",
             when: step is "kl";
     }

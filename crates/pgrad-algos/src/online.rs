@@ -12,16 +12,16 @@ use pgrad_settings::settings;
 settings! {
     /// Learning at every step.
     pub struct OnlineSettings {
-        /// Environments stepped together (N). Each has traces of its own; what they teach in a step is added
-        /// up. The books have one.
+        /// Number of environments stepped together (N). Each has its own traces; their updates at a step are
+        /// summed. Textbooks use one.
         n_envs: usize = 1, range: 1..=4096, unit: "environments", source: "Sutton and Barto 2018, section 13.5";
-        /// Steps of each environment between two looks of the runner (metrics, checkpoints, a stop on request).
-        /// It has no effect on what is learnt: every step learns.
+        /// Steps per environment and iteration, after which metrics and checkpoints are written. Does not
+        /// affect learning, which happens at every step.
         n_steps: usize = 1000, range: 1..=1_048_576, unit: "steps";
-        /// Discount of what comes later.
+        /// Discount factor of future rewards.
         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Mnih et al. 2016, supplement";
-        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
-        /// the cut as an end of the task: a common mistake, kept to show its effect.
+        /// Bootstrap from the value of the final observation when a time limit cuts an episode short. If
+        /// false, the cut counts as the end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
         /// How all step sizes change over the run.
         step_size_schedule: Schedule = Schedule::Constant, source: "Sutton and Barto 2018, section 13.5";

@@ -97,8 +97,8 @@ impl AlgoConfig for QacConfig {
         Err(BuildError::Environment {
             env: env.id.clone(),
             reason: format!(
-                "its actions are {}, and the critic of qac has one output Q(s, a) for each action of a Discrete \
-                 space; take td-ac or nac, whose critics tell the value of states",
+                "its actions are {}, but the critic of qac has one output Q(s, a) for each action of a \
+                 Discrete space; use td-ac or nac, whose critics estimate the value of states",
                 env.action
             ),
         })

@@ -115,21 +115,21 @@ fn estimate(p: Paths<'_>, c: &ReinforceSettings, gamma: f32) {
 }
 
 choice! {
-    /// What weighs the score of an action.
+    /// The weight of an action's score (psi).
     pub enum Psi {
         /// The return of the whole episode.
         Total = "total",
-        /// The return that followed the action.
+        /// The return that follows the action.
         ToGo = "to-go",
-        /// The return that followed the action, minus a learnt value of the state.
+        /// The return that follows the action, minus a learnt value of the state.
         Baseline = "baseline",
     }
 }
 
 choice! {
-    /// How a gradient becomes a step.
+    /// Optimiser of the policy and the baseline.
     pub enum Optimizer {
-        /// Along the gradient, as in the paper.
+        /// Plain gradient ascent, as in the paper.
         Sgd = "sgd",
         /// Adam.
         Adam = "adam",
@@ -139,32 +139,33 @@ choice! {
 settings! {
     /// REINFORCE.
     pub struct ReinforceSettings {
-        /// What weighs the score of an action.
+        /// The weight of an action's score (psi).
         psi: Psi = Psi::Baseline, source: "Schulman et al. 2016, Eq. 1, forms 1 to 3";
-        /// How a gradient becomes a step.
+        /// Optimiser of the policy and the baseline.
         optimizer: Optimizer = Optimizer::Sgd, source: "Williams 1992, Eq. 1";
         /// Step size of the policy (α).
         learning_rate: f64 = 0.001_953_125, range: above(0.0), source: "Sutton and Barto 2018, Figure 13.2";
         /// How the step sizes change over the run.
         learning_rate_schedule: Schedule = Schedule::Constant, source: "Williams 1992, Eq. 1";
-        /// Step size of the baseline's regression on the returns.
+        /// Step size of the baseline, which is regressed on the returns.
         value_learning_rate: f64 = 0.015_625, range: above(0.0), source: "Sutton and Barto 2018, Figure 13.2",
             when: psi is "baseline";
-        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats the
-        /// cut as an end of the task.
+        /// Bootstrap from the value of the final observation when a time limit cuts an episode short. If
+        /// false, the cut counts as the end of the task.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6", when: psi is "baseline";
-        /// Weigh step t by gamma to the t, the gradient of the discounted return from the start. Off, as most
-        /// do, counts late states as much as early ones. The return of the whole episode has the weight in it.
+        /// Weight step t by gamma^t, which gives the gradient of the discounted return from the start. If
+        /// false, as in most programs, late states count as much as early ones. With `psi = "total"` the
+        /// weight is part of the return.
         discount_states: bool = false, source: "Sutton and Barto 2018, section 13.3",
             when: psi is "to-go" | "baseline";
-        /// Shift and scale the weights of a batch to mean 0 and standard deviation 1. Then they are no longer
-        /// those of the paper.
+        /// Shift and scale the weights of a batch to mean 0 and standard deviation 1. This differs from the
+        /// paper.
         normalize_psi: bool = false, source: "SLM-Lab, REINFORCE";
-        /// Weight of the entropy bonus. Raising it keeps the policy more random.
+        /// Weight of the entropy bonus. A larger value keeps the policy more random.
         entropy_coef: f64 = 0.0, range: 0.0..=1e6, unit: "per nat", source: "Williams and Peng 1991";
-        /// Longest gradient of a network; longer ones are scaled down.
+        /// Maximum norm of a network's gradient; longer gradients are scaled down to it.
         max_grad_norm: Option<f64> = None, range: above(0.0), source: "SLM-Lab, REINFORCE";
-        /// Added to the root of the mean squared gradient in Adam.
+        /// Added to the root mean square of the gradient in Adam (epsilon).
         adam_epsilon: f64 = 1e-8, range: above(0.0), source: "Kingma and Ba 2015, Algorithm 1",
             when: optimizer is "adam";
     }

@@ -9,34 +9,36 @@ use pgrad_num::Stream;
 use pgrad_settings::{choice, settings, settings_like};
 
 choice! {
-    /// Where states, actions and their values come from.
+    /// How states are visited and action values are estimated.
     pub enum Sampling {
-        /// From paths: each action that was taken, with an advantage by the critic.
+        /// Along paths: each action taken, with an advantage estimated by the critic.
         SinglePath = "single-path",
-        /// From a vine: in some states along the paths, several actions of the policy, each with a rollout that tells
-        /// its value. The task must be able to save and restore its state.
+        /// Vine: from some states along the paths, several actions drawn from the policy, each followed by a
+        /// rollout that estimates its value. The task must be able to save and restore its state.
         Vine = "vine",
-        /// The same with actions from the uniform distribution; for discrete spaces.
+        /// Vine with actions drawn uniformly; for discrete action spaces.
         VineUniform = "vine-uniform",
-        /// The same with every action once; for `Discrete` spaces, small ones.
+        /// Vine with every action once; for small `Discrete` action spaces.
         VineEvery = "vine-every",
     }
 }
 
 settings! {
-    /// Where data come from.
+    /// Sampling of states, actions and action values.
     pub struct VineSettings {
-        /// Where states, actions and their values come from.
+        /// How states are visited and action values are estimated.
         sampling: Sampling = Sampling::SinglePath, source: "Schulman et al. 2015, section 5";
-        /// States of an iteration from which rollouts are done (N), spread evenly over the steps of the batch.
+        /// Number of states per iteration from which rollouts start (N), spread evenly over the steps of the
+        /// batch.
         vine_states: usize = 125, range: 1..=1_048_576, unit: "states",
             source: "Schulman et al. 2015, Table 2 (500 rollouts, 4 from each state)",
             when: sampling is "vine" | "vine-uniform" | "vine-every";
-        /// Rollouts from each state (K). Raising it makes the gradient less noisy and the iteration longer.
+        /// Rollouts from each state (K). A larger value makes the gradient less noisy and the iteration
+        /// longer.
         vine_rollouts: usize = 4, range: 2..=1024, unit: "rollouts", source: "Schulman et al. 2015, Table 2",
             when: sampling is "vine" | "vine-uniform";
-        /// Most steps of a rollout; what would come later does not count. Raising it looks further ahead, at the
-        /// price of noise and time.
+        /// Maximum steps of a rollout; rewards after them are ignored. A larger value looks further ahead at
+        /// the price of noise and time.
         vine_length: usize = 50, range: 1..=1_048_576, unit: "steps", source: "Schulman et al. 2015, Table 2",
             when: sampling is "vine" | "vine-uniform" | "vine-every";
     }
@@ -102,16 +104,17 @@ impl VineSettings {
             VineActions::Every => matches!(env.action, Space::Discrete { n } if n <= 1024),
         };
         if !fits {
-            let reason = format!("`{}` has the actions {}; take `sampling=vine`", env.id, env.action);
+            let reason = format!("`{}` has the actions {}; use `sampling=vine`", env.id, env.action);
             return refuse("sampling", self.sampling.to_string(), reason);
         }
         if batch.batch == Batch::Episodes {
-            let reason = "a vine grows from a number of steps; take `batch=steps`".to_owned();
+            let reason = "a vine needs a fixed number of steps; set `batch=steps`".to_owned();
             return refuse("batch", batch.batch.to_string(), reason);
         }
         if self.vine_states > batch.samples() {
             let reason = format!(
-                "the paths of an iteration have n_envs x n_steps = {} x {} = {} states; take at most that many",
+                "the paths of an iteration have n_envs x n_steps = {} x {} = {} states; use at most that \
+                 many",
                 batch.n_envs,
                 batch.n_steps,
                 batch.samples()
@@ -134,8 +137,8 @@ impl VineSettings {
         Err(BuildError::Environment {
             env: env.spec().id.clone(),
             reason: format!(
-                "`sampling` = {} sets it back to states that it was in, and it does not save and restore its state \
-                 (`Env::save`, `Env::load`); take `sampling=single-path`",
+                "`sampling` = {} returns it to earlier states, but it does not save and restore its state \
+                 (`Env::save`, `Env::load`); use `sampling=single-path`",
                 self.sampling
             ),
         })

@@ -513,7 +513,7 @@ fn a_recording_of_another_run_is_refused() {
     apply_pair("learning_rate=0.5", "test", &mut other.parts_mut()).unwrap();
     let error = try_build(&other, &make, 2).map(drop).unwrap_err().to_string();
     assert!(error.contains("learning_rate = 0.02") && error.contains("learning_rate = 0.5"), "{error}");
-    for (bytes, what) in [(&b"none"[..], "begins with 8 bytes"), (b"nonsense", "claims")] {
+    for (bytes, what) in [(&b"none"[..], "starts with 8 bytes"), (b"nonsense", "claims")] {
         let mut bad = good.clone();
         bad.take_file(bytes);
         let error = bad.check(&spec_of(&make).unwrap()).unwrap_err().to_string();
@@ -928,7 +928,7 @@ fn action_values_are_of_alternatives_that_are_always_there() {
     let numbers = Task::new(Space::Box(BoxSpace::unbounded(2)), false, None);
     let error =
         config::<AsyncQConfig>(&[]).check(&spec_of(&numbers.make()).unwrap()).unwrap_err().to_string();
-    assert!(error.contains("one choice among alternatives"), "{error}");
+    assert!(error.contains("`Discrete` action space"), "{error}");
     let masked = spec_of(&Each::maker(MaskedAction::default)).unwrap();
     let error = config::<AsyncSarsaConfig>(&[]).check(&masked).unwrap_err().to_string();
     assert!(error.contains("allowed"), "{error}");

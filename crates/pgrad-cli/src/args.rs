@@ -11,15 +11,15 @@ use std::thread::available_parallelism;
 const EXAMPLES: &str = "\
 Examples:
   pgrad train                           PPO on CartPole-v1 with its preset
-  pgrad train ppo Pendulum-v1 --seed 3  another task, another seed
+  pgrad train ppo Pendulum-v1 --seed 3  another task and seed
   pgrad train --set clip=0.1 --n-envs 16
-  pgrad eval runs/ppo-CartPole-v1       the trained policy over 100 episodes
-  pgrad show ppo > my.toml              all settings with their meaning; then
+  pgrad eval runs/ppo-CartPole-v1       evaluates the trained policy
+  pgrad show ppo > my.toml              writes all settings to a file; then
   pgrad train --config my.toml
 
 Exit codes:
   0 done, 64 bad usage or configuration, 65 bad input file or environment data, 70 a bug of pgrad,
-  74 input or output failed, 75 stopped on request (`pgrad resume` goes on), 130/143 stopped at once";
+  74 input or output failed, 75 stopped on request (`pgrad resume` continues), 130/143 stopped at once";
 
 /// Policy gradients: fast, exact, resumable.
 #[derive(Debug, Parser)]
@@ -33,21 +33,21 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Train an agent.
     Train(TrainArgs),
-    /// Go on with a run that was stopped, to its configured number of steps, bit for bit.
+    /// Continue a stopped run to its configured number of steps, bit for bit.
     Resume(ResumeArgs),
-    /// Measure a trained policy over whole episodes.
+    /// Evaluate a trained policy over complete episodes.
     Eval(EvalArgs),
     /// Run an experiment: algorithms x environments x seeds, with a table of scores and intervals.
     Study(StudyArgs),
     /// Measure the speed of training.
     Bench(BenchArgs),
-    /// Draw the learning curves of runs.
+    /// Plot the learning curves of runs.
     Plot(PlotArgs),
-    /// List what there is.
+    /// List algorithms, environments, presets or studies.
     List(ListArgs),
-    /// Print the effective settings as TOML, each with its meaning.
+    /// Print the effective settings as TOML, each with an explanation.
     Show(ShowArgs),
-    /// Look for mistakes in an environment.
+    /// Check an environment for mistakes.
     CheckEnv(CheckEnvArgs),
     /// Print a completion script for a shell.
     ///
@@ -69,19 +69,19 @@ pub(crate) struct Task {
 /// Where settings come from, from the weakest to the strongest: defaults, preset, file, these options.
 #[derive(Debug, Args)]
 pub(crate) struct SettingArgs {
-    /// Seed of everything random.
+    /// Random seed.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub(crate) seed: Option<String>,
-    /// Copies of the environment.
+    /// Number of environments stepped together.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) n_envs: Option<String>,
-    /// Which preset: `tuned` (the default, where there is one), another of `pgrad list presets`, or `none`.
+    /// Preset: `tuned` (the default, if there is one), another from `pgrad list presets`, or `none`.
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
-    /// Python for environments of Gymnasium (`gym:ID`).
+    /// Python interpreter for environments in Python (`gym:ID`, `envpool:ID`).
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub(crate) python: Option<String>,
-    /// TOML file of settings, laid over the preset.
+    /// TOML file of settings, which override the preset.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// Any setting; may be repeated.
@@ -113,7 +113,7 @@ pub(crate) struct Threads {
 settings! {
     /// Options of the machine
     struct Machine {
-        /// Worker threads.
+        /// Number of worker threads.
         threads: usize = 1, range: 1..=1024, unit: "threads";
     }
 }
@@ -135,7 +135,7 @@ impl Threads {
 /// How much is said.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Verbosity {
-    /// Print one JSON object as the last line of the standard output, and nothing else there.
+    /// Print a single JSON object to standard output, and nothing else.
     #[arg(long)]
     pub(crate) json: bool,
     /// Print nothing but errors.
@@ -156,7 +156,7 @@ pub(crate) struct TrainArgs {
     pub(crate) task: Task,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
-    /// Environment steps of the whole run.
+    /// Total number of environment steps.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: Option<String>,
     #[command(flatten)]
@@ -184,7 +184,7 @@ pub(crate) struct EvalArgs {
     /// Folder of the run.
     #[arg(value_name = "RUN", value_hint = ValueHint::DirPath)]
     pub(crate) run: PathBuf,
-    /// Whole episodes to run. Default: 100.
+    /// Number of episodes. Default: 100.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) episodes: Option<String>,
     /// Seed of the episodes. Default: 1000000, far from those of training.
@@ -193,7 +193,7 @@ pub(crate) struct EvalArgs {
     /// Draw actions from the policy instead of taking the most likely one.
     #[arg(long)]
     pub(crate) stochastic: bool,
-    /// Make a film of the first episodes; the name ends in `.gif`, or in `.mp4` where `ffmpeg` is installed.
+    /// Film the first episodes to a `.gif` file, or to `.mp4` if `ffmpeg` is installed.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) video: Option<PathBuf>,
     /// Episodes in the film. Default: 1.
@@ -211,11 +211,11 @@ pub(crate) struct StudyArgs {
     /// Folder of the results; an existing one is continued. Default: one below `studies-out/`.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: Option<PathBuf>,
-    /// Only the first N seeds.
+    /// Run only the first N seeds.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) seeds: Option<String>,
-    /// Does not repeat entries that another build of pgrad did with the same settings; SOURCES is the last cell of
-    /// their lines in results.csv. May be repeated. The tables name these entries.
+    /// Accept results of another build of pgrad with the same settings instead of repeating them; SOURCES is the last
+    /// cell of their lines in results.csv. May be repeated. The tables name these entries.
     #[arg(long, value_name = "SOURCES")]
     pub(crate) accept: Vec<String>,
     #[command(flatten)]
@@ -232,13 +232,13 @@ pub(crate) struct BenchArgs {
     pub(crate) settings: SettingArgs,
     #[command(flatten)]
     pub(crate) threads: Threads,
-    /// How long to measure. Default: 5.
+    /// Seconds to measure. Default: 5.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub(crate) seconds: Option<String>,
     /// Measure the environments alone, with random actions.
     #[arg(long)]
     pub(crate) env_only: bool,
-    /// Print one JSON object, and nothing else.
+    /// Print a single JSON object, and nothing else.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -248,10 +248,10 @@ pub(crate) struct PlotArgs {
     /// Folders of the runs.
     #[arg(value_name = "RUN", required = true, value_hint = ValueHint::DirPath)]
     pub(crate) runs: Vec<PathBuf>,
-    /// Picture to write; the name ends in `.svg` or `.png`.
+    /// File to write, `.svg` or `.png`.
     #[arg(long, short, value_name = "FILE", default_value = "learning-curve.svg", value_hint = ValueHint::FilePath)]
     pub(crate) out: PathBuf,
-    /// What to draw, a name of the metrics file. Default: `train/return_mean_100`.
+    /// Metric to plot, by its name in `metrics.jsonl`. Default: `train/return_mean_100`.
     #[arg(long, value_name = "NAME")]
     pub(crate) metric: Option<String>,
     /// Width of the picture in points. Default: 900.
@@ -264,7 +264,7 @@ pub(crate) struct PlotArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Of what.
+    /// What to list.
     #[arg(value_name = "WHAT")]
     pub(crate) what: ListWhat,
 }
@@ -287,7 +287,7 @@ pub(crate) struct ShowArgs {
     pub(crate) task: Task,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
-    /// Environment steps of the whole run.
+    /// Total number of environment steps.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: Option<String>,
 }
@@ -300,10 +300,10 @@ pub(crate) struct CheckEnvArgs {
     /// Seed of the check.
     #[arg(long, value_name = "S", allow_negative_numbers = true, default_value = "1")]
     pub(crate) seed: String,
-    /// Python for environments of Gymnasium (`gym:ID`).
+    /// Python interpreter for environments in Python (`gym:ID`, `envpool:ID`).
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub(crate) python: Option<String>,
-    /// A setting of the environment's own; may be repeated.
+    /// A setting of the environment; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
 }

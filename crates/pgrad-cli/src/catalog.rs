@@ -24,7 +24,7 @@ pub(crate) fn algo(name: &str) -> Result<&'static AlgoEntry> {
         let names = pgrad_algos::REGISTRY.iter().map(|e| e.name);
         let failure = Failure::unknown_name("algorithm", name, names, "pgrad list algos");
         if let Some(env) = NamedEnv::meant(name) {
-            return failure.hint(format!("the algorithm comes first: `pgrad train {DEFAULT_ALGO} {env}`"));
+            return failure.hint(format!("give the algorithm first: `pgrad train {DEFAULT_ALGO} {env}`"));
         }
         failure
     })

@@ -29,7 +29,7 @@ pub(crate) enum Code {
     Bug = 70,
     /// Input or output failed.
     Io = 74,
-    /// Stopped on request; `pgrad resume` goes on.
+    /// Stopped on request; `pgrad resume` continues.
     Stopped = 75,
 }
 
@@ -209,7 +209,7 @@ impl From<UnknownEnv> for Failure {
                 .hint(format!("{}; `gym:{}` is Gymnasium's own", feature.how, error.id));
         }
         if error.untiled.is_some() {
-            return Self::usage(error.to_string()).hint("`pgrad list envs` says which can be tile-coded");
+            return Self::usage(error.to_string()).hint("`pgrad list envs` shows which can be tile-coded");
         }
         let hint = pgrad_envs::did_you_mean(&error.near).unwrap_or_else(|| {
             "`pgrad list envs` describes those that there are; `gym:ID` is one of Gymnasium, `gym:MODULE:ID` one \
@@ -240,7 +240,7 @@ pub(crate) fn install_panic_hook() {
         let place = info.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
         let run_dir = RUN_DIR.lock().ok().and_then(|dir| dir.clone());
         if !SAID.swap(true, Ordering::SeqCst) {
-            let failure = bug(&format!("{}{place}", what.unwrap_or("a panic without a message")), run_dir);
+            let failure = bug(&format!("{}{place}", what.unwrap_or("no message")), run_dir);
             crate::terminal::to_stderr(&failure.render(Style::stderr()));
         }
     }));
@@ -252,7 +252,7 @@ fn bug(what: &str, run_dir: Option<PathBuf>) -> Failure {
         Some(dir) => {
             format!("everything up to the last checkpoint is saved: `pgrad resume {}`", dir.display())
         }
-        None => "no run had been started, so nothing is lost".to_owned(),
+        None => "no run had started, so nothing is lost".to_owned(),
     };
     Failure::new(Code::Bug, format!("pgrad has a bug: {what}")).hint(format!(
         "please report it at {REPORT_TO} with the command and this text (version {}); {saved}",

@@ -55,7 +55,7 @@ fn colours_wanted() -> bool {
 pub(crate) fn out(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
-        let mut failure = Failure::new(Code::Io, format!("cannot write to the standard output: {error}"));
+        let mut failure = Failure::new(Code::Io, format!("cannot write to standard output: {error}"));
         failure.silent = error.kind() == io::ErrorKind::BrokenPipe;
         failure
     })

@@ -73,7 +73,7 @@ fn unknown_names_are_64_with_what_was_meant() {
     pgrad(&["train", "ppo", "CartPole"])
         .refused(64, &["there is no environment `CartPole`", "did you mean `CartPole-v1`?"]);
     pgrad(&["train", "CartPole-v1"])
-        .refused(64, &["hint: the algorithm comes first: `pgrad train ppo CartPole-v1`"]);
+        .refused(64, &["hint: give the algorithm first: `pgrad train ppo CartPole-v1`"]);
     pgrad(&["check-env", "Warehouse-v1"]).refused(
         64,
         &["there is no environment `Warehouse-v1`\n", "hint: `pgrad list envs`", "`gym:MODULE:ID`"],
@@ -102,7 +102,7 @@ fn environments_of_gymnasium_are_named_as_they_are_here() {
         }
     }
     pgrad(&["train", "LunarLander-v3"])
-        .refused(64, &["hint: the algorithm comes first: `pgrad train ppo gym:LunarLander-v3`"]);
+        .refused(64, &["hint: give the algorithm first: `pgrad train ppo gym:LunarLander-v3`"]);
     pgrad(&["train", "ppo", "MountianCar"]).refused(64, &["did you mean `MountainCar-v0`?"]);
 }
 
@@ -188,7 +188,7 @@ fn what_there_is_is_listed() {
     assert!(pgrad_envs::REGISTRY.iter().all(|e| envs.contains(e.id) && envs.contains(e.title)), "{envs}");
     assert!(envs.contains("also as tiles:MountainCar-v0") && !envs.contains("tiles:CartPole-v1"), "{envs}");
     pgrad(&["check-env", "tiles:MountainCar-v0"]).done();
-    pgrad(&["check-env", "tiles:CartPole-v1"]).refused(64, &["tiles need finite bounds", "pgrad list envs"]);
+    pgrad(&["check-env", "tiles:CartPole-v1"]).refused(64, &["tile coding needs finite bounds", "pgrad list envs"]);
     pgrad(&["show", "ppo", "tiles:MountainCar"]).refused(64, &["did you mean `tiles:MountainCar-v0`?"]);
 }
 
@@ -197,7 +197,7 @@ fn a_full_disk_is_74_and_a_reader_that_left_is_silent() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
     let output = command.args(["list", "envs"]).stdout(full).output().unwrap();
-    Outcome::of(&output).refused(74, &["cannot write to the standard output"]);
+    Outcome::of(&output).refused(74, &["cannot write to standard output"]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("pgrad"));
@@ -333,7 +333,7 @@ fn a_model_that_is_missing_is_said_before_anything_starts() {
         &[
             "`HalfCheetah-v5` needs the model",
             "half_cheetah.xml",
-            "hint: `cargo xtask mujoco` gets the library and the models of Gymnasium's tasks",
+            "hint: `cargo xtask mujoco` installs the library and the models of Gymnasium's tasks",
         ],
     );
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no run was begun");

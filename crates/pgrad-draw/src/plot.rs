@@ -127,7 +127,7 @@ impl Default for PlotOptions {
 #[derive(Debug, Error)]
 pub enum PlotError {
     /// Nothing to draw.
-    #[error("no run was given: name one or more run folders")]
+    #[error("no run given: name one or more run folders")]
     NoRuns,
     /// A run without a single value.
     #[error("run `{label}` has no finite value yet: let it train longer, or choose another metric")]
@@ -163,7 +163,8 @@ pub enum PlotError {
     },
     /// A heat map whose parts do not fit together.
     #[error(
-        "a heat map of {columns} columns and {rows} rows has at least one of each, and a value for every pair"
+        "a heat map needs at least one column and one row, and a value for each of the {columns} x {rows} \
+         cells"
     )]
     Cells {
         /// Number of columns.
@@ -173,7 +174,8 @@ pub enum PlotError {
     },
     /// A size that cannot be drawn.
     #[error(
-        "a picture of {width} x {height} points with {pixel_ratio} pixels a point cannot be drawn; width and height are 200 to 4000, the ratio 1 to 4"
+        "a picture of {width} x {height} points with {pixel_ratio} pixels a point cannot be drawn; width \
+         and height are 200 to 4000, the ratio 1 to 4"
     )]
     Size {
         /// Width in points.

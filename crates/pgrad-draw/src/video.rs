@@ -62,13 +62,14 @@ pub enum VideoError {
         path: PathBuf,
     },
     /// No `ffmpeg`.
-    #[error("`{path}` cannot be made: the program `ffmpeg` was not found\n  hint: install it, or choose a name that ends in `.gif`", path = path.display())]
+    #[error("cannot make `{path}`: the program `ffmpeg` was not found\n  hint: install it, or choose a file \
+        name that ends in `.gif`", path = path.display())]
     NoEncoder {
         /// The film.
         path: PathBuf,
     },
     /// `ffmpeg` failed.
-    #[error("`{path}` could not be made: ffmpeg: {reason}", path = path.display())]
+    #[error("cannot make `{path}`: ffmpeg: {reason}", path = path.display())]
     Encoder {
         /// The film.
         path: PathBuf,
@@ -76,7 +77,7 @@ pub enum VideoError {
         reason: String,
     },
     /// The environment changed the size of its pictures, or gave no pixels.
-    #[error("frame {frame} has {got:?} pixels, those before it {expected:?}")]
+    #[error("frame {frame} has {got:?} pixels, but earlier frames have {expected:?}")]
     Size {
         /// The frame.
         frame: usize,

@@ -53,7 +53,8 @@ impl MakeError {
 pub enum EnvError {
     /// An observation that is not finite.
     #[error(
-        "environment {env} (`{id}`), episode {episode}, step {step}: number {index} of the observation is {value}"
+        "environment {env} (`{id}`), episode {episode}, step {step}: component {index} of the observation is \
+         {value}"
     )]
     Observation {
         /// Name of the task.
@@ -85,7 +86,8 @@ pub enum EnvError {
     },
     /// An observation with a wrong number of numbers.
     #[error(
-        "environment {env} (`{id}`), episode {episode}, step {step}: the observation has {got} numbers, its space has {expected}"
+        "environment {env} (`{id}`), episode {episode}, step {step}: the observation has {got} numbers, its \
+         space has {expected}"
     )]
     Shape {
         /// Name of the task.
@@ -117,7 +119,8 @@ pub enum EnvError {
     },
     /// A mask that forbids every alternative of a choice.
     #[error(
-        "environment {env} (`{id}`), episode {episode}, step {step}: the action mask allows nothing for choice {choice}"
+        "environment {env} (`{id}`), episode {episode}, step {step}: the action mask allows no alternative \
+         of choice {choice}"
     )]
     Mask {
         /// Name of the task.
@@ -132,7 +135,7 @@ pub enum EnvError {
         choice: usize,
     },
     /// A state that was to be kept and cannot be.
-    #[error("environment {env} (`{id}`) cannot save its state, and it is to go back to it")]
+    #[error("environment {env} (`{id}`) must return to an earlier state, but cannot save it")]
     NoState {
         /// Name of the task.
         id: String,
@@ -140,7 +143,7 @@ pub enum EnvError {
         env: usize,
     },
     /// A saved state that the environment refuses.
-    #[error("environment {env} (`{id}`) does not accept its saved state")]
+    #[error("environment {env} (`{id}`) rejects its own saved state")]
     State {
         /// Name of the task.
         id: String,

@@ -138,7 +138,7 @@ impl PictureError {
     /// The environment has no pictures.
     #[must_use]
     pub fn none(id: &str) -> Self {
-        Self { id: id.to_owned(), reason: "it does not say what it looks like".to_owned() }
+        Self { id: id.to_owned(), reason: "it has no picture".to_owned() }
     }
 }
 

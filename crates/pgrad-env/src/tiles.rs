@@ -48,13 +48,16 @@ impl Default for TileCoding {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum TileError {
     /// The observations are not numbers between bounds.
-    #[error("tiles cut a Box of observations, not {space}")]
+    #[error("tile coding needs a Box observation space, not {space}")]
     NotBox {
         /// The space of observations.
         space: String,
     },
     /// A number without finite bounds, or with nothing between them.
-    #[error("tiles need finite bounds, but number {index} of the observation lies in [{low}, {high}]")]
+    #[error(
+        "tile coding needs finite bounds, but component {index} of the observation is in [{low}, \
+        {high}]"
+    )]
     Bounds {
         /// Which number.
         index: usize,
@@ -65,7 +68,8 @@ pub enum TileError {
     },
     /// Sizes that make no tiles.
     #[error(
-        "{tilings} tilings of {tiles} intervals in a memory of {memory} tiles: the sizes are at least 1, and every tiling needs a tile of its own"
+        "{tilings} tilings of {tiles} intervals in a memory of {memory} tiles: each size must be at least \
+         1, and the memory needs at least one tile per tiling"
     )]
     Sizes {
         /// Tilings.

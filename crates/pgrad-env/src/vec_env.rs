@@ -217,7 +217,9 @@ impl VecEnv {
             env: self.first + b,
             episode: self.episode[b],
             step: self.elapsed[b],
-            reason: "it failed and was dropped, and nothing can stand in for it here".into(),
+            reason: "the environment failed and was dropped, but the method cannot continue without \
+                it"
+            .into(),
         }
     }
     /// Episodes that were lost since these environments were made.

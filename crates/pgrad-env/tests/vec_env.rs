@@ -191,7 +191,7 @@ fn bad_observations_rewards_and_shapes_are_named() {
         };
         for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for index in 0..2 {
-                let expected = format!("{place}: number {index} of the observation is {value}");
+                let expected = format!("{place}: component {index} of the observation is {value}");
                 assert_eq!(error(Bad::Obs(index, value)), expected);
             }
         }

@@ -300,7 +300,7 @@ fn a_model_that_cannot_be_had_is_an_error_that_helps() {
         };
     let (code, text) = message(ModelFile::Gymnasium("no_such_model.xml"), "torso");
     assert_eq!(code, 74);
-    assert!(text.contains("no_such_model.xml") && text.contains("`cargo xtask mujoco` gets"), "{text}");
+    assert!(text.contains("no_such_model.xml") && text.contains("`cargo xtask mujoco` installs"), "{text}");
     let (code, text) = message(ModelFile::Path("nowhere/pole.xml".into()), "torso");
     assert!(code == 64 && text.contains("`Own-v0` needs the model `nowhere/pole.xml`"), "{text}");
     let dir = std::env::temp_dir().join(format!("pgrad-mujoco-{}", std::process::id()));
@@ -315,7 +315,7 @@ fn a_model_that_cannot_be_had_is_an_error_that_helps() {
     )
     .unwrap();
     let (code, text) = message(ModelFile::Path(file.clone()), "torso");
-    assert!(code == 65 && text.contains("looks at the body `torso`, and"), "{text}");
+    assert!(code == 65 && text.contains("observes the body `torso`, but"), "{text}");
     let make = Mujoco::load(Own { model: ModelFile::Path(file), bodies: vec!["ball".into()] }).unwrap();
     assert_eq!(make(3).unwrap().spec().observation.obs_dim(), 1);
     std::fs::remove_dir_all(&dir).unwrap();

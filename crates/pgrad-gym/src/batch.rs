@@ -201,7 +201,7 @@ impl GymBatch {
             match s.finish() {
                 Ok((worker, _)) if worker.spaces != self.context.spaces => {
                     let b = self.groups[g].range.start;
-                    self.refuse(b, "its spaces are not those that it had when it was made first".to_owned());
+                    self.refuse(b, "its spaces have changed since it was first made".to_owned());
                 }
                 Ok((worker, _)) => self.groups[g].worker = Some(worker),
                 Err(e) => failed.push((g, e)),
@@ -722,7 +722,7 @@ impl BatchEnv for GymBatch {
         let deadline = Duration::from_secs_f64(self.context.recipe.settings.env_start_secs);
         let group = self.groups.iter_mut().find(|g| g.range.contains(&b));
         let worker = group.and_then(|g| g.worker.as_mut().map(|worker| (b - g.range.start, worker)));
-        let (i, worker) = worker.ok_or_else(|| failed("its process is not there".to_owned()))?;
+        let (i, worker) = worker.ok_or_else(|| failed("its process is gone".to_owned()))?;
         worker.picture(i, deadline).map_err(failed)
     }
 }

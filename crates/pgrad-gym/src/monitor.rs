@@ -78,7 +78,7 @@ impl Monitor {
                 OnEnvError::Stop => Verdict::Stop(reason.to_owned()),
                 OnEnvError::Drop => {
                     counts.dropped += 1;
-                    Self::notice(counts, format!("{what}\n  the run goes on without it"));
+                    Self::notice(counts, format!("{what}\n  the run continues without it"));
                     Verdict::Drop
                 }
                 OnEnvError::Restart => {
@@ -86,7 +86,7 @@ impl Monitor {
                     let allowed = self.budget_each.saturating_mul(1 + episode / EPISODES);
                     let spent = if *own >= allowed {
                         Some(format!(
-                            "env_restarts_each = {}: it was started anew {own} times",
+                            "env_restarts_each = {}: it was restarted {own} times",
                             self.budget_each
                         ))
                     } else if counts.restarts >= self.budget {
@@ -102,7 +102,7 @@ impl Monitor {
                     let n = counts.restarts;
                     Self::notice(
                         counts,
-                        format!("{what}\n  it was started anew (restart {n} of {})", self.budget),
+                        format!("{what}\n  it was restarted (restart {n} of {})", self.budget),
                     );
                     let row = counts.in_a_row.entry(env).or_default();
                     *row += 1;
@@ -139,8 +139,8 @@ impl Monitor {
                 Self::notice(
                     counts,
                     format!(
-                        "environment {env} (`{id}`), {place}: {what}; it is learnt from all the same, and further ones \
-                         are counted (`env/out_of_bounds`)"
+                        "environment {env} (`{id}`), {place}: {what}; it is used anyway; further ones are \
+                         only counted (`env/out_of_bounds`)"
                     ),
                 );
             }

@@ -28,7 +28,7 @@ pub fn check_name(id: &str) -> Result<(), MakeError> {
 pub(crate) fn parse_name(id: &str) -> Result<(Source, &str), MakeError> {
     let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_alphanumeric() || "._-/".contains(c));
     let usage = |of: &str, form: &str| {
-        MakeError::new(MakeErrorKind::Usage, format!("`{id}` cannot be the name of an environment of {of}"))
+        MakeError::new(MakeErrorKind::Usage, format!("`{id}` is not a valid {of} environment name"))
             .with_hint(form)
     };
     if let Some(name) = id.strip_prefix(ENVPOOL_PREFIX) {

@@ -49,7 +49,7 @@ impl Recipe {
             if let Some(key) = ours.iter().find(|key| kwargs.get(key).is_some()) {
                 let e = MakeError::new(
                     MakeErrorKind::Usage,
-                    format!("`env_kwargs` has `{key}`, which pgrad gives itself"),
+                    format!("`env_kwargs` has `{key}`, which pgrad sets itself"),
                 );
                 return Err(e.with_hint("`n_envs`, `seed` and `env_threads` are settings of the run"));
             }
@@ -190,7 +190,7 @@ fn explain(id: &str, python: &str, error: &StartError) -> MakeError {
             } else {
                 MakeErrorKind::Data
             };
-            MakeError::new(kind, format!("`{id}` cannot be made: it raised\n{}", indented(text)))
+            MakeError::new(kind, format!("cannot make `{id}`: it raised\n{}", indented(text)))
         }
     }
 }

@@ -67,7 +67,7 @@ fn spawn(command: Command) -> io::Result<Child> {
         Mutex::new(thread.ok().map(|_| to))
     });
     let (answer, child) = channel();
-    let lost = || io::Error::other("the thread that starts processes is gone");
+    let lost = || io::Error::other("the thread that starts processes has died");
     let sent = match &*sender.lock().unwrap_or_else(PoisonError::into_inner) {
         Some(to) => to.send((command, answer)).is_ok(),
         None => false,
@@ -552,7 +552,7 @@ impl Process {
                     }
                     Ok(0) => return Ok(None),
                     Err(rustix::io::Errno::INTR) => continue,
-                    Err(e) => return Err(self.broken(&format!("it cannot be waited for: {e}"))),
+                    Err(e) => return Err(self.broken(&format!("cannot wait for it: {e}"))),
                     Ok(_) => {}
                 }
                 (!fds[0].revents().is_empty(), !fds[1].revents().is_empty(), !fds[2].revents().is_empty())
@@ -567,7 +567,7 @@ impl Process {
                     Ok(1) if byte[0] == b'm' => {
                         return self.message(deadline).map(|m| Some(Answer::Message(m)));
                     }
-                    Ok(1) => return Err(self.broken("it sent what is no answer")),
+                    Ok(1) => return Err(self.broken("it sent an invalid answer")),
                     // The end of the stream: the process closed it, or died.
                     Ok(_) | Err(_) => return Err(self.ended()),
                 }
@@ -614,8 +614,8 @@ impl Process {
         let mut reason = status.map_or_else(|| "ended".to_owned(), said);
         let killed = status.and_then(|s| s.signal()) == Some(Signal::KILL.as_raw());
         if killed && oom_kills().zip(self.oom_kills).is_some_and(|(now, then)| now > then) {
-            reason += " (the kernel ended a process for want of memory meanwhile; fewer environments, or fewer processes \
-                       with `env_workers`, need less)";
+            reason += " (the kernel killed a process because memory ran out; use fewer environments, or \
+                fewer processes with `env_workers`)";
         }
         Death { reason, tail: self.tail() }
     }

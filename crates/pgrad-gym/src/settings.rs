@@ -5,9 +5,9 @@ use pgrad_settings::{above, choice, settings, settings_like};
 choice! {
     /// What to do when an environment fails.
     pub enum OnEnvError {
-        /// Start it anew, as long as the budget lasts.
+        /// Restart it, as long as the budget of restarts lasts.
         Restart = "restart",
-        /// Do without it from then on.
+        /// Continue without it.
         Drop = "drop",
         /// Stop the run with an error.
         Stop = "stop",
@@ -27,30 +27,31 @@ choice! {
 settings! {
     /// Environments in Python.
     pub struct GymSettings {
-        /// The Python that runs the environments: a name that is found on the path, or a path. It must have the
-        /// packages `gymnasium` and `numpy` (and `envpool` for `envpool:`), and what the environment needs.
+        /// Python interpreter that runs the environments: a path, or a name on PATH. It needs the packages
+        /// `gymnasium` and `numpy` (and `envpool` for `envpool:`), and whatever the environment itself needs.
         python: String = "python3".to_owned(), range: 1..=4096;
-        /// Keyword arguments of the environment, as a TOML inline table or a JSON object: `{ gravity = -5.0 }`.
+        /// Keyword arguments for the environment, as a TOML inline table or a JSON object, such as `{ gravity
+        /// = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
-        /// Processes for the environments of a shard (`gym:`); each runs several of them. 0 is as many as make one for
-        /// each core with those of the other shards, but at least one.
+        /// Number of processes per shard (`gym:`), each running several environments. 0 uses as many as give
+        /// one process per core over all shards, but at least one per shard.
         env_workers: usize = 0, range: 0..=1024, unit: "processes";
-        /// Threads of the process that steps the environments of a shard (`envpool:`). 0 is as many as make one for each
-        /// core with those of the other shards, but at least one.
+        /// Number of threads per shard in its EnvPool process (`envpool:`). 0 uses as many as give one thread
+        /// per core over all shards, but at least one per shard.
         env_threads: usize = 0, range: 0..=1024, unit: "threads";
-        /// Longest time that a step, a reset or a `close` may take. A process that takes longer is ended.
+        /// Time limit for a step, a reset or a `close`. A process that exceeds it is killed.
         env_step_secs: f64 = 60.0, range: above(0.0).to(86_400.0), unit: "s";
-        /// Longest time that starting a process and making its environments may take.
+        /// Time limit for starting a process and creating its environments.
         env_start_secs: f64 = 300.0, range: above(0.0).to(86_400.0), unit: "s";
-        /// What to do when an environment raises, hangs or dies. What its episode gave since the last update is not
-        /// learnt from, whatever is done.
+        /// What to do when an environment raises an exception, hangs or dies. In any case, its episode's data
+        /// since the last update are discarded.
         on_env_error: OnEnvError = OnEnvError::Restart;
-        /// Restarts of a whole run, after which the next failure ends it.
+        /// Restarts allowed in a run; the next failure ends the run.
         env_restarts: u64 = 20, range: 0..=1_000_000_000, unit: "restarts", when: on_env_error is "restart";
-        /// Restarts of one environment in 1000 of its episodes, after which its next failure ends the run.
+        /// Restarts allowed for one environment per 1000 of its episodes; its next failure ends the run.
         env_restarts_each: u64 = 3, range: 0..=1_000_000_000, unit: "restarts", when: on_env_error is "restart";
-        /// What to do about observations outside the bounds of their space. Wrong shapes and types, and numbers that
-        /// are not finite, always stop the run.
+        /// What to do about observations outside the bounds of their space. Wrong shapes or types and
+        /// non-finite numbers always stop the run.
         on_out_of_bounds: OnOutOfBounds = OnOutOfBounds::Report;
     }
 }

@@ -220,7 +220,7 @@ impl Leaf {
     }
     fn number_name(&self, i: usize) -> String {
         let of = if self.name.is_empty() { String::new() } else { format!("`{}` of ", self.name) };
-        format!("number {i} of {of}the observation")
+        format!("component {i} of {of}the observation")
     }
     /// Writes the numbers of a row of bytes.
     fn decode(&self, bytes: &[u8], to: &mut [f32]) -> Result<(), RowError> {

@@ -22,17 +22,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("list", "the observation is list [0.0"),
     ("none", "the observation is NoneType"),
     ("text", "the observation is str"),
-    ("nan", "number 2 of the observation is NaN"),
-    ("inf", "number 2 of the observation is inf"),
-    ("-inf", "number 2 of the observation is -inf"),
+    ("nan", "component 2 of the observation is NaN"),
+    ("inf", "component 2 of the observation is inf"),
+    ("-inf", "component 2 of the observation is -inf"),
     ("discrete:3", "the observation is 3, its space has 0 to 2"),
     ("discrete:-1", "the observation is -1, its space has 0 to 2"),
     ("discrete:1.5", "the observation is float 1.5"),
     ("discrete:huge", "is 1180591620717411303424, its space has 0 to 2"),
-    ("multi-discrete:2", "number 0 of the observation is 2, its space has 0 to 1"),
+    ("multi-discrete:2", "component 0 of the observation is 2, its space has 0 to 1"),
     ("multi-discrete:float", "dtype float64"),
-    ("multi-binary:2", "number 0 of the observation is 2, its space has 0 and 1"),
-    ("multi-binary:-1", "number 0 of the observation is -1"),
+    ("multi-binary:2", "component 0 of the observation is 2, its space has 0 and 1"),
+    ("multi-binary:-1", "component 0 of the observation is -1"),
     ("dict:missing", "the parts ['p'], its space has ['p', 'q']"),
     ("dict:more", "the parts ['p', 'q', 'r']"),
     ("dict:shape", "`p` of the observation is ndarray of shape (3,)"),
@@ -40,7 +40,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("dict:array", "the observation has the parts ndarray"),
     ("tuple:short", "the observation has the parts 1, its space has 2"),
     ("tuple:range", "`1` of the observation is 2, its space has 0 to 1"),
-    ("wide:1e300", "number 1 of the observation is 1e300, which single precision cannot hold"),
+    ("wide:1e300", "component 1 of the observation is 1e300, which single precision cannot hold"),
     ("reward nan", "the reward is NaN"),
     ("reward inf", "the reward is inf"),
     ("reward 1e300", "the reward is 1"),
@@ -122,7 +122,7 @@ fn what_lies_outside_its_bounds_is_counted_and_reported_once_or_stops() {
     assert_eq!(trace[0][3].obs[2], 1e9);
     let news = gym.news();
     assert_eq!(news.notices.len(), 1, "{:?}", news.notices);
-    let said = "environment 0 (`gym:tests.misbehaving:Wrong-v0`), episode 0, step 3: number 2 of the observation is \
+    let said = "environment 0 (`gym:tests.misbehaving:Wrong-v0`), episode 0, step 3: component 2 of the observation is \
                 1000000000.0, its space has -1.0 to 1.0";
     assert!(news.notices[0].starts_with(said), "{}", news.notices[0]);
     assert!(

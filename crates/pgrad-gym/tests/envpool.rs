@@ -267,7 +267,7 @@ fn what_a_pool_returns_is_checked() {
         ("short", "shape (3, 3) and dtype float32, and should be of shape (4, 3)"),
         ("no-reward", "the column `reward` is ndarray of shape (4,) and dtype int32"),
         ("rewards", "the column `reward` is ndarray of shape (3,)"),
-        ("nan", "number 2 of the observation is NaN"),
+        ("nan", "component 2 of the observation is NaN"),
         ("reward", "the reward is inf"),
     ] {
         let gym = Gym::open("envpool:Fake-v1", &fake(dir.path(), &json!({"fault": [2, how]}))).unwrap();

@@ -81,7 +81,7 @@ pub enum RecordError {
         name: String,
     },
     /// An entry has another length.
-    #[error("entry `{name}` of the saved state has {got} elements; {expected} were expected")]
+    #[error("entry `{name}` of the saved state has {got} elements, expected {expected}")]
     Length {
         /// Name of the entry.
         name: String,
@@ -91,7 +91,7 @@ pub enum RecordError {
         got: usize,
     },
     /// An entry has another element type.
-    #[error("entry `{name}` of the saved state holds {got}; {expected} was expected")]
+    #[error("entry `{name}` of the saved state holds {got}, expected {expected}")]
     Type {
         /// Name of the entry.
         name: String,

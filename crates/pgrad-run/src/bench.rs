@@ -35,7 +35,7 @@ pub enum BenchError {
     #[error(transparent)]
     Make(#[from] MakeError),
     /// A thread could not be started.
-    #[error("a thread could not be started: {0}")]
+    #[error("cannot start a thread: {0}")]
     Threads(#[from] std::io::Error),
 }
 

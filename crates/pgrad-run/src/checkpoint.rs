@@ -169,7 +169,8 @@ pub enum Defect {
     },
     /// The manifest was written by another version of the format.
     #[error(
-        "it has format version {found} (written by pgrad {written_by}); this program reads version {FORMAT_VERSION}. Use pgrad {written_by} for it"
+        "it has format version {found} (written by pgrad {written_by}), but this program reads version \
+         {FORMAT_VERSION}; use pgrad {written_by}"
     )]
     FormatVersion {
         /// Version found.
@@ -181,7 +182,7 @@ pub enum Defect {
     #[error("`{MANIFEST}` was changed after it was written (spacing, order or spelling)")]
     NotCanonical,
     /// The manifest was changed.
-    #[error("`{MANIFEST}` was changed after it was written: its digest does not fit")]
+    #[error("`{MANIFEST}` was changed after it was written: its digest does not match")]
     ManifestDigest,
     /// The manifest is that of something else.
     #[error("it is a {found:?}, not a {KIND:?}")]
@@ -198,7 +199,7 @@ pub enum Defect {
         manifest: u64,
     },
     /// The checkpoint belongs to another configuration.
-    #[error("it was saved under another configuration (digest {found:?}; this run has {expected:?})")]
+    #[error("it was saved with another configuration (digest {found:?}; this run has {expected:?})")]
     Config {
         /// Digest that the run has.
         expected: String,
@@ -206,15 +207,13 @@ pub enum Defect {
         found: String,
     },
     /// More files than a checkpoint may have.
-    #[error("its manifest names {count} files; {MAX_FILES} are the limit")]
+    #[error("its manifest names {count} files, but the limit is {MAX_FILES}")]
     TooManyFiles {
         /// Number of files.
         count: usize,
     },
     /// A name that could lead out of the folder, or that this program does not write.
-    #[error(
-        "its manifest names a file {name:?}; only plain names of small letters, digits and `._-` are allowed"
-    )]
+    #[error("its manifest names a file {name:?}; only lower-case letters, digits and `._-` are allowed")]
     FileName {
         /// The name.
         name: String,
@@ -256,7 +255,7 @@ pub enum Defect {
         found: u64,
     },
     /// A file of other content.
-    #[error("its file `{name}` was changed after it was written: its digest does not fit")]
+    #[error("its file `{name}` was changed after it was written: its digest does not match")]
     FileDigest {
         /// The name.
         name: String,
@@ -300,7 +299,7 @@ pub enum CheckpointError {
     },
     /// A valid checkpoint of this step with other content is there.
     #[error(
-        "`{path}` is there already and holds another state; remove it, or continue in a new run folder",
+        "`{path}` already exists and holds another state; remove it, or continue in a new run folder",
         path = path.display()
     )]
     AlreadySaved {
@@ -308,7 +307,7 @@ pub enum CheckpointError {
         path: PathBuf,
     },
     /// The folder of checkpoints could not be read.
-    #[error("the checkpoints could not be looked through: {0}")]
+    #[error("cannot read the checkpoints: {0}")]
     Unreadable(#[source] StorageError),
     /// No checkpoint is there, or none is valid.
     #[error(
@@ -409,7 +408,7 @@ impl CheckpointStore {
     ) -> Result<Saved, CheckpointError> {
         let mut names = BTreeSet::new();
         for (name, _) in files {
-            assert!(is_plain_name(name), "`{name}` cannot be the name of a file in a checkpoint");
+            assert!(is_plain_name(name), "`{name}` is not a valid name for a file in a checkpoint");
             assert!(names.insert(*name), "two files of the checkpoint are called `{name}`");
         }
         assert!(files.len() <= MAX_FILES, "{} files in a checkpoint", files.len());

@@ -24,9 +24,10 @@ const MAX_FILE_LEN: u64 = 1 << 30;
 choice! {
     /// What to do when learning diverges.
     pub enum OnDivergence {
-        /// Stop with an error; the last checkpoint stays good.
+        /// Stop with an error; the last checkpoint remains valid.
         Stop = "stop",
-        /// Go back to the last good update and go on with half the step size, five times at most.
+        /// Return to the last good iteration and continue with half the step size, at most five times in a
+        /// row.
         Rollback = "rollback",
     }
 }
@@ -34,20 +35,21 @@ choice! {
 settings! {
     /// The run.
     pub struct RunSettings {
-        /// Environment steps of the whole run. The last iteration is finished, so up to one iteration more is
-        /// done.
+        /// Total number of environment steps. The last iteration is completed, so a run may exceed this by up
+        /// to one iteration.
         steps: u64 = 1_000_000, range: 1..=1_000_000_000_000, unit: "environment steps";
         /// Seed of all random streams.
         seed: u64 = 1, range: 0..=9_007_199_254_740_991;
-        /// A checkpoint is due after this many environment steps, besides the one in time; 0 is never.
+        /// Save a checkpoint every this many environment steps, in addition to `checkpoint_secs`; 0 disables
+        /// it.
         checkpoint_steps: u64 = 0, range: 0..=1_000_000_000_000, unit: "environment steps";
-        /// A checkpoint is due after this time.
+        /// Save a checkpoint every this many seconds.
         checkpoint_secs: f64 = 30.0, range: pgrad_settings::above(0.0), unit: "s";
-        /// Checkpoints that are kept.
+        /// Number of checkpoints to keep.
         keep_checkpoints: usize = 2, range: 2..=1000, unit: "checkpoints";
-        /// A row of metrics is written after this many iterations.
+        /// Write a row of metrics every this many iterations.
         log_every: u64 = 1, range: 1..=1_000_000, unit: "iterations";
-        /// What to do when learning diverges (a number that is not finite).
+        /// What to do when learning diverges, that is, when a number is not finite.
         on_divergence: OnDivergence = OnDivergence::Stop;
     }
 }
@@ -444,7 +446,7 @@ impl RunConfig {
 }
 
 settings! {
-    /// What is trained on what.
+    /// Algorithm and environment.
     pub struct Names {
         /// The algorithm.
         algo: String = "ppo".to_owned();

@@ -106,7 +106,8 @@ pub static SCHEMES: &[Scheme] = &[
     Scheme {
         prefix: crate::mjcf::PREFIX,
         form: "mjcf:FILE.toml",
-        title: "a MuJoCo model of one's own; the file says what is seen, rewarded and when it ends",
+        title: "your own MuJoCo model; the file describes its observations, its rewards and when an episode \
+            ends",
         source: crate::mjcf::source,
         settings: None,
     },
@@ -371,7 +372,7 @@ impl OpenEnv for Gym {
         ]
         .into_iter()
         .chain((!self.seeds_episodes()).then(|| {
-            "not checked  whether an episode leaves something to the next one: its random numbers go on"
+            "not checked  whether state leaks from one episode into the next: its random numbers continue"
                 .to_owned()
         }))
         .collect()

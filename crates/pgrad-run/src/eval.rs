@@ -77,7 +77,8 @@ pub enum EvalError {
     Env(#[from] EnvError),
     /// The policy is for another environment.
     #[error(
-        "the policy takes {policy_obs} numbers and acts in {policy_action}; `{env}` gives {env_obs} numbers and takes {env_action}"
+        "the policy takes {policy_obs} numbers and acts in {policy_action}, but `{env}` gives {env_obs} \
+         numbers and takes {env_action}"
     )]
     Mismatch {
         /// Name of the environment.

@@ -189,7 +189,7 @@ fn parse(text: &str, id: &str, path: &Path) -> Result<Described, MakeError> {
             format!(":{}", 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count())
         });
         MakeError::new(MakeErrorKind::Data, format!("{}{line}: {message}", path.display()))
-            .with_hint("the book's page on MuJoCo says what such a file holds")
+            .with_hint("the book's page on MuJoCo describes such a file")
     };
     let file: File = toml::from_str(text).map_err(|e| wrong(e.span().map(|s| s.start), e.message()))?;
     let number = |at: usize, words: &str| quantity(words).map_err(|e| wrong(Some(at), &e));
@@ -385,7 +385,7 @@ reset = { noise = "uniform", qpos = 0.01, qvel = 0.01 }
                 "of = \"qpos 7\", target",
                 "there is no number 7: the model has 2 positions",
             ),
-            ("distance cart tip", "distance cart top", "looks at the body `top`"),
+            ("distance cart tip", "distance cart top", "observes the body `top`"),
             ("skip = 1", "skip = 2", "leaves none of the model's 2 positions"),
             ("least = -0.2", "least = 0.3", ":17: give `least`, `greatest` or both"),
             ("pole.xml", "pale.xml", "pale.xml"),

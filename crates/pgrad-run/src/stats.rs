@@ -12,7 +12,7 @@ pub const RESAMPLES: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StatsError {
     /// Too few scores.
-    #[error("{needed} scores are needed at least, {got} are there: run more seeds")]
+    #[error("at least {needed} scores are needed, but there are {got}: run more seeds")]
     TooFew {
         /// Fewest that would do.
         needed: usize,
@@ -20,7 +20,7 @@ pub enum StatsError {
         got: usize,
     },
     /// A score that is not finite.
-    #[error("score number {index} (from 0) is not finite: look at that run")]
+    #[error("score {index} (counted from 0) is not finite: check that run")]
     NotFinite {
         /// Which one.
         index: usize,

@@ -332,7 +332,7 @@ fn a_full_disk_that_is_cleared_in_time_costs_rows_and_no_result() {
     let mut runner = runner_with_full_disk(2, 4);
     assert!(!runner.train(&run, config("CartPole-v1", MANY)).unwrap().stopped);
     let count = |part: &str| runner.notices.iter().filter(|n| n.contains(part)).count();
-    assert_eq!(count("training goes on"), 2, "{:?}", runner.notices);
+    assert_eq!(count("training continues"), 2, "{:?}", runner.notices);
     assert_eq!(count("a row of metrics was lost"), 1, "{:?}", runner.notices);
     assert_eq!(count("the disk is full"), 3, "{:?}", runner.notices);
     let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).unwrap();
@@ -364,7 +364,7 @@ fn a_disk_that_is_full_now_and_then_does_not_end_the_run() {
     // Two checkpoints of three fail, never three in a row.
     let mut runner = runner_with_disk_full_when(|iteration| iteration % 3 != 1);
     assert!(!runner.train(&run, config("CartPole-v1", MANY)).unwrap().stopped);
-    let failed = runner.notices.iter().filter(|n| n.contains("training goes on")).count();
+    let failed = runner.notices.iter().filter(|n| n.contains("training continues")).count();
     assert_eq!(failed, 6, "{:?}", runner.notices);
 }
 

@@ -488,7 +488,7 @@ fn nothing_valid_says_what_was_looked_at() {
 }
 
 #[test]
-#[should_panic(expected = "cannot be the name of a file")]
+#[should_panic(expected = "is not a valid name for a file")]
 fn the_program_cannot_write_outside_the_folder() {
     let _ = store(&disk()).save(10, &[("../x", b"")], CONFIG);
 }

@@ -240,7 +240,7 @@ fn rows_before_a_sync_survive_every_crash() {
 }
 
 #[test]
-#[should_panic(expected = "cannot be the name of a metric")]
+#[should_panic(expected = "is not a valid metric name")]
 fn names_that_would_break_the_line_are_refused() {
     let sim = disk();
     let mut writer = JsonlWriter::create(storage(&sim), Path::new(PATH)).unwrap();

@@ -42,7 +42,7 @@ fn a_stored_policy_behaves_and_another_one_is_learnt() {
     let first = bytes(&at("first"));
     std::fs::write(&file, bytes(&at("second"))).unwrap();
     let error = Runner::default().resume(&at("third")).unwrap_err();
-    assert!(error.to_string().contains("is not the one that the run began with"), "{error}");
+    assert!(error.to_string().contains("has changed since the run began"), "{error}");
     std::fs::write(&file, first).unwrap();
     Runner::default().resume(&at("third")).unwrap();
     assert_eq!(bytes(&at("third")), bytes(&at("second")));
@@ -64,7 +64,7 @@ fn a_behaviour_policy_that_is_not_there_is_refused_before_anything_is_made() {
             &["behaviour=policy", "behaviour_policy=no/such/policy.safetensors"][..],
             "no/such/policy.safetensors",
         ),
-        (&["behaviour=policy"], "name the `policy.safetensors` of a finished run"),
+        (&["behaviour=policy"], "needs the path of a finished run's"),
         (&["behaviour_policy=x"], "behaviour"),
     ] {
         let error: RunError = Runner::default().train(&run, off_pac(pairs)).unwrap_err();

@@ -24,8 +24,7 @@ settings! {
     pub struct Every {
         /// Whether advantages are normalised.
         normalise: bool = true;
-        /// Steps of each environment
-        /// in an iteration (T).
+        /// Steps per environment and iteration (T).
         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "Schulman et al. 2017, table 5";
         /// Seed of every stream.
         seed: u64 = 1;

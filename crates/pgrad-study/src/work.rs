@@ -94,7 +94,8 @@ pub fn run_digest(entry: &Entry, seed: u64, episodes: usize, sources: &str) -> S
     let config = config_of(entry, seed);
     let (evaluated, iterations) = (entry.evaluated, entry.iterations);
     let all = format!(
-        "pgrad {VERSION}, sources {sources}\nepisodes = {episodes}, {evaluated}, iterations = {iterations:?}\n{}",
+        "pgrad {VERSION}, sources {sources}\nepisodes = {episodes}, {evaluated}, iterations = \
+         {iterations:?}\n{}",
         config.to_toml(false)
     );
     blake3::hash(all.as_bytes()).to_hex()[..2 * DIGEST_BYTES].to_owned()

@@ -13,11 +13,11 @@ use pgrad_settings::{above, choice, settings};
 choice! {
     /// How a gradient changes the shared parameters.
     pub enum AsyncOptimizer {
-        /// RMSProp whose mean squares all actor-learners share.
+        /// RMSProp with mean squares shared by all actor-learners.
         SharedRmsprop = "shared-rmsprop",
-        /// RMSProp with mean squares of each actor-learner's own.
+        /// RMSProp with separate mean squares for each actor-learner.
         Rmsprop = "rmsprop",
-        /// Momentum, each actor-learner's own.
+        /// Momentum SGD with a separate momentum for each actor-learner.
         Momentum = "momentum",
     }
 }
@@ -25,24 +25,26 @@ choice! {
 settings! {
     /// Asynchronous actor-learners.
     pub struct AsyncSettings {
-        /// Actor-learners, each of which is a thread with an environment of its own. Part of the results; with one the
-        /// method is an ordinary online one, and reproducible.
+        /// Number of actor-learners, each a thread with its own environment. Affects results; with a single
+        /// one, the method is an ordinary online method and reproducible.
         workers: usize = 16, range: 1..=256, unit: "threads", source: "Mnih et al. 2016, section 5.1";
-        /// Steps between two updates of an actor-learner (t_max, I_AsyncUpdate); fewer where an episode ends.
+        /// Steps between two updates of an actor-learner (t_max, I_AsyncUpdate); fewer at the end of an
+        /// episode.
         n_steps: usize = 5, range: 1..=4096, unit: "steps", source: "Mnih et al. 2016, section 5.1";
-        /// Discount of what comes later.
+        /// Discount factor of future rewards.
         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Mnih et al. 2016, section 8";
-        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
-        /// the cut as an end of the task: a common mistake, kept to show its effect.
+        /// Bootstrap from the value of the final observation when a time limit cuts an episode short. If
+        /// false, the cut counts as the end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
-        /// Steps of all actor-learners together between two looks of the runner (metrics, checkpoints, a stop on
-        /// request). With one actor-learner it has no effect on what is learnt; more of them wait for the last one
-        /// there.
+        /// Steps of all actor-learners together per iteration, after which metrics and checkpoints are
+        /// written. With a single actor-learner it does not affect learning; several wait for each other at
+        /// the end of an iteration.
         steps_per_iteration: u64 = 10_000, range: 1..=1_000_000_000, unit: "environment steps";
         /// How a gradient changes the shared parameters.
         optimizer: AsyncOptimizer = AsyncOptimizer::SharedRmsprop, source: "Mnih et al. 2016, section 4.5";
         /// Step size.
-        learning_rate: f64 = 1e-3, range: above(0.0), source: "Mnih et al. 2016, section 5.1 (drawn from 1e-4 to 1e-2)";
+        learning_rate: f64 = 1e-3, range: above(0.0),
+            source: "Mnih et al. 2016, section 5.1 (drawn from 1e-4 to 1e-2)";
         /// How `learning_rate` changes over the run.
         learning_rate_schedule: Schedule = Schedule::Linear, source: "Mnih et al. 2016, section 8";
         /// Decay of the mean of squared gradients in RMSProp (alpha in the paper).
@@ -51,15 +53,16 @@ settings! {
         /// Added to the mean square in RMSProp, inside the root.
         rmsprop_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, a2c",
             when: optimizer is "shared-rmsprop" | "rmsprop";
-        /// Part of the momentum that stays at an update (alpha in the paper).
+        /// Fraction of the momentum kept at an update (alpha in the paper).
         momentum: f64 = 0.99, range: 0.0..=0.999_999, source: "Mnih et al. 2016, section 8",
             when: optimizer is "momentum";
-        /// Longest gradient of all parameters together; longer ones are scaled down.
-        max_grad_norm: Option<f64> = None, range: above(0.0), source: "Mnih et al. 2016, section 8 (tuned; no value is given)";
-        /// Write down the order in which actor-learners copy and change the shared parameters, one at a time, so that
-        /// the run can be followed bit for bit (`replay`). It costs speed.
+        /// Maximum norm of the gradient over all parameters; longer gradients are scaled down to it.
+        max_grad_norm: Option<f64> = None, range: above(0.0),
+            source: "Mnih et al. 2016, section 8 (tuned; no value is given)";
+        /// Record the order in which actor-learners read and change the shared parameters, one at a time, so
+        /// that the run can be replayed bit for bit (`replay`). Slower.
         record: bool = false;
-        /// The `turns.safetensors` of a recorded run that is to be followed.
+        /// Path of the `turns.safetensors` of a recorded run to replay.
         replay: String = String::new(), when: record is "false";
     }
 }
@@ -77,23 +80,24 @@ choice! {
 settings! {
     /// Exploration and target network of the methods that learn action values.
     pub struct AsyncValueSettings {
-        /// First of the three values that an actor-learner's ε falls to (epsilon 1).
+        /// First of the three final values of an actor-learner's ε (epsilon 1).
         epsilon_1: f64 = 0.1, range: 0.0..=1.0, source: "Mnih et al. 2016, section 5.1";
-        /// Second value (epsilon 2).
+        /// Second final value (epsilon 2).
         epsilon_2: f64 = 0.01, range: 0.0..=1.0, source: "Mnih et al. 2016, section 5.1";
-        /// Third value (epsilon 3), drawn with what the probabilities of the others leave.
+        /// Third final value (epsilon 3), which has the remaining probability.
         epsilon_3: f64 = 0.5, range: 0.0..=1.0, source: "Mnih et al. 2016, section 5.1";
         /// Probability of `epsilon_1`.
         epsilon_1_probability: f64 = 0.4, range: 0.0..=1.0, source: "Mnih et al. 2016, section 5.1";
         /// Probability of `epsilon_2`.
         epsilon_2_probability: f64 = 0.3, range: 0.0..=1.0, source: "Mnih et al. 2016, section 5.1";
         /// When an actor-learner draws its ε.
-        epsilon_draw: EpsilonDraw = EpsilonDraw::Episode, source: "Mnih et al. 2016, section 4 (periodically)";
-        /// Steps of all actor-learners over which every ε falls from 1 to its value.
+        epsilon_draw: EpsilonDraw = EpsilonDraw::Episode,
+            source: "Mnih et al. 2016, section 4 (periodically)";
+        /// Steps of all actor-learners together over which every ε falls from 1 to its final value.
         epsilon_steps: u64 = 4_000_000, range: 0..=1_000_000_000_000, unit: "environment steps",
             source: "Mnih et al. 2016, section 5.1";
-        /// Steps of all actor-learners after which the target network becomes a copy of the present one (I_target).
-        /// Raising it makes targets steadier, and older.
+        /// Steps of all actor-learners together between two copies of the network to the target network
+        /// (I_target). A larger value makes targets more stable, but older.
         target_steps: u64 = 40_000, range: 1..=1_000_000_000_000, unit: "environment steps",
             source: "Mnih et al. 2016, section 8";
     }
@@ -102,12 +106,12 @@ settings! {
 settings! {
     /// The network of action values.
     pub struct QNetworkSettings {
-        /// Units of each hidden layer; an empty list gives a linear function.
+        /// Units in each hidden layer; an empty list makes the function linear.
         hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units";
-        /// What hidden units do.
+        /// Activation function of the hidden units.
         activation: Activation = Activation::Relu, source: "Mnih et al. 2016, section 8";
-        /// Orthogonal initial weights with gain sqrt 2 (hidden) and 0.01 (values); off draws uniform weights of width
-        /// 1/sqrt(inputs).
+        /// Initialise weights as orthogonal matrices with gain sqrt 2 (hidden layers) and 0.01 (values). If
+        /// false, draw them uniformly from +-1/sqrt(inputs).
         orthogonal_init: bool = true, source: "OpenAI baselines, ppo2";
     }
 }
@@ -153,7 +157,7 @@ impl AsyncValueSettings {
         if !matches!(env.action, Space::Discrete { .. }) {
             return Err(BuildError::Environment {
                 env: env.id.clone(),
-                reason: format!("the method is for one choice among alternatives, not for {}", env.action),
+                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
             });
         }
         check_masks(env)?;
@@ -162,7 +166,7 @@ impl AsyncValueSettings {
             return Err(BuildError::Inconsistent {
                 key: "epsilon_2_probability",
                 value: self.epsilon_2_probability.to_string(),
-                reason: format!("with `epsilon_1_probability` it makes {sum}, more than 1"),
+                reason: format!("together with `epsilon_1_probability` it adds up to {sum}, more than 1"),
             });
         }
         Ok(())

@@ -18,11 +18,11 @@ use std::process::ExitCode;
 settings! {
     /// Options of eval
     struct Episodes {
-        /// Whole episodes to run.
+        /// Number of episodes to run.
         episodes: usize = 100, range: 1..=10_000_000, unit: "episodes";
-        /// Seed of the environments and of a stochastic policy; far from those of training.
+        /// Seed of the environments and of a stochastic policy, far from the seeds used in training.
         seed: u64 = 1_000_000, range: 0..=9_007_199_254_740_991;
-        /// Whole episodes in the film.
+        /// Number of episodes in the film.
         video_episodes: usize = 1, range: 1..=10_000, unit: "episodes";
     }
 }
@@ -77,14 +77,14 @@ fn read_policy(run: &Path) -> Result<Policy> {
     let bytes = std::fs::read(&path).map_err(|e| {
         if e.kind() == io::ErrorKind::NotFound {
             return Failure::new(Code::Data, format!("`{}` has no trained policy yet", run.display()))
-                .hint(format!("`pgrad resume {}` trains on, and saves one", quoted(run)));
+                .hint(format!("`pgrad resume {}` continues training and saves one", quoted(run)));
         }
         Failure::reading(&path, &e)
     })?;
     Policy::from_bytes(&bytes).map_err(|e| {
         Failure::of(Code::Data, &e)
             .at(&path.display().to_string())
-            .hint("the file is damaged or of another version; `pgrad resume` writes it anew")
+            .hint("the file is damaged or from another version; `pgrad resume` writes it again")
     })
 }
 
@@ -125,7 +125,8 @@ fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, styl
         // One episode says nothing about how returns spread.
         1 => format!("{shown} in one {how} episode of {env}\n  length {:.0}\n", found.length_mean()),
         n => format!(
-            "{shown} over {n} {how} episodes of {env}\n  std {:.2}, min {:.2}, max {:.2}, mean length {:.1}\n",
+            "{shown} over {n} {how} episodes of {env}\n  std {:.2}, min {:.2}, max {:.2}, mean length \
+             {:.1}\n",
             found.return_std(),
             found.return_min(),
             found.return_max(),

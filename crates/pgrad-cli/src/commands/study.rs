@@ -19,7 +19,7 @@ const OUT: &str = "studies-out";
 settings! {
     /// Options of study
     struct Seeds {
-        /// Only so many seeds of each entry.
+        /// Run only the first N seeds of each entry.
         seeds: Option<u64> = None, range: 1..=1_000_000, unit: "seeds";
     }
 }
@@ -118,7 +118,7 @@ fn closing(result: &StudyResult, command: &str, style: Style) -> String {
         let verdict = style.paint(YELLOW, "Stopped");
         let (done, results) = (result.rows.len(), quoted(&out.join(RESULTS)));
         return format!(
-            "{verdict} with {done} runs in {results}\n\nNext:\n  {command}   goes on where it stopped\n"
+            "{verdict} with {done} runs in {results}\n\nNext:\n  {command}   continues where it stopped\n"
         );
     }
     let files = [SUMMARY_MD, RESULTS].map(|name| quoted(&out.join(name)));

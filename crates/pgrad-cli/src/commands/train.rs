@@ -130,14 +130,14 @@ fn closing(s: &Summary, worked: bool, style: Style) -> String {
         )),
         Reproducible::No => out.push_str(&style.paint(
             YELLOW,
-            "\n  again      not reproducible: threads raced (record=true writes down who came first)",
+            "\n  again      not reproducible: threads raced (record=true records their order)",
         )),
     }
     out.push_str(&format!("\n  run folder {run}\n\nNext:\n"));
     if s.stopped {
-        out.push_str(&format!("  pgrad resume {run}   goes on where it stopped\n"));
+        out.push_str(&format!("  pgrad resume {run}   continues where it stopped\n"));
     }
-    out.push_str(&format!("  pgrad eval {run}   measures the trained policy over 100 episodes\n"));
+    out.push_str(&format!("  pgrad eval {run}   evaluates the trained policy over 100 episodes\n"));
     out.push_str(&format!("  pgrad plot {run}   draws the learning curve\n"));
     out
 }

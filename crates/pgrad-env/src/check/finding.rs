@@ -83,7 +83,7 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Observation { index, first, second } => {
-                write!(f, "number {index} of the observation is {first} in one and {second} in the other")
+                write!(f, "component {index} of the observation is {first} in one and {second} in the other")
             }
             Self::Reward { first, second } => {
                 write!(f, "the reward is {first} in one and {second} in the other")
@@ -133,7 +133,7 @@ pub enum Finding {
     },
     /// Bounds between which no finite number lies.
     #[error(
-        "number {index} of the {role} space lies between {low} and {high}, where there is no number; \
+        "component {index} of the {role} space has the empty range from {low} to {high}; \
          the lower bound must not be above the upper one, nor NaN (infinite bounds: -inf below, inf above)"
     )]
     Bounds {
@@ -147,7 +147,7 @@ pub enum Finding {
         high: f32,
     },
     /// A time limit of 0 steps.
-    #[error("the time limit is 0 steps, so that no step can be made; use `None` for no limit")]
+    #[error("the time limit is 0 steps; use `None` for no limit")]
     ZeroLimit,
     /// A threshold that no return can be compared with.
     #[error("the reward threshold is {value}; use a finite number, or `None` when the task has none")]
@@ -157,8 +157,8 @@ pub enum Finding {
     },
     /// A mask for actions that are not alternatives.
     #[error(
-        "`masks_actions` is set, but actions of `{space}` cannot be masked; \
-         only Discrete and MultiDiscrete actions can"
+        "`masks_actions` is set, but actions of `{space}` cannot be masked; only Discrete and MultiDiscrete \
+         actions can be"
     )]
     MaskWithoutAlternatives {
         /// The action space.
@@ -207,7 +207,7 @@ pub enum Finding {
         end: End,
     },
     /// An observation that is not finite.
-    #[error("{place}: number {index} of the observation is {value}; it must be finite")]
+    #[error("{place}: component {index} of the observation is {value}; it must be finite")]
     ObservationNotFinite {
         /// Where.
         place: Place,
@@ -218,7 +218,7 @@ pub enum Finding {
     },
     /// An observation outside its space.
     #[error(
-        "{place}: number {index} of the observation is {value}; its space says {expected}; \
+        "{place}: component {index} of the observation is {value}; its space says {expected}; \
          widen `EnvSpec::observation` or clip what is written"
     )]
     OutOfSpace {
@@ -266,8 +266,8 @@ pub enum Finding {
     },
     /// Something of an ended episode is left in the next one.
     #[error(
-        "{place}: an environment that had an episode before differs from a new one with the same random \
-         numbers and actions: {difference}; set every field in `reset`"
+        "{place}: an environment that has already played an episode behaves differently from a new one \
+         given the same random numbers and actions: {difference}; set every field in `reset`"
     )]
     LeftOver {
         /// Where they differ first.
@@ -291,7 +291,10 @@ pub enum Finding {
         steps: u32,
     },
     /// A mask that forbids every alternative of a choice.
-    #[error("{place}: the action mask allows nothing for choice {choice}; allow at least one alternative")]
+    #[error(
+        "{place}: the action mask allows no alternative of choice {choice}; allow at least one \
+        alternative"
+    )]
     MaskAllowsNothing {
         /// Where.
         place: Place,
@@ -300,8 +303,8 @@ pub enum Finding {
     },
     /// A mask that nobody will ask for.
     #[error(
-        "{place}: the action mask forbids entry {index}, but `masks_actions` is false, so that the mask is \
-         never asked for; set `EnvSpec::masks_actions`"
+        "{place}: the action mask forbids entry {index}, but `masks_actions` is false, so the mask is never \
+         used; set `EnvSpec::masks_actions`"
     )]
     MaskNotAnnounced {
         /// Where.
@@ -317,7 +320,7 @@ pub enum Finding {
     },
     /// A saved state that does not continue as the original.
     #[error(
-        "{place}: an environment restored at {saved} goes on differently: {difference}; `save` must return \
+        "{place}: an environment restored at {saved} continues differently: {difference}; `save` must return \
          everything that `step` and `reset` depend on, or `None`"
     )]
     RestoreNotExact {
@@ -337,7 +340,7 @@ pub enum Finding {
         got: usize,
     },
     /// A step that leaves an entry of `ends` as it was.
-    #[error("{place}: `step` does not write `ends`; write `Running` where the episode goes on")]
+    #[error("{place}: `step` does not write `ends`; write `Running` where the episode continues")]
     EndNotWritten {
         /// Where.
         place: Place,

@@ -177,9 +177,9 @@ fn each_fault_has_its_finding_and_its_message() {
         (
             Fault::BoundsOrder,
             |f| matches!(f, Finding::Bounds { index: 1, .. }),
-            "number 1 of the observation space lies between 2 and 1",
+            "component 1 of the observation space has the empty range from 2 to 1",
         ),
-        (Fault::BoundsNan, |f| matches!(f, Finding::Bounds { index: 1, .. }), "between NaN and 1"),
+        (Fault::BoundsNan, |f| matches!(f, Finding::Bounds { index: 1, .. }), "from NaN to 1"),
         (Fault::ZeroLimit, |f| matches!(f, Finding::ZeroLimit), "limit is 0"),
         (Fault::Threshold, |f| matches!(f, Finding::Threshold { .. }), "threshold is NaN"),
         (
@@ -212,12 +212,12 @@ fn each_fault_has_its_finding_and_its_message() {
         (
             Fault::NanObservation,
             |f| matches!(f, Finding::ObservationNotFinite { index: 1, .. }),
-            "number 1 of the observation is NaN",
+            "component 1 of the observation is NaN",
         ),
         (
             Fault::InfiniteObservation,
             |f| matches!(f, Finding::ObservationNotFinite { index: 0, .. }),
-            "number 0 of the observation is inf",
+            "component 0 of the observation is inf",
         ),
         (Fault::OutOfSpace, |f| matches!(f, Finding::OutOfSpace { index: 0, .. }), "-1.5 to 1.5"),
         (Fault::NanReward, |f| matches!(f, Finding::RewardNotFinite { .. }), "the reward is NaN"),
@@ -225,7 +225,7 @@ fn each_fault_has_its_finding_and_its_message() {
         (
             Fault::OwnRandomness,
             |f| matches!(f, Finding::Nondeterministic { place: Place { episode: 0, step: 1 }, .. }),
-            "same seed and the same actions differ: number 1 of the observation",
+            "same seed and the same actions differ: component 1 of the observation",
         ),
         (
             Fault::RewardAfterEnd,

@@ -133,7 +133,10 @@ impl Described {
                 Quantity::Body(..) | Quantity::Distance(..) => continue,
             };
             if index >= there {
-                return data(format!("there is no number {index}: the model has {there} {what}, from 0"));
+                return data(format!(
+                    "index {index} is out of range: the model has {there} {what}, counted \
+                    from 0"
+                ));
             }
         }
         let skipped = self.observation.iter().filter_map(|(seen, _)| match seen {
@@ -144,14 +147,14 @@ impl Described {
             return data(format!("`skip = {skip}` leaves none of the model's {nq} positions"));
         }
         if model.action_space().dim() == 0 {
-            return data("the model has no actuators, so there is nothing to do".into());
+            return data("the model has no actuators, so there are no actions".into());
         }
         if self.observation.is_empty() || self.rewards.is_empty() {
-            return data("it needs at least one part of the observation and one term of the reward".into());
+            return data("the file needs at least one `observation` part and one `reward` term".into());
         }
         let speeds = self.rewards.iter().filter(|(term, _)| matches!(term, Term::Speed(_))).count();
         if speeds > MEMORY {
-            return data(format!("there are {speeds} terms of speed, and at most {MEMORY} can be"));
+            return data(format!("there are {speeds} `speed` terms, but at most {MEMORY} are possible"));
         }
         Ok(())
     }

@@ -13,7 +13,8 @@ const SIZE: (u32, u32) = (480, 480);
 const CAMERA: &str = "track";
 
 /// What is missing when nothing can be drawn.
-const NEEDS: &str = "MuJoCo draws through EGL, in software where there is no graphics card (Debian and Ubuntu: `apt-get install libegl1 libgl1 libgl1-mesa-dri`)";
+const NEEDS: &str = "MuJoCo draws through EGL, in software where there is no graphics card (Debian and \
+    Ubuntu: `apt-get install libegl1 libgl1 libgl1-mesa-dri`)";
 
 thread_local! {
     /// A drawing context belongs to its thread, and takes long to make.
@@ -49,5 +50,5 @@ fn renderer(model: &Arc<MjModel>) -> Result<MjRenderer, String> {
         None => MjvCamera::new_free(model),
     };
     let builder = MjRenderer::builder().width(SIZE.0).height(SIZE.1).camera(camera);
-    builder.build(model).map_err(|e| format!("the renderer cannot be started: {e}; {NEEDS}"))
+    builder.build(model).map_err(|e| format!("cannot start the renderer: {e}; {NEEDS}"))
 }

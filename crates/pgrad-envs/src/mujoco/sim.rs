@@ -13,7 +13,7 @@ use std::sync::{Arc, Once};
 const STATE: u32 = mjtState::mjSTATE_INTEGRATION as u32;
 
 /// What to do when something of MuJoCo is missing.
-const GET: &str = "`cargo xtask mujoco` gets the library and the models of Gymnasium's tasks";
+const GET: &str = "`cargo xtask mujoco` installs the library and the models of Gymnasium's tasks";
 
 /// Where a model is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Model {
         };
         check_version(id)?;
         if !path.is_file() {
-            let message = format!("`{id}` needs the model `{}`, and there is no such file", path.display());
+            let message = format!("`{id}` needs the model `{}`, but there is no such file", path.display());
             let (kind, hint) = match about.model {
                 ModelFile::Gymnasium(_) => (MakeErrorKind::Io, GET),
                 ModelFile::Path(_) => (MakeErrorKind::Usage, "give the path of an MJCF file"),
@@ -69,7 +69,7 @@ impl Model {
             read(&path).map_err(|e| data(format!("`{id}`: MuJoCo cannot read `{}`: {e}", path.display())))?;
         let body = |name: &String| {
             model.name_to_id(MjtObjBase::mjOBJ_BODY, name).map(|id| (name.clone(), id)).ok_or_else(|| {
-                data(format!("`{id}` looks at the body `{name}`, and `{}` has none", path.display()))
+                data(format!("`{id}` observes the body `{name}`, but `{}` has none", path.display()))
             })
         };
         let bodies = about.bodies.iter().map(body).collect::<Result<Vec<_>, MakeError>>()?;
@@ -108,7 +108,7 @@ fn check_version(id: &str) -> Result<(), MakeError> {
     if found == built_for {
         return Ok(());
     }
-    let message = format!("`{id}` needs MuJoCo {built_for}, and the library that was found is {found}");
+    let message = format!("`{id}` needs MuJoCo {built_for}, but the library found is {found}");
     Err(MakeError::new(MakeErrorKind::Io, message).with_hint(GET))
 }
 
@@ -163,7 +163,7 @@ impl Sim {
     /// When there is no memory for it.
     pub fn new(model: &Model) -> Result<Self, MakeError> {
         let data = MjData::try_new(Arc::clone(&model.model))
-            .map_err(|e| MakeError::new(MakeErrorKind::Io, format!("a simulation cannot be made: {e}")))?;
+            .map_err(|e| MakeError::new(MakeErrorKind::Io, format!("cannot create a simulation: {e}")))?;
         let mut sim = Self {
             dt: model.model.opt().timestep * f64::from(model.frame_skip),
             data,
@@ -260,7 +260,9 @@ impl Sim {
     #[must_use]
     pub fn body_named(&self, name: &str) -> [f64; 3] {
         let found = self.bodies.iter().find(|(own, _)| own == name);
-        let Some((_, id)) = found else { panic!("`{name}` is no body that the task said it looks at") };
+        let Some((_, id)) = found else {
+            panic!("the task did not declare that it observes the body `{name}`")
+        };
         self.data.xpos()[*id]
     }
     /// Data of all sensors.

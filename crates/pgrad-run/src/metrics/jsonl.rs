@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Row {
                 let mut row = Row { step: map.next_value()?, values: Vec::new() };
                 while let Some((name, Number(value))) = map.next_entry::<String, Number>()? {
                     if name == "step" || row.values.iter().any(|(n, _)| *n == name) {
-                        return Err(de::Error::custom(format!("`{name}` stands there twice")));
+                        return Err(de::Error::custom(format!("`{name}` appears twice")));
                     }
                     row.values.push((name, value));
                 }
@@ -261,7 +261,7 @@ impl MetricsSink for JsonlWriter {
         // Writing to a string cannot fail.
         let _ = write!(self.line, "{{\"step\":{}", row.step);
         for (name, value) in &row.values {
-            assert!(is_plain_name(name), "`{name}` cannot be the name of a metric");
+            assert!(is_plain_name(name), "`{name}` is not a valid metric name");
             let _ = match value.is_finite() {
                 // `{:?}` gives the shortest digits that read back as the same number.
                 true => write!(self.line, ",\"{name}\":{value:?}"),

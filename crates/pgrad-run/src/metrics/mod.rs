@@ -62,7 +62,8 @@ pub enum MetricsError {
     Storage(#[from] StorageError),
     /// A line that is not a row, before the end of the file.
     #[error(
-        "`{path}`, line {line}: {reason}. The file was changed or damaged; move it away to go on without the earlier rows",
+        "`{path}`, line {line}: {reason}. The file was changed or damaged; move it away to continue without \
+         the earlier rows",
         path = path.display()
     )]
     Line {
