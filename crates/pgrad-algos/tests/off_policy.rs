@@ -388,7 +388,11 @@ fn the_behaviour_policy_is_read_checked_and_remembered() {
         let shape = ActorCritic::new(other_shape(), true, 1).unwrap();
         c.take_file(&Policy::new("Recorder", shape, None, 1).to_bytes().unwrap());
         assert!(
-            build(&*c, &task(false).make(), 1).load(&saved).unwrap_err().to_string().contains("has changed since")
+            build(&*c, &task(false).make(), 1)
+                .load(&saved)
+                .unwrap_err()
+                .to_string()
+                .contains("has changed since")
         );
         // Bytes that are no policy, and a policy for something else.
         c.take_file(b"nothing");

@@ -188,7 +188,8 @@ fn what_there_is_is_listed() {
     assert!(pgrad_envs::REGISTRY.iter().all(|e| envs.contains(e.id) && envs.contains(e.title)), "{envs}");
     assert!(envs.contains("also as tiles:MountainCar-v0") && !envs.contains("tiles:CartPole-v1"), "{envs}");
     pgrad(&["check-env", "tiles:MountainCar-v0"]).done();
-    pgrad(&["check-env", "tiles:CartPole-v1"]).refused(64, &["tile coding needs finite bounds", "pgrad list envs"]);
+    pgrad(&["check-env", "tiles:CartPole-v1"])
+        .refused(64, &["tile coding needs finite bounds", "pgrad list envs"]);
     pgrad(&["show", "ppo", "tiles:MountainCar"]).refused(64, &["did you mean `tiles:MountainCar-v0`?"]);
 }
 

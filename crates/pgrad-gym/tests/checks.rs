@@ -36,7 +36,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("dict:missing", "the parts ['p'], its space has ['p', 'q']"),
     ("dict:more", "the parts ['p', 'q', 'r']"),
     ("dict:shape", "`p` of the observation is ndarray of shape (3,)"),
-    ("dict:nan", "number 1 of `p` of the observation is NaN"),
+    ("dict:nan", "component 1 of `p` of the observation is NaN"),
     ("dict:array", "the observation has the parts ndarray"),
     ("tuple:short", "the observation has the parts 1, its space has 2"),
     ("tuple:range", "`1` of the observation is 2, its space has 0 to 1"),

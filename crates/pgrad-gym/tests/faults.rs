@@ -157,7 +157,10 @@ fn the_kernel_ends_who_takes_too_much_memory() {
         text.contains("environment 1 (`gym:tests.misbehaving:Planned-v0`), episode 1, step 3: "),
         "{text}"
     );
-    assert!(text.contains("was killed by SIGKILL (the kernel killed a process because memory ran out"), "{text}");
+    assert!(
+        text.contains("was killed by SIGKILL (the kernel killed a process because memory ran out"),
+        "{text}"
+    );
     assert_eq!((lost(&trace, 1), lost(&trace, 0), env.lost_episodes()), (vec![(1, 2)], vec![], 1));
 }
 

@@ -245,7 +245,7 @@ fn each_fault_has_its_finding_and_its_message() {
         (
             Fault::MaskAllowsNothing,
             |f| matches!(f, Finding::MaskAllowsNothing { choice: 0, place: Place { step: 2, .. } }),
-            "allows nothing for choice 0",
+            "allows no alternative of choice 0",
         ),
         (
             Fault::MaskNotAnnounced,
