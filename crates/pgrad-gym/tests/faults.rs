@@ -411,7 +411,7 @@ fn the_memory_cannot_be_cut_short() {
     let gym = open("Planned-v0", &settings(&json!({ "faults": faults })));
     run(&gym, 2, 20, SEED).unwrap();
     let news = gym.news().notices.join("\n");
-    assert!(news.contains("PermissionError") && news.contains("started anew (restart 1"), "{news}");
+    assert!(news.contains("PermissionError") && news.contains("it was restarted (restart 1"), "{news}");
 }
 
 /// Processes end with the run, also when it is killed, and whatever an environment is doing.

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ShapeError {
     /// A layer without units.
-    #[error("layer {layer} of the network has no units")]
+    #[error("layer {layer} of the network has 0 units")]
     EmptyLayer {
         /// Which layer, from 0; the last one is the output.
         layer: usize,

@@ -102,7 +102,7 @@ pub enum RunConfigError {
         cause: StorageError,
     },
     /// A thread could not be started.
-    #[error("a thread could not be started: {0}\n  hint: ask for fewer with --threads")]
+    #[error("cannot start a thread: {0}\n  hint: ask for fewer with --threads")]
     Threads(std::io::Error),
     /// A configuration file that names another algorithm or environment than the command.
     #[error("{origin} is for {key} `{theirs}`, but `{ours}` was asked for\n  hint: leave out one of the two")]

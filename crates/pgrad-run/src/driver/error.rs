@@ -33,7 +33,7 @@ pub enum RunError {
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// A checkpoint is whole, but does not fit this configuration.
-    #[error("{path}: {cause}\n  hint: it was saved under other settings or by another version", path = path.display())]
+    #[error("{path}: {cause}\n  hint: it was saved with other settings or by another version", path = path.display())]
     State {
         /// The checkpoint.
         path: PathBuf,

@@ -310,8 +310,8 @@ impl<'a> Run<'a> {
             let scale = ROLLBACK_SCALE.powi(tries);
             self.trainer.scale_step_size(scale);
             self.notice(&format!(
-                "diverged after {} steps ({cause}); went back to the last good update and go on with {scale} times the \
-                 step size",
+                "diverged after {} steps ({cause}); returned to the last good update and continuing with \
+                 {scale} times the step size",
                 self.trainer.steps()
             ));
         }
@@ -324,18 +324,18 @@ impl<'a> Run<'a> {
 
     fn agent_error(&self, cause: AgentError) -> RunError {
         let saved = self.saved_step.map_or_else(
-            || "no checkpoint was saved yet".to_owned(),
+            || "no checkpoint has been saved yet".to_owned(),
             |s| format!("the checkpoint of step {s} is good"),
         );
         let help = match (cause.is_divergence(), self.trainer.config().run.on_divergence) {
-            (false, _) => "`pgrad check-env` looks for such defects".to_owned(),
+            (false, _) => "`pgrad check-env` finds such defects".to_owned(),
             (true, OnDivergence::Stop) => {
                 "a smaller step size, normalize_obs = true where the algorithm has it, or on_divergence = \
                  \"rollback\" may help"
                     .to_owned()
             }
             (true, OnDivergence::Rollback) => format!(
-                "the run went back {MAX_ROLLBACKS} times, each time to a smaller step; normalize_obs = true, \
+                "the run rolled back {MAX_ROLLBACKS} times, each time to a smaller step size; normalize_obs = true, \
                  normalize_reward = true or a smaller network may help"
             ),
         };
@@ -395,7 +395,7 @@ impl<'a> Run<'a> {
             return Err(e);
         }
         self.saved_at = self.options.clock.now();
-        self.notice(&format!("{e}; training goes on, and it will be tried again"));
+        self.notice(&format!("{e}; training continues and will try again"));
         Ok(())
     }
 
