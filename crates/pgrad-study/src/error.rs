@@ -51,22 +51,21 @@ pub enum StudyError {
     #[error("a study needs at least one seed of each entry")]
     NoSeeds,
     /// Seeds were asked for where there are none.
-    #[error("--seeds does not apply: a study of kind `{kind}` has no seeds to choose from")]
+    #[error("--seeds does not apply: a study of kind `{kind}` has no choice of seeds")]
     SeedsIgnored {
         /// The kind.
         kind: &'static str,
     },
     /// Sources were to be accepted where that has no meaning.
-    #[error(
-        "--accept does not apply: what a study of kind `{kind}` measures is always measured by one program"
-    )]
+    #[error("--accept does not apply: all measurements of a study of kind `{kind}` are made by one program")]
     AcceptIgnored {
         /// The kind.
         kind: &'static str,
     },
     /// Sources are to be accepted that did nothing here.
     #[error(
-        "--accept: no line of `{RESULTS}` in `{folder}` was made by sources `{sources}`\n  hint: the last column says what made a line",
+        "--accept: no line of `{RESULTS}` in `{folder}` was made by sources `{sources}`\n  hint: the last \
+         column says what made a line",
         folder = folder.display()
     )]
     Accept {
@@ -76,7 +75,10 @@ pub enum StudyError {
         folder: PathBuf,
     },
     /// It was asked to stop.
-    #[error("stopped before all was measured\n  hint: the same command goes on from what is in its folder")]
+    #[error(
+        "stopped before all measurements were made\n  hint: run the same command to continue from the \
+        results in its folder"
+    )]
     Stopped,
     /// It cannot be measured.
     #[error("{reason}")]
@@ -85,7 +87,7 @@ pub enum StudyError {
         reason: String,
     },
     /// Earlier results that cannot be read.
-    #[error("{path}:{line}: {reason}\n  hint: mend or remove that line; its run is then done again", path = path.display())]
+    #[error("{path}:{line}: {reason}\n  hint: fix or remove that line; its run is then repeated", path = path.display())]
     Rows {
         /// The file.
         path: PathBuf,
@@ -104,7 +106,7 @@ pub enum StudyError {
     #[error(transparent)]
     Plot(#[from] PlotError),
     /// A thread could not be started.
-    #[error("a thread could not be started: {0}\n  hint: ask for fewer with --threads")]
+    #[error("cannot start a thread: {0}\n  hint: ask for fewer with --threads")]
     Threads(std::io::Error),
 }
 
@@ -118,13 +120,13 @@ pub enum EntryError {
     #[error("another entry has the same label; give each a `label` of its own")]
     Label,
     /// A label with characters that a table cannot hold.
-    #[error("a label has 1 to 80 letters, digits, spaces and `._-+()/:`")]
+    #[error("a label has 1 to 80 characters: letters, digits, spaces and `._-+()/:`")]
     Characters,
     /// Nothing to learn from.
     #[error("`iterations` is at least 1; leave it out to train for all `steps`")]
     Iterations,
     /// Seeds outside the range.
-    #[error("seeds are below {SEED_LIMIT}, so that evaluations have seeds of their own")]
+    #[error("seeds must be below {SEED_LIMIT}, because evaluations use those above")]
     Seeds,
     /// An anchor that cannot be compared with.
     #[error(
@@ -133,7 +135,7 @@ pub enum EntryError {
     )]
     Anchor,
     /// A study does not mend runs.
-    #[error("`on_divergence` is \"stop\" in a study: a run that diverges is reported, not mended")]
+    #[error("`on_divergence` is \"stop\" in a study: a run that diverges is reported, not rolled back")]
     Divergence,
 }
 

@@ -139,7 +139,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_line() {
         ("preset = false", "evaluation = \"random\"", "tiny.toml:25: unknown variant `random`"),
         ("preset = false", "presets = false", "tiny.toml:25: unknown field `presets`"),
         ("count = 3 }", "count = 0 }", "tiny.toml:6: "),
-        ("first = 3", "first = 1000000000000", "tiny.toml:6: seeds are below 1000000000000"),
+        ("first = 3", "first = 1000000000000", "tiny.toml:6: seeds must be below 1000000000000"),
         ("first = 3, count", "last = 3, count", "tiny.toml:10: unknown field `last`"),
         ("epochs = 2", "epoch = 2", "tiny.toml:11: there is no setting `epoch`"),
         ("epochs = 2", "epoch = 2", "did you mean `epochs`?"),
