@@ -112,7 +112,10 @@ impl Turns {
                 let (turn, turns) = (replay.next, replay.turns.len());
                 let stop = |reason| Err(AgentError::Replay { turn, turns, reason });
                 let Some(next) = replay.turns.get(turn).map(|w| usize::from(*w)) else {
-                    return stop("it ends, but the run goes on: give it as many steps as were recorded");
+                    return stop(
+                        "the recording ends before the run: train for as many steps as were \
+                        recorded",
+                    );
                 };
                 if next == worker {
                     let done = act();
@@ -120,9 +123,7 @@ impl Turns {
                     return Ok(Some(done));
                 }
                 if replay.done.get(next).is_none_or(|done| *done) {
-                    return stop(
-                        "the run does something else than was recorded: is the environment the same?",
-                    );
+                    return stop("the run differs from what was recorded: is the environment the same?");
                 }
                 drop(replay);
                 yield_now();

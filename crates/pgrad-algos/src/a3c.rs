@@ -75,16 +75,16 @@ impl Method for A3c {
 settings! {
     /// Asynchronous advantage actor-critic.
     pub struct A3cSettings {
-        /// Weight of the entropy bonus (beta). Raising it keeps the policy more random.
+        /// Weight of the entropy bonus (beta). A larger value keeps the policy more random.
         entropy_coef: f64 = 0.01, range: 0.0..=1e6, unit: "per nat", source: "Mnih et al. 2016, supplement";
-        /// Weight of the squared error of the critic.
+        /// Weight of the critic's squared error.
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c (Algorithm S3 has 1)";
     }
 }
 
 settings_like! {
-    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
-    /// for both on a shared trunk. A segment is a sequence: gradients go back to its first step.
+    /// A recurrent layer between the observation and the hidden layers: one each for actor and critic, or a
+    /// single one with a shared trunk. A segment is a sequence: gradients go back to its first step.
     pub struct A3cMemory(RecurrentSettings) without sequence_length {
         recurrent, source: "Mnih et al. 2016, section 5 (A3C, LSTM)";
     }

@@ -13,7 +13,7 @@ use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
 choice! {
-    /// What hidden units do with their input.
+    /// Activation function of hidden units.
     pub enum Activation {
         /// The hyperbolic tangent.
         Tanh = "tanh",
@@ -23,12 +23,13 @@ choice! {
 }
 
 choice! {
-    /// What weighs the score of an action, with a critic at hand; the critic's target is the lambda-return either way.
+    /// The weight of an action's score (psi) when there is a critic. The critic's target is the lambda-return
+    /// either way.
     pub enum Psi {
         /// Generalised advantage estimation: the lambda-return minus V(s).
         Gae = "gae",
-        /// The lambda-return itself, an estimate of Q(s, a); for lambda 1 the reward-to-go with the critic's value behind
-        /// the data. It has more variance than with V(s) taken off.
+        /// The lambda-return itself, an estimate of Q(s, a), without subtracting V(s), and so with more
+        /// variance; with lambda 1, the reward-to-go plus the critic's value after the data.
         LambdaReturn = "lambda-return",
     }
 }
@@ -61,7 +62,7 @@ choice! {
 }
 
 choice! {
-    /// What remembers earlier observations.
+    /// Recurrent layer that remembers earlier observations.
     pub enum Recurrent {
         /// Nothing.
         Nothing = "none",
@@ -75,9 +76,9 @@ choice! {
 choice! {
     /// How a setting changes over a run.
     pub enum Schedule {
-        /// It stays the same.
+        /// It stays constant.
         Constant = "constant",
-        /// It falls in a straight line to zero at the end of the run.
+        /// It falls linearly to zero at the end of the run.
         Linear = "linear",
     }
 }
@@ -94,19 +95,19 @@ impl From<Schedule> for pgrad_optim::Schedule {
 settings! {
     /// The rollout: data of one iteration.
     pub struct RolloutSettings {
-        /// Environments stepped together (N). More environments decorrelate the data and speed up the
-        /// collection; with more of them each learns from shorter pieces.
+        /// Number of environments stepped together (N). More environments decorrelate the data and speed up
+        /// collection; for the same batch size, each contributes a shorter piece.
         n_envs: usize = 8, range: 1..=65_536, unit: "environments", source: "Schulman et al. 2017, Table 5";
-        /// Steps of each environment in an iteration (T).
+        /// Steps per environment and iteration (T).
         n_steps: usize = 128, range: 1..=1_048_576, unit: "steps", source: "Schulman et al. 2017, Table 5";
-        /// Discount of what comes later.
+        /// Discount factor of future rewards.
         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
-        /// Bootstrap from the value of the final observation where a time limit cut an episode. Off treats
-        /// the cut as an end of the task: a common mistake, kept to show its effect.
+        /// Bootstrap from the value of the final observation when a time limit cuts an episode short. If
+        /// false, the cut counts as the end of the task: a common mistake, kept to show its effect.
         bootstrap_time_limit: bool = true, source: "Pardo et al. 2018, Eq. 6";
-        /// Environments of one shard, which one thread collects without waiting for the others; without a
-        /// number, half of `n_envs`, but at least 4 and at most 32. Part of the results: the number of threads
-        /// is not.
+        /// Environments per shard, the unit of collection: one thread runs a whole shard without waiting for
+        /// the others. Unset: half of `n_envs`, but at least 4 and at most 32. Affects results; the number of
+        /// threads does not.
         envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
     }
 }
@@ -114,16 +115,16 @@ settings! {
 settings! {
     /// Whole episodes: data of one iteration.
     pub struct EpisodeSettings {
-        /// Environments stepped together (N).
+        /// Number of environments stepped together (N).
         n_envs: usize = 1, range: 1..=65_536, unit: "environments", source: "Williams 1992, section 6";
-        /// Whole episodes of an iteration (K), shared out evenly; at least one for each environment. More of them
-        /// make the gradient less noisy, and updates rarer.
+        /// Complete episodes per iteration (K), distributed evenly over the environments; at least one each.
+        /// More episodes make the gradient less noisy and updates rarer.
         n_episodes: usize = 1, range: 1..=1_048_576, unit: "episodes", source: "Williams 1992, section 6";
-        /// Discount of what comes later.
+        /// Discount factor of future rewards.
         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
-        /// Environments of one shard, which one thread collects without waiting for the others; without a
-        /// number, half of `n_envs`, but at least 4 and at most 32. A shard goes on until the last of its
-        /// environments has played its episodes. Part of the results: the number of threads is not.
+        /// Environments per shard, the unit of collection: one thread runs a whole shard without waiting for
+        /// the others, until the last of its environments has played its episodes. Unset: half of `n_envs`,
+        /// but at least 4 and at most 32. Affects results; the number of threads does not.
         envs_per_shard: Option<usize> = None, range: 1..=65_536, unit: "environments";
     }
 }
@@ -131,12 +132,13 @@ settings! {
 settings! {
     /// The networks.
     pub struct ModelSettings {
-        /// Units of each hidden layer; an empty list gives a linear model.
-        hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units", source: "Schulman et al. 2017, section 6.1";
-        /// What hidden units do.
+        /// Units in each hidden layer; an empty list makes the model linear.
+        hidden: Vec<usize> = vec![64, 64], range: 1..=8192, unit: "units",
+            source: "Schulman et al. 2017, section 6.1";
+        /// Activation function of the hidden units.
         activation: Activation = Activation::Tanh, source: "Schulman et al. 2017, section 6.1";
-        /// Orthogonal initial weights with gain sqrt 2 (hidden), 0.01 (policy) and 1 (value); off draws
-        /// uniform weights of width 1/sqrt(inputs).
+        /// Initialise weights as orthogonal matrices with gain sqrt 2 (hidden layers), 0.01 (policy) and 1
+        /// (value). If false, draw them uniformly from +-1/sqrt(inputs).
         orthogonal_init: bool = true, source: "OpenAI baselines, ppo2";
         /// Initial log standard deviation of a Gaussian policy.
         log_std_init: f64 = 0.0, range: -10.0..=5.0, unit: "nats", source: "OpenAI baselines, ppo2";
@@ -144,22 +146,26 @@ settings! {
 }
 
 settings! {
-    /// A recurrent layer between the observation and the hidden layers: one for the actor and one for the critic, or one
-    /// for both on a shared trunk.
+    /// A recurrent layer between the observation and the hidden layers: one each for actor and critic, or a
+    /// single one with a shared trunk.
     pub struct RecurrentSettings {
-        /// What remembers earlier observations of an episode. Without it a policy sees the present one alone.
+        /// Recurrent layer that remembers earlier observations of an episode. Without one, the policy sees
+        /// only the current observation.
         recurrent: Recurrent = Recurrent::Nothing, source: "Hochreiter and Schmidhuber 1997; Cho et al. 2014";
-        /// Units of the recurrent layer.
+        /// Units in the recurrent layer.
         recurrent_size: usize = 64, range: 1..=8192, unit: "units", source: "RL Baselines3 Zoo, ppo_lstm",
             when: recurrent is "lstm" | "gru";
-        /// Steps of a sequence in training; it divides the steps of an iteration and the samples of a minibatch. Gradients
-        /// go back to its first step and no further: with longer ones more is remembered for a reason, and fewer are
-        /// computed side by side. Without a number, the longest up to 32.
-        sequence_length: Option<usize> = None, range: 1..=1_048_576, unit: "steps", source: "Werbos 1990; Kapturowski et al. 2019",
+        /// Steps per training sequence; must divide the steps of an iteration and the samples of a minibatch.
+        /// Gradients go back to the first step of a sequence and no further: longer sequences can learn
+        /// longer dependencies, but fewer are computed side by side. Unset: the longest possible, up to 32.
+        sequence_length: Option<usize> = None, range: 1..=1_048_576, unit: "steps",
+            source: "Werbos 1990; Kapturowski et al. 2019",
             when: recurrent is "lstm" | "gru";
-        /// Steps that units remember for at first: each one for another time, up to this. Without a number all forget
-        /// about as fast; give the time over which something has to be kept.
-        memory_span: Option<usize> = None, range: 2..=1_048_576, unit: "steps", source: "Tallec and Ollivier 2018, section 2.2",
+        /// Largest number of steps for which units remember at the start of training; each unit starts with a
+        /// different span up to this. Set it to the time over which something must be remembered. Unset: all
+        /// units forget about equally fast.
+        memory_span: Option<usize> = None, range: 2..=1_048_576, unit: "steps",
+            source: "Tallec and Ollivier 2018, section 2.2",
             when: recurrent is "lstm" | "gru";
     }
 }
@@ -180,7 +186,7 @@ impl RecurrentSettings {
                 return Err(BuildError::setting(
                     "sequence_length",
                     &length,
-                    format!("sequences must fill the {whole} {what}; take a length that divides {whole}"),
+                    format!("sequences must fill the {whole} {what}; choose a length that divides {whole}"),
                 ));
             }
         }
@@ -205,7 +211,7 @@ impl RecurrentSettings {
 }
 
 settings! {
-    /// How actor and critic lie together.
+    /// How actor and critic share their networks.
     pub struct TrunkSettings {
         /// Whether actor and critic share their hidden layers.
         trunk: Trunk = Trunk::Separate, source: "Schulman et al. 2017, section 6.1";
@@ -219,10 +225,10 @@ settings! {
         normalize_obs: bool = false, source: "OpenAI baselines, VecNormalize";
         /// Divide rewards by the standard deviation of the discounted return.
         normalize_reward: bool = false, source: "OpenAI baselines, VecNormalize";
-        /// Largest normalised observation.
+        /// Normalised observations are clipped to plus or minus this value.
         clip_obs: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize",
             when: normalize_obs is "true";
-        /// Largest normalised reward.
+        /// Normalised rewards are clipped to plus or minus this value.
         clip_reward: f64 = 10.0, range: above(0.0), source: "OpenAI baselines, VecNormalize",
             when: normalize_reward is "true";
     }
@@ -285,7 +291,7 @@ impl ModelSettings {
         let model = ActorCritic::with_memory(shape, critic_hidden, recurrence, self.orthogonal_init, seed);
         model.map_err(|e| BuildError::Environment {
             env: env.id.clone(),
-            reason: format!("no network can be built for it: {e}"),
+            reason: format!("no network can be built: {e}"),
         })
     }
 }
@@ -312,7 +318,7 @@ impl EpisodeSettings {
             return Err(BuildError::setting(
                 "n_episodes",
                 &self.n_episodes,
-                format!("each of the n_envs = {} environments plays one episode at least", self.n_envs),
+                format!("each of the n_envs = {} environments plays at least one episode", self.n_envs),
             ));
         }
         Ok(())
@@ -395,7 +401,7 @@ impl RolloutSettings {
             return Err(BuildError::setting(
                 "n_steps",
                 &self.n_steps,
-                format!("an iteration would have {samples} samples; at most {} fit", u32::MAX),
+                format!("an iteration would have {samples} samples, but at most {} are possible", u32::MAX),
             ));
         }
         Ok(())
@@ -405,7 +411,7 @@ impl RolloutSettings {
         let (n, t, samples) = (self.n_envs, self.n_steps, self.samples());
         if size > samples {
             let reason = format!(
-                "an iteration has n_envs x n_steps = {n} x {t} = {samples} samples; take at most that many"
+                "an iteration has n_envs x n_steps = {n} x {t} = {samples} samples; use at most that many"
             );
             return Err(BuildError::setting("minibatch_size", &size, reason));
         }

@@ -135,11 +135,12 @@ settings! {
     pub struct SoftmaxGqSettings {
         /// Step size of the values (alpha_theta).
         alpha_theta: f64 = 0.1, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// Step size of the auxiliary weights (alpha_w); 0 leaves the gradient's correction out.
+        /// Step size of the auxiliary weights (alpha_w); 0 drops the gradient correction.
         alpha_w: f64 = 0.0005, range: 0.0..=1e6, source: "RLPark, OffPolicyControlTests";
-        /// How long the trace lasts: 0 is the one-step method.
+        /// Decay of the trace (lambda): 0 is the one-step method.
         lambda: f64 = 0.4, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
-        /// Temperature of the policy (T), in units of the return: a lower one is closer to the greedy policy.
+        /// Temperature of the policy (T), in units of the return. A lower value is closer to the greedy
+        /// policy.
         temperature: f64 = 0.1, range: above(0.0), source: "RLPark, OffPolicyControlTests";
     }
 }

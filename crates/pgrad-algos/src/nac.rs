@@ -89,12 +89,13 @@ impl Method for Nac {
 settings! {
     /// Natural actor-critic.
     pub struct NacSettings {
-        /// Step size of the policy (beta). It must be the smallest: `w` and the critic follow the policy.
+        /// Step size of the policy (beta). It must be the smallest, since `w` and the critic must keep up
+        /// with the policy.
         alpha_theta: f64 = 0.0001, range: above(0.0);
         /// Step size of the critic (alpha).
         alpha_w: f64 = 0.015625, range: above(0.0), source: "Sutton and Barto 2018, Figure 13.2";
-        /// Step size of the advantage's parameters. It must be less than 2 over the squared length of the
-        /// features, else the fit diverges.
+        /// Step size of the advantage's parameters. It must be less than 2 divided by the squared norm of the
+        /// features; otherwise the fit diverges.
         alpha_advantage: f64 = 0.01, range: above(0.0);
     }
 }

@@ -111,11 +111,11 @@ settings! {
     pub struct OffPacSettings {
         /// Step size of the critic (alpha_v).
         alpha_v: f64 = 0.05, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// Step size of the critic's auxiliary weights (alpha_w); 0 is TD(lambda) with importance weights.
+        /// Step size of the critic's auxiliary weights (alpha_w); 0 gives TD(lambda) with importance weights.
         alpha_w: f64 = 0.0001, range: 0.0..=1e6, source: "RLPark, OffPolicyControlTests";
         /// Step size of the policy (alpha_u).
         alpha_u: f64 = 1.0, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// How long the traces of policy and critic last: 0 is the one-step method.
+        /// Decay of the policy's and the critic's traces (lambda): 0 is the one-step method.
         lambda: f64 = 0.0, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
     }
 }

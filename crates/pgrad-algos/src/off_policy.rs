@@ -10,13 +10,13 @@ use pgrad_rl::dist::Actions;
 use pgrad_settings::{choice, settings};
 
 choice! {
-    /// Whose actions are taken while learning.
+    /// Policy whose actions are taken while learning.
     pub enum BehaviourKind {
-        /// All actions are equally probable, always.
+        /// The uniform distribution over actions.
         Uniform = "uniform",
         /// A policy from a file.
         Policy = "policy",
-        /// The policy that is learnt, mixed with random actions.
+        /// The policy being learnt, mixed with uniformly random actions.
         SoftTarget = "soft-target",
     }
 }
@@ -24,25 +24,27 @@ choice! {
 settings! {
     /// The behaviour policy b.
     pub struct BehaviourSettings {
-        /// Whose actions are taken while learning.
+        /// Policy whose actions are taken while learning.
         behaviour: BehaviourKind = BehaviourKind::Uniform, source: "Degris, White, Sutton 2012, section 4";
-        /// File of the behaviour policy, a `policy.safetensors` for the same observations and actions.
+        /// Path of the behaviour policy, a `policy.safetensors` with the same observations and actions.
         behaviour_policy: String = String::new(), when: behaviour is "policy";
-        /// Part of the actions that is drawn uniformly instead of from the policy that is learnt (before masks).
-        /// An importance weight is then at most 1/(1 - behaviour_epsilon).
+        /// Probability of drawing an action uniformly instead of from the policy being learnt (before masks).
+        /// Bounds importance weights by 1/(1 - behaviour_epsilon).
         behaviour_epsilon: f64 = 0.5, range: 0.0..=1.0, when: behaviour is "soft-target";
-        /// Divide all step sizes by the squared norm of the gradient of the value that is learnt: with binary
-        /// features, by the number of active ones.
+        /// Divide all step sizes by the squared norm of the value's gradient; with binary features, this is
+        /// the number of active features.
         normalize_step: bool = true, source: "RLPark, OffPolicyControlTests";
     }
 }
 
 settings! {
-    /// The functions.
+    /// Function approximation.
     pub struct FeatureSettings {
-        /// Units of each hidden layer; an empty list is the linear function of the papers, which starts at 0.
-        hidden: Vec<usize> = Vec::new(), range: 1..=8192, unit: "units", source: "Degris, White, Sutton 2012, section 3";
-        /// What hidden units do.
+        /// Units in each hidden layer; an empty list gives the linear function of the papers, which starts at
+        /// 0.
+        hidden: Vec<usize> = Vec::new(), range: 1..=8192, unit: "units",
+            source: "Degris, White, Sutton 2012, section 3";
+        /// Activation function of the hidden units.
         activation: Activation = Activation::Tanh;
     }
 }
@@ -114,7 +116,7 @@ pub(crate) fn greedy(outputs: &[f32]) -> usize {
 pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
     match action {
         Actions::Index(a) => a.at(0, 0) as usize,
-        Actions::Real(_) => panic!("the method is for alternatives"),
+        Actions::Real(_) => panic!("the method needs discrete actions"),
     }
 }
 
@@ -134,12 +136,16 @@ impl Behaviour {
             reason,
         };
         let bytes = file.ok_or_else(|| {
-            wrong("`behaviour` is `policy`: name the `policy.safetensors` of a finished run".into())
+            wrong(
+                "`behaviour` is `policy`, which needs the path of a finished run's \
+                `policy.safetensors`"
+                    .into(),
+            )
         })?;
         let policy = Policy::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
         if policy.obs_dim() != env.observation.obs_dim() || *policy.action_space() != env.action {
             return Err(wrong(format!(
-                "it was trained on `{}`, with {} numbers of observation and actions {}; `{}` has {} and {}",
+                "it was trained on `{}`, with {} observation components and actions {}; `{}` has {} and {}",
                 policy.env_id(),
                 policy.obs_dim(),
                 policy.action_space(),
@@ -155,7 +161,7 @@ impl Behaviour {
         if !matches!(env.action, Space::Discrete { .. }) {
             return Err(BuildError::Environment {
                 env: env.id.clone(),
-                reason: format!("the method is for one choice among alternatives, not for {}", env.action),
+                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
             });
         }
         if c.behaviour == BehaviourKind::Policy {
@@ -203,7 +209,7 @@ impl Behaviour {
         if from.u8s("behaviour", own.len()).is_ok_and(|saved| saved == own) {
             return Ok(());
         }
-        let reason = "the file of the behaviour policy is not the one that the run began with";
+        let reason = "the behaviour policy's file has changed since the run began";
         Err(RecordError::Value { name: "behaviour".into(), reason: reason.into() })
     }
     /// What makes it another behaviour: the bytes of its file.
@@ -263,7 +269,7 @@ pub(crate) fn load(
 pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
     if env.masks_actions {
         let reason =
-            "the method looks at all actions of the next state, and cannot know which are allowed there";
+            "the method considers all actions in the next state and cannot know which are allowed there";
         return Err(BuildError::Environment { env: env.id.clone(), reason: reason.into() });
     }
     Ok(())

@@ -166,39 +166,40 @@ fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
 }
 
 choice! {
-    /// What keeps the new policy near the old one (Schulman et al. 2017, Table 1).
+    /// What keeps the new policy close to the old one (Schulman et al. 2017, Table 1).
     pub enum Bound {
         /// The probability ratio is clipped (Eq. 7).
         Clip = "clip",
         /// A penalty on KL(old, new) whose weight adapts to a target after each iteration (Eq. 8, section 4).
         KlAdaptive = "kl-adaptive",
-        /// A penalty on KL(old, new) of fixed weight.
+        /// A penalty on KL(old, new) with a fixed weight.
         KlFixed = "kl-fixed",
-        /// Nothing (Eq. 6).
+        /// No penalty and no clipping (Eq. 6).
         Nothing = "none",
     }
 }
 
 choice! {
-    /// What advantages and the critic's targets are made of.
+    /// How advantages and the critic's targets are estimated.
     pub enum Advantage {
-        /// Generalised advantage estimation: the lambda-return minus V(s); for lambda 1 the estimator of Eq. 10.
+        /// Generalised advantage estimation: the lambda-return minus V(s); with lambda 1, the estimator of
+        /// Eq. 10.
         Gae = "gae",
-        /// The lambda-return itself, an estimate of Q(s, a), with V(s) not taken off.
+        /// The lambda-return itself, an estimate of Q(s, a), without subtracting V(s).
         LambdaReturn = "lambda-return",
-        /// V-trace, for data that later epochs find stale: each step back is weighed by the ratio of the present
-        /// policy to the one that acted. Needs `recompute_advantage`.
+        /// V-trace, for data that are stale in later epochs: each step back is weighted by the ratio of the
+        /// current policy to the one that acted. Requires `recompute_advantage`.
         Vtrace = "vtrace",
     }
 }
 
 choice! {
-    /// What state a sequence of a recurrent policy starts from in training.
+    /// Recurrent state from which a sequence starts in training.
     pub enum InitialState {
-        /// The one that the rollout went through.
+        /// The state that the rollout had reached.
         Stored = "stored",
-        /// The one that the present parameters reach from the start of the rollout, computed anew before each epoch but
-        /// the first.
+        /// The state that the current parameters reach from the start of the rollout, recomputed before each
+        /// epoch but the first.
         Recomputed = "recomputed",
     }
 }
@@ -206,58 +207,62 @@ choice! {
 settings! {
     /// Proximal Policy Optimization.
     pub struct PpoSettings {
-        /// What keeps the new policy near the old one.
+        /// What keeps the new policy close to the old one.
         objective: Bound = Bound::Clip, source: "Schulman et al. 2017, Table 1";
-        /// What advantages and the critic's targets are made of.
+        /// How advantages and the critic's targets are estimated.
         advantage: Advantage = Advantage::Gae, source: "Schulman et al. 2017, Eq. 11";
-        /// Mixes long and short advantages: 0 is the one-step residual, 1 the whole return (GAE).
+        /// Trade-off between bias and variance of the advantages: 0 uses the one-step residual, 1 the full
+        /// return (GAE).
         lambda: f64 = 0.95, range: 0.0..=1.0, source: "Schulman et al. 2017, Table 5";
-        /// Passes over the data of an iteration (K).
+        /// Passes over the data of each iteration (K).
         epochs: usize = 4, range: 1..=1000, unit: "epochs", source: "OpenAI baselines, ppo2";
-        /// Samples of a minibatch (M); at most `n_envs` x `n_steps`.
-        minibatch_size: usize = 256, range: 1..=1_073_741_824, unit: "samples", source: "Schulman et al. 2017, Table 5";
+        /// Samples per minibatch (M); at most `n_envs` x `n_steps`.
+        minibatch_size: usize = 256, range: 1..=1_073_741_824, unit: "samples",
+            source: "Schulman et al. 2017, Table 5";
         /// How far the probability ratio may move before its gradient stops (epsilon).
-        clip: f64 = 0.2, range: above(0.0), source: "Schulman et al. 2017, Table 1", when: objective is "clip";
+        clip: f64 = 0.2, range: above(0.0),
+            source: "Schulman et al. 2017, Table 1", when: objective is "clip";
         /// How `clip` changes over the run.
         clip_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5",
             when: objective is "clip";
-        /// Weight of the penalty on KL(old, new) (beta); where it adapts, its first value. Raising it shortens
-        /// steps.
+        /// Weight of the penalty on KL(old, new) (beta), or its initial value if it adapts. A larger value
+        /// shortens steps.
         kl_coef: f64 = 1.0, range: above(0.0), unit: "per nat", source: "Schulman et al. 2017, section 6.1",
             when: objective is "kl-adaptive" | "kl-fixed";
-        /// KL(old, new) of an iteration that the weight of the penalty aims at (d_targ): above 1.5 times this it
-        /// doubles, below this divided by 1.5 it halves.
+        /// Target KL(old, new) per iteration for the adaptive penalty (d_targ): above 1.5 times the target
+        /// its weight doubles, below the target divided by 1.5 it halves.
         kl_target: f64 = 0.01, range: above(0.0), unit: "nats", source: "Schulman et al. 2017, Table 1",
             when: objective is "kl-adaptive";
         /// Step size of Adam.
         learning_rate: f64 = 2.5e-4, range: above(0.0), source: "Schulman et al. 2017, Table 5";
         /// How `learning_rate` changes over the run.
         learning_rate_schedule: Schedule = Schedule::Constant, source: "Schulman et al. 2017, Table 5";
-        /// Added to the root of the mean squared gradient in Adam.
+        /// Added to the root mean square of the gradient in Adam (epsilon).
         adam_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, ppo2";
-        /// Weight of the squared error of the critic (c1).
+        /// Weight of the critic's squared error (c1).
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, ppo2";
-        /// Weight of the entropy bonus (c2). Raising it keeps the policy more random.
+        /// Weight of the entropy bonus (c2). A larger value keeps the policy more random.
         entropy_coef: f64 = 0.0, range: 0.0..=1e6, unit: "per nat", source: "Schulman et al. 2017, Eq. 9";
-        /// Longest gradient of all parameters together; longer ones are scaled down.
+        /// Maximum norm of the gradient over all parameters; longer gradients are scaled down to it.
         max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, ppo2";
         /// Shift and scale the advantages of each minibatch to mean 0 and standard deviation 1.
         normalize_advantage: bool = true, source: "OpenAI baselines, ppo2";
-        /// Bound the critic's move from the values of the rollout, too, by this much.
+        /// Clip the critic's values to within this distance of those of the rollout.
         value_clip: Option<f64> = None, range: above(0.0), source: "OpenAI baselines, ppo2";
-        /// Stop the epochs of an iteration when the estimated KL(old, new) exceeds 1.5 times this.
+        /// End an iteration's epochs when the estimated KL(old, new) exceeds 1.5 times this.
         target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";
-        /// Compute values and advantages anew before each epoch, not only before the first.
+        /// Recompute values and advantages before each epoch, not only before the first.
         recompute_advantage: bool = false, source: "Andrychowicz et al. 2021, section 3.5";
-        /// What state a sequence of a recurrent policy starts from in training. Stored ones grow stale from one epoch to
-        /// the next; recomputing costs another pass through the data before each epoch.
+        /// Recurrent state from which a sequence starts in training. Stored states grow stale from one epoch
+        /// to the next; recomputing them costs another pass over the data before each epoch.
         initial_state: InitialState = InitialState::Stored, source: "Kapturowski et al. 2019, section 3",
             when: recurrent is "lstm" | "gru";
-        /// Largest weight of a temporal difference in V-trace. Lowering it pulls the values from those of the present
-        /// policy to those of the one that acted.
+        /// Truncation of the weight of a temporal difference in V-trace. A smaller value moves the learnt
+        /// values from those of the current policy towards those of the policy that acted.
         rho_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
             when: advantage is "vtrace";
-        /// Largest weight of what a step passes back in V-trace. Lowering it has less variance and takes longer.
+        /// Truncation of the weight that a step passes back to earlier steps in V-trace. A smaller value
+        /// reduces variance and slows learning.
         c_bar: f64 = 1.0, range: above(0.0), source: "Espeholt et al. 2018, section 4.1",
             when: advantage is "vtrace";
     }
@@ -281,13 +286,13 @@ impl AlgoConfig for PpoConfig {
         self.rollout.check()?;
         self.rollout.check_minibatch(c.minibatch_size)?;
         if c.advantage == Advantage::Vtrace && (!c.recompute_advantage || c.epochs == 1) {
-            let reason = "data grow stale from one epoch to the next; give `recompute_advantage=true` and 2 `epochs` \
-                          or more, or leave `advantage` at `gae`";
+            let reason = "V-trace corrects for data that grow stale from one epoch to the next; set \
+                `recompute_advantage=true` and at least 2 `epochs`, or leave `advantage` at `gae`";
             return Err(BuildError::setting("advantage", &c.advantage, reason));
         }
         if c.initial_state == InitialState::Recomputed && c.epochs == 1 {
-            let reason = "in the first epoch the states are those of the rollout; give 2 `epochs` or more, or leave \
-                          `initial_state` at `stored`";
+            let reason = "in the first epoch the states are those of the rollout; set at least 2 `epochs`, \
+                or leave `initial_state` at `stored`";
             return Err(BuildError::setting("initial_state", &c.initial_state, reason));
         }
         self.recurrent.check(self.rollout.n_steps, c.minibatch_size)

@@ -98,7 +98,7 @@ settings! {
     pub struct QLambdaSettings {
         /// Step size (alpha).
         alpha: f64 = 0.1, range: above(0.0), source: "RLPark, OffPolicyControlTests";
-        /// How long the trace lasts while actions are greedy: 0 is Q-learning.
+        /// Decay of the trace while actions are greedy (lambda): 0 is Q-learning.
         lambda: f64 = 0.6, range: 0.0..=1.0, source: "RLPark, OffPolicyControlTests";
     }
 }

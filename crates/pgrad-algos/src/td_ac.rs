@@ -106,13 +106,13 @@ settings! {
         alpha_theta: f64 = 0.001953125, range: above(0.0), source: "Sutton and Barto 2018, Figure 13.2";
         /// Step size of the critic (alpha^w).
         alpha_w: f64 = 0.015625, range: above(0.0), source: "Sutton and Barto 2018, Figure 13.2";
-        /// How long the policy's trace lasts (lambda^theta): 0 is the one-step method, 1 credits an action with
-        /// everything that follows it.
+        /// Decay of the policy's trace (lambda^theta): 0 is the one-step method, 1 credits an action with
+        /// everything that follows.
         lambda_policy: f64 = 0.0, range: 0.0..=1.0, source: "Sutton and Barto 2018, section 13.5";
-        /// How long the critic's trace lasts (lambda^w): 0 is TD(0), 1 learns from whole returns.
+        /// Decay of the critic's trace (lambda^w): 0 is TD(0), 1 learns from full returns.
         lambda_value: f64 = 0.0, range: 0.0..=1.0, source: "Sutton and Barto 2018, section 13.5";
-        /// Weigh the policy's gradient of step t of an episode by gamma^t (I), as the gradient of the first
-        /// state's value demands. Off: every step counts the same, as most programs have it.
+        /// Weight the policy's gradient at step t of an episode by gamma^t (I), as required by the gradient
+        /// of the first state's value. If false, every step counts the same, as in most programs.
         discount_policy: bool = true, source: "Sutton and Barto 2018, section 13.5";
     }
 }

@@ -116,11 +116,11 @@ fn judge(c: &TrpoSettings, t: Trial, surrogate_old: f64) -> Try<Trial> {
 choice! {
     /// What bounds a step.
     pub enum Constraint {
-        /// The mean divergence over the states is at most delta.
+        /// The mean KL divergence over the states is at most delta.
         MeanKl = "mean-kl",
-        /// The largest divergence of a state is at most delta.
+        /// The largest KL divergence of any state is at most delta.
         MaxKl = "max-kl",
-        /// Nothing: the mean divergence has a price.
+        /// No bound: a penalty on the mean KL divergence.
         Penalty = "penalty",
     }
 }
@@ -130,14 +130,15 @@ settings! {
     pub struct TrpoSettings {
         /// What bounds a step.
         constraint: Constraint = Constraint::MeanKl, source: "Schulman et al. 2015, section 8.1";
-        /// Largest KL(old, new) of a step (delta). Raising it makes steps longer.
+        /// Largest KL(old, new) allowed for a step (delta). A larger value allows longer steps.
         delta: f64 = 0.01, range: above(0.0), unit: "nats", source: "Schulman et al. 2015, Table 2",
             when: constraint is "mean-kl" | "max-kl";
-        /// Price of the mean KL(old, new) (C), in units of the surrogate. Raising it makes steps shorter.
+        /// Weight of the mean KL(old, new) (C), in units of the surrogate. A larger value makes steps
+        /// shorter.
         penalty_coef: f64 = 10.0, range: above(0.0), unit: "per nat", when: constraint is "penalty";
-        /// Each step that the line search tries is this part of the one before.
+        /// Factor by which the line search shortens the step at each try.
         backtrack_ratio: f64 = 0.8, range: 0.01..=0.99, source: "Stable-Baselines3 contrib, TRPO";
-        /// Most steps that it tries; when none is good, the policy stays as it is.
+        /// Maximum number of tries; if none is accepted, the policy stays as it is.
         backtrack_tries: usize = 10, range: 1..=1000, unit: "steps", source: "Stable-Baselines3 contrib, TRPO";
     }
 }

@@ -94,8 +94,8 @@ impl VineSettings {
         let refuse = |key, value: String, reason: String| Err(BuildError::setting(key, &value, reason));
         let Some(actions) = self.actions() else { return Ok(()) };
         if recurrent.is_on() {
-            let reason = "a vine starts from states of the task, which do not say what a policy remembers; give \
-                          `sampling=single-path`, or leave `recurrent` at `none`";
+            let reason = "a vine starts from saved states of the task, which do not include what a \
+                recurrent policy remembers; set `sampling=single-path`, or leave `recurrent` at `none`";
             return refuse("recurrent", recurrent.recurrent.to_string(), reason.to_owned());
         }
         let fits = match actions {

@@ -614,7 +614,7 @@ settings_that_are_tested! {
         let make = random_task().make();
         let setup = Setup { spec: &spec_of(&make).unwrap(), make_env: &make, seed: 1, total_steps: 100, cpu: Cpu::new(1).unwrap() };
         let error = config(&["recurrent=gru", "initial_state=recomputed"]).build(&setup).map(drop).unwrap_err();
-        assert!(error.to_string().contains("give 2 `epochs` or more"), "{error}");
+        assert!(error.to_string().contains("set at least 2 `epochs`"), "{error}");
     }
     trunk => {
         let built = |trunk: &str| {

@@ -36,7 +36,7 @@ pub trait RunParts {
     fn run(&self, parts: &mut [Part<'_, f32>], step: &(dyn Fn(&mut Part<'_, f32>) + Sync));
 }
 
-/// How a gradient becomes a step.
+/// Optimiser of the policy and the baseline.
 pub trait StepRule {
     /// One step of size `alpha` down `scale` times the gradient. `on` takes the parameters up to each of `ends` as parts of
     /// their own; the bits are those of the whole step of the scaled gradient. Allocates nothing.

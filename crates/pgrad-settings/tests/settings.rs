@@ -28,7 +28,7 @@ settings! {
         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "Schulman et al. 2017, table 5";
         /// Seed of every stream.
         seed: u64 = 1;
-        /// Copies of the environment.
+        /// Number of environments stepped together.
         n_envs: u32 = 8, range: 1..;
         /// Discount.
         gamma: f64 = 0.99, range: 0.0..=1.0;

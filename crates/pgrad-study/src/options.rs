@@ -53,7 +53,7 @@ pub struct StudyOptions<'a> {
     pub threads: usize,
     /// Folder of the results; made when missing, continued when not.
     pub out: PathBuf,
-    /// Only so many seeds of each entry.
+    /// Run only the first N seeds of each entry.
     pub seeds: Option<u64>,
     /// Digests of other sources: what their programs did with the same settings is not done again, an entry at a time.
     pub accept: Vec<String>,

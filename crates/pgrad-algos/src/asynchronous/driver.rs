@@ -61,7 +61,7 @@ impl ActorLearners {
                 let wrong = |reason| settings.refuse_recording(reason);
                 let (turns, theirs) = read_recording(bytes).map_err(wrong)?;
                 if let Some((a, b)) = theirs.lines().zip(note.lines()).find(|(a, b)| a != b) {
-                    return Err(wrong(format!("it was recorded with `{a}`, but this run has `{b}`")));
+                    return Err(wrong(format!("it was recorded with `{a}`, but this run uses `{b}`")));
                 }
                 Turns::replay(turns, n)
             }
