@@ -13,6 +13,16 @@ const METRICS_HEADING: &str = "## Logged metrics";
 /// The page that explains what is logged whatever the algorithm.
 const RUNS_PAGE: &str = "book/src/concepts/runs.md";
 
+/// Calls by which a method logs what others log as well, and the file that has the names.
+const SHARED_METRICS: [(&str, &str); 6] = [
+    ("totals.report(", "common"),
+    ("means.report(", "online"),
+    ("critic.fit(", "natural"),
+    ("source.report(", "asynchronous/driver"),
+    ("source.value_report(", "asynchronous/driver"),
+    ("source.value_report(", "asynchronous/values"),
+];
+
 /// Checks all documents; with `fix`, makes tables of scores anew.
 ///
 /// # Errors
@@ -86,26 +96,25 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     all.extend(logged(&read("crates/pgrad-run/src/driver/mod.rs")?, "row.push(\""));
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
-    // What asynchronous methods log besides their own is in one place, and in another what those of action values do.
-    let asynchronous = logged(&read("crates/pgrad-algos/src/asynchronous/driver.rs")?, ".with(\"");
-    let values = logged(&read("crates/pgrad-algos/src/asynchronous/values.rs")?, ".with(\"");
+    // What several methods log is in one place, which a call shows.
+    let mut shared = Vec::new();
+    for (call, file) in SHARED_METRICS {
+        shared.push((call, logged(&read(&format!("crates/pgrad-algos/src/{file}.rs"))?, ".with(\"")));
+    }
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
-        let Some((_, entry)) = source.split_once("pub const ENTRY") else { continue };
-        let Some(name) = between(entry, "name: \"", "\"") else { continue };
-        let path = format!("book/src/algorithms/{name}.md");
-        match read(&path) {
-            Ok(page) => {
-                let mut names = logged(&source, ".with(\"");
-                if source.contains("use crate::asynchronous::") {
-                    names.extend(asynchronous.iter().cloned());
-                }
-                if source.contains("async_value_method! {") {
-                    names.extend(values.iter().cloned());
-                }
-                found.extend(unexplained(&path, &page, &names));
+        let mut names = logged(&source, ".with(\"");
+        names.extend(logged(&source, "means.report(\""));
+        for (_, metrics) in shared.iter().filter(|(call, _)| source.contains(*call)) {
+            names.extend(metrics.iter().cloned());
+        }
+        for entry in source.split(": crate::AlgoEntry = ").skip(1) {
+            let Some(name) = between(entry, "name: \"", "\"") else { continue };
+            let path = format!("book/src/algorithms/{name}.md");
+            match read(&path) {
+                Ok(page) => found.extend(unexplained(&path, &page, &names)),
+                Err(_) => found.push(format!("the algorithm `{name}` has no page {path}")),
             }
-            Err(_) => found.push(format!("the algorithm `{name}` has no page {path}")),
         }
     }
     Ok(found)
