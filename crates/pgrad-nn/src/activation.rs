@@ -25,8 +25,8 @@ impl Activation {
             Self::Relu => "relu",
         }
     }
-    /// The gain that keeps the scale of the signal, for [`orthogonal`](crate::orthogonal): `√2`, as in the reference
-    /// implementations of the family (OpenAI baselines use it for `tanh` too).
+    /// The gain that keeps the scale of the signal, for [`orthogonal`](crate::orthogonal): `√2`, as in the
+    /// reference implementations of the family (OpenAI baselines use it for `tanh` too).
     #[must_use]
     pub fn gain(self) -> f64 {
         std::f64::consts::SQRT_2
@@ -139,8 +139,8 @@ pub(crate) fn times_slope<R: Real>(activation: Option<Activation>, d: &mut [R], 
     for_activation!(activation, |P| simd!(|| P::times_slope(d, h)));
 }
 
-/// Where a layer puts the cotangent of its input `x = φ(z)`: it writes `∂z = φ'(z) ∂x`, so that the slope of the layer
-/// below costs no pass of its own over memory.
+/// Where a layer puts the cotangent of its input `x = φ(z)`: it writes `∂z = φ'(z) ∂x`, so that the slope of
+/// the layer below costs no pass of its own over memory.
 #[derive(Debug)]
 pub struct Below<'a, R> {
     /// To be overwritten.
@@ -166,9 +166,12 @@ impl<'a, R: Real> Below<'a, R> {
             |i, j, d| P::times_slope(d, &x[i * n + j..]),
         ));
     }
-    /// `∂z = φ'(z) ∂x`, where `write` writes `∂x`.
-    pub fn then(self, write: impl FnOnce(&mut [R])) {
-        write(self.d);
+    /// Where to write `∂x`, before [`Below::finish`].
+    pub fn buffer(&mut self) -> &mut [R] {
+        self.d
+    }
+    /// `∂z = φ'(z) ∂x`, when `∂x` is written.
+    pub fn finish(self) {
         times_slope(self.activation, self.d, self.x.data());
     }
 }

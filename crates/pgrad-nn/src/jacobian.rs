@@ -1,9 +1,9 @@
 //! The Jacobian of a batch, kept in factors, for many products with it at the same parameters.
 //!
 //! The row of output `r` is made of one block for each layer, `∂y_r/∂W_l = s_l^r h_{l-1}ᵀ`, with the slopes
-//! `s_l^r = ∂y_r/∂z_l` of a sample. Once they are known, a tangent needs one matrix product a layer instead of two, and
-//! so does a cotangent: nothing has to pass through the layers above any more. What takes their place costs as much as
-//! there are outputs, so it pays when these are few.
+//! `s_l^r = ∂y_r/∂z_l` of a sample. Once they are known, a tangent needs one matrix product a layer instead
+//! of two, and so does a cotangent: nothing has to pass through the layers above any more. What takes their
+//! place costs as much as there are outputs, so it pays when these are few.
 
 use crate::activation::{Below, times_slope};
 use crate::layers::AnyLayer;
@@ -13,19 +13,19 @@ use crate::tape::NetworkTape;
 use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul};
 use pgrad_num::{Cols, ColsMut, Real, simd};
 
-/// The slopes `∂y_r/∂z_l` of a batch: for each layer but the last a matrix `[rows x cols]` for each output that depends on
-/// the input.
+/// The slopes `∂y_r/∂z_l` of a batch: for each layer but the last a matrix `[rows x cols]` for each output
+/// that depends on the input.
 #[derive(Clone, Debug)]
 pub struct Jacobian<R> {
     slopes: Vec<Vec<R>>,
     max_cols: usize,
 }
 
-/// Products with the Jacobian by the slopes of the outputs, of networks whose layers are all affine under their
-/// activations.
+/// Products with the Jacobian by the slopes of the outputs, of networks whose layers are all affine under
+/// their activations.
 impl Network {
-    /// Whether products by way of a [`Jacobian`] are possible, and cheaper than [`Network::jvp`] and [`Network::vjp`]:
-    /// there are layers between hidden ones to be saved, and few outputs.
+    /// Whether products by way of a [`Jacobian`] are possible, and cheaper than [`Network::jvp`] and
+    /// [`Network::vjp`]: there are layers between hidden ones to be saved, and few outputs.
     #[must_use]
     pub fn jacobian_pays(&self) -> bool {
         self.is_affine()

@@ -50,11 +50,12 @@ pub struct Init {
     pub span: Option<usize>,
 }
 
-/// A layer `h = φ(z)`, with `z` a function of its parameters `θ` and its input `x`, and `φ` an activation or nothing.
+/// A layer `h = φ(z)`, with `z` a function of its parameters `θ` and its input `x`, and `φ` an activation or
+/// nothing.
 ///
-/// Matrices are `[rows x samples]`. Cotangents that a layer gets are those of `z`: whoever computes the cotangent of `h`
-/// takes it through `φ` on the way ([`Below`]). A layer keeps neither its input nor its outputs, which are handed to it
-/// again; `Tape` is what else it remembers.
+/// Matrices are `[rows x samples]`. Cotangents that a layer gets are those of `z`: whoever computes the
+/// cotangent of `h` takes it through `φ` on the way ([`Below`]). A layer keeps neither its input nor its
+/// outputs, which are handed to it again; `Tape` is what else it remembers.
 pub trait Layer: Debug {
     /// What `forward` remembers for `vjp` and `jvp`, and their work space. Made once, for a largest batch.
     type Tape<R: Real>: Clone + Debug + Send
@@ -79,15 +80,16 @@ pub trait Layer: Debug {
     fn init(&self, how: Init, rng: &mut Stream) -> Vec<f64>;
     /// Number of floating-point operations of `forward` for one sample (products of matrices).
     fn forward_flops(&self) -> usize;
-    /// Number of floating-point operations of `vjp` for one sample: of the parameters' gradient, and of the input's
-    /// cotangent.
+    /// Number of floating-point operations of `vjp` for one sample: of the parameters' gradient, and of the
+    /// input's cotangent.
     fn vjp_flops(&self) -> [usize; 2];
     /// The `φ` that the layer ends in.
     fn activation(&self) -> Option<Activation> {
         None
     }
-    /// The affine maps `Z = W X + b` that the layer consists of, if it is nothing but that under its activation: places
-    /// in its own parameters. Kronecker factors, and products by way of a [`Jacobian`](crate::Jacobian), are for these.
+    /// The affine maps `Z = W X + b` that the layer consists of, if it is nothing but that under its
+    /// activation: places in its own parameters. Kronecker factors, and products by way of a
+    /// [`Jacobian`](crate::Jacobian), are for these.
     fn affine(&self) -> Vec<Affine> {
         Vec::new()
     }
@@ -122,8 +124,8 @@ pub trait Layer: Debug {
     fn forward<R: Real>(&self, theta: &[R], x: Cols<'_, R>, h: ColsMut<'_, R>, tape: &mut Self::Tape<R>)
     where
         Self: Sized;
-    /// From `d_z`, the cotangent of `z` in the batch last seen by `forward`: `∂θ += J_θᵀ ∂z`, and `∂x = J_xᵀ ∂z`; either on
-    /// request.
+    /// From `d_z`, the cotangent of `z` in the batch last seen by `forward`: `∂θ += J_θᵀ ∂z`, and `∂x = J_xᵀ
+    /// ∂z`; either on request.
     fn vjp<R: Real>(
         &self,
         theta: &[R],
@@ -169,8 +171,10 @@ pub trait Memory<R> {
     /// # Panics
     /// When the tape was made for fewer steps or sequences.
     fn begin(&mut self, steps: usize, state: Cols<'_, R>, fresh: &[bool]);
-    /// Number `row` of the state of sequence `c` after step `t` of the last `forward`, whose outputs were `h`.
+    /// Number `row` of the state of sequence `c` after step `t` of the last `forward`, whose outputs were
+    /// `h`.
     fn state_at(&self, h: &[R], row: usize, t: usize, c: usize) -> R;
-    /// State of all sequences after the last step of the last `forward`, whose outputs were `h`: `[state_rows x cols]`.
+    /// State of all sequences after the last step of the last `forward`, whose outputs were `h`: `[state_rows
+    /// x cols]`.
     fn last_state(&self, h: &[R], state: &mut [R]);
 }

@@ -29,8 +29,8 @@ impl Affine {
     }
 }
 
-/// Sums over samples, of one affine map: `Σ x xᵀ`, `Σ x`, the number of samples, and `Σ g gᵀ` with `g` the cotangent
-/// of `Z`.
+/// Sums over samples, of one affine map: `Σ x xᵀ`, `Σ x`, the number of samples, and `Σ g gᵀ` with `g` the
+/// cotangent of `Z`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerSums<R> {
     /// `Σ x xᵀ`, `[cols x cols]`.

@@ -22,8 +22,8 @@ pub struct View {
 /// Layers one after the other; their parameters lie in one vector in the same order.
 ///
 /// A network with a memory needs to know, before each `forward`, how the columns of the batch make sequences:
-/// [`NetworkTape::begin`]. Its outputs for a column have the same bits whatever other columns are computed with it, and
-/// whether the steps of a sequence come one by one or all at once.
+/// [`NetworkTape::begin`]. Its outputs for a column have the same bits whatever other columns are computed
+/// with it, and whether the steps of a sequence come one by one or all at once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     pub(crate) layers: Vec<AnyLayer>,
@@ -75,8 +75,8 @@ impl Network {
     /// When a layer has no inputs, or only such outputs as depend on no input.
     ///
     /// # Panics
-    /// When there is no layer, one has another number of inputs than the one below has outputs, or the last one ends in
-    /// an activation: outputs may be overwritten, and its slope is told by them.
+    /// When there is no layer, one has another number of inputs than the one below has outputs, or the last
+    /// one ends in an activation: outputs may be overwritten, and its slope is told by them.
     pub fn of(layers: Vec<AnyLayer>) -> Result<Self, ShapeError> {
         let fits = layers.windows(2).all(|w| w[0].n_outputs() == w[1].n_inputs());
         assert!(fits, "each layer reads the outputs of the one below");
@@ -192,8 +192,8 @@ impl Network {
     /// `Y = f(θ, X)`, `[n_outputs x cols]`, on the tape.
     ///
     /// # Panics
-    /// When `theta` or `x` has another size than this network or the sequences that began, or the batch is larger
-    /// than the tape.
+    /// When `theta` or `x` has another size than this network or the sequences that began, or the batch is
+    /// larger than the tape.
     pub fn forward<'t, R: Real>(
         &self,
         theta: &[R],
@@ -372,8 +372,8 @@ impl Network {
             layer.add_input_moments(x, &mut sums[self.maps[l].clone()]);
         }
     }
-    /// Adds, for every sample of the batch last seen by `forward`, the outer product of each map's cotangent with itself,
-    /// when the outputs have the cotangent `d_out`: `Σ g gᵀ`.
+    /// Adds, for every sample of the batch last seen by `forward`, the outer product of each map's cotangent
+    /// with itself, when the outputs have the cotangent `d_out`: `Σ g gᵀ`.
     ///
     /// # Panics
     /// When the sizes do not fit the network and the batch.

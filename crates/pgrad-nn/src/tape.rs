@@ -4,8 +4,9 @@ use crate::layer::Memory;
 use crate::layers::AnyTape;
 use pgrad_num::{Cols, ColsMut, Real};
 
-/// Fewest columns that a network with a memory computes on. From here on the bits of a column do not depend on the columns
-/// beside it ([`pgrad_num::gemm`]); fewer sequences get empty ones beside them, which nobody sees.
+/// Fewest columns that a network with a memory computes on. From here on the bits of a column do not depend
+/// on the columns beside it ([`pgrad_num::gemm`]); fewer sequences get empty ones beside them, which nobody
+/// sees.
 pub(crate) const LEAST_COLUMNS: usize = 8;
 
 /// What `forward` remembers for `vjp` and `jvp`, and their work space. Made once, for a largest batch.
@@ -117,8 +118,8 @@ impl<R: Real> Sequences<R> {
             regroup(wide, out, [self.wide, self.cols], R::ZERO);
         }
     }
-    /// The input with the empty columns, as `forward` filled it up, and room for its cotangent and the outputs'
-    /// derivatives.
+    /// The input with the empty columns, as `forward` filled it up, and room for its cotangent and the
+    /// outputs' derivatives.
     pub(crate) fn wide(&mut self) -> (Cols<'_, R>, ColsMut<'_, R>, ColsMut<'_, R>) {
         let (n, [input, output]) = (self.steps * self.wide, self.rows);
         let x = Cols::new(&self.x[..input * n], input, n);
@@ -137,9 +138,9 @@ pub(crate) fn regroup<T: Copy>(x: &[T], out: &mut [T], [from, to]: [usize; 2], e
 }
 
 impl<R: Real> NetworkTape<R> {
-    /// Says how the columns of the next batches make sequences: `steps` steps of `state.cols()` sequences that start
-    /// from `state` (`[state_rows x cols]`); column `t·cols + c` is step `t` of sequence `c`, which forgets its state
-    /// before that step where `fresh` says so.
+    /// Says how the columns of the next batches make sequences: `steps` steps of `state.cols()` sequences
+    /// that start from `state` (`[state_rows x cols]`); column `t·cols + c` is step `t` of sequence `c`,
+    /// which forgets its state before that step where `fresh` says so.
     ///
     /// # Panics
     /// When the network has no memory, the tape was made for less, or the shapes differ.

@@ -1,6 +1,6 @@
-//! LSTM and GRU: `forward` against a loop written from the definition and against PyTorch, `vjp` through time against
-//! PyTorch and finite differences, `jvp` against `vjp` by the adjoint law, with episodes that end inside a sequence; and
-//! a sequence has the same bits as its steps one by one.
+//! LSTM and GRU: `forward` against a loop written from the definition and against PyTorch, `vjp` through time
+//! against PyTorch and finite differences, `jvp` against `vjp` by the adjoint law, with episodes that end
+//! inside a sequence; and a sequence has the same bits as its steps one by one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
 
@@ -386,8 +386,8 @@ fn the_inputs_cotangent_goes_through_both_layers() {
     }
 }
 
-/// What makes the ratio of a first pass exactly 1: a rollout runs a few sequences step by step, training runs other
-/// sequences beside them, all steps at once, and the bits are the same.
+/// What makes the ratio of a first pass exactly 1: a rollout runs a few sequences step by step, training runs
+/// other sequences beside them, all steps at once, and the bits are the same.
 #[test]
 fn a_sequence_has_the_same_bits_as_its_steps() {
     for cell in CELLS {

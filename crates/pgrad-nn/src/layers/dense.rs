@@ -32,8 +32,8 @@ pub enum Head {
 
 /// A fully connected layer `h = φ(W x + b)`, or the heads of a network, stacked.
 ///
-/// The parameters are the stacked weights of all linear heads (`[out x in]`, row after row), their biases, and the free
-/// heads. A hidden layer is one linear head without a name.
+/// The parameters are the stacked weights of all linear heads (`[out x in]`, row after row), their biases,
+/// and the free heads. A hidden layer is one linear head without a name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dense {
     inputs: usize,
@@ -106,8 +106,8 @@ impl Layer for Dense {
     fn prefix(&self, number: usize) -> String {
         if self.activation.is_some() { format!("hidden.{number}.") } else { String::new() }
     }
-    /// Orthogonal weights with each head's own gain, biases 0, free heads at their value. With `orthogonal` off, weights are
-    /// uniform on `±1/√in`.
+    /// Orthogonal weights with each head's own gain, biases 0, free heads at their value. With `orthogonal`
+    /// off, weights are uniform on `±1/√in`.
     fn init(&self, how: Init, rng: &mut Stream) -> Vec<f64> {
         let mut theta = Vec::with_capacity(self.n_params());
         for head in &self.heads {

@@ -5,14 +5,15 @@ mod steps;
 use crate::activation::Below;
 use crate::init::orthogonal;
 use crate::layer::{Init, Layer, LayerSpec, Memory};
-use pgrad_num::gemm::{Mat, Write, add_row_sums, matmul};
+use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul};
 use pgrad_num::{Cols, ColsMut, Real, Stream};
 use std::ops::Range;
 
 /// Which recurrent layer. `σ(z) = 1/(1 + e⁻ᶻ)`, products of vectors are element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
-    /// Long short-term memory with a forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000). State: `h`, `c`.
+    /// Long short-term memory with a forget gate (Hochreiter and Schmidhuber 1997; Gers et al. 2000). State:
+    /// `h`, `c`.
     ///
     /// ```text
     /// i = σ(W_i x + U_i h + b_i)     c' = f c + i g
@@ -21,7 +22,8 @@ pub enum Cell {
     /// o = σ(W_o x + U_o h + b_o)
     /// ```
     Lstm,
-    /// Gated recurrent unit, the reset gate behind the product (Cho et al. 2014, as in cuDNN and PyTorch). State: `h`.
+    /// Gated recurrent unit, the reset gate behind the product (Cho et al. 2014, as in cuDNN and PyTorch).
+    /// State: `h`.
     ///
     /// ```text
     /// r = σ(W_r x + U_r h + b_r)     n = tanh(W_n x + b_n + r (U_n h + b'))
@@ -51,11 +53,13 @@ impl Cell {
     }
 }
 
-/// A recurrent layer of `size` units. The parameters lie in one vector: input weights `W` (`[gates·size x in]`, row
-/// after row), recurrent weights `U` (`[gates·size x size]`), biases (`[gates·size]`), and the GRU's `b'` (`[size]`).
+/// A recurrent layer of `size` units. The parameters lie in one vector: input weights `W` (`[gates·size x
+/// in]`, row after row), recurrent weights `U` (`[gates·size x size]`), biases (`[gates·size]`), and the
+/// GRU's `b'` (`[size]`).
 ///
 /// A batch is `cols` sequences of `steps` steps, and sample `t·cols + c` is step `t` of sequence `c`: `X` is
-/// `[in x steps·cols]`, the output `h'` of every step `[size x steps·cols]`. Derivatives do not go through the first state.
+/// `[in x steps·cols]`, the output `h'` of every step `[size x steps·cols]`. Derivatives do not go through
+/// the first state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recurrent {
     cell: Cell,
@@ -65,10 +69,11 @@ pub struct Recurrent {
 
 /// What `forward` remembers for `vjp` and `jvp`, and their work space. Made once, for a largest batch.
 ///
-/// Matrices of a step are `[rows x cols]`, one step after the other; those that a product of the whole batch needs
-/// are `[rows x steps·cols]`.
+/// Everything lies step after step, a matrix `[rows x cols]` each: what a step needs is then together, and
+/// what the products of a step write is still in the first cache when the next loop reads it.
 #[derive(Clone, Debug)]
 pub struct RecurrentTape<R> {
+    inputs: usize,
     size: usize,
     state_rows: usize,
     max_samples: usize,
@@ -79,19 +84,21 @@ pub struct RecurrentTape<R> {
     first: Vec<R>,
     /// Whether the state is forgotten before step `t` of sequence `c`.
     fresh: Vec<bool>,
-    /// Products with the input; then cotangents or tangents of the gates' inputs. `[4·size x samples]`.
-    pre: Vec<R>,
+    /// Inputs, `[inputs x cols]`.
+    x: Vec<R>,
+    /// `h` as each step found it, `[size x cols]`.
+    before: Vec<R>,
     /// Gates of each step: `i, f, g, o`, or `r, z, U_n h + b', n`. `[4·size x cols]`.
     gates: Vec<R>,
     /// Memory cells `c'` and `tanh(c')` of each step, `[2·size x cols]`.
     memory: Vec<R>,
-    /// `h` as each step found it, `[size x samples]`.
-    before: Vec<R>,
     work: steps::Work<R>,
 }
 
 /// Where the matrices of a step lie on a tape.
 struct At {
+    x: Range<usize>,
+    before: Range<usize>,
     gates: Range<usize>,
     memory: Range<usize>,
     /// Columns of the step among the samples.
@@ -104,21 +111,25 @@ impl<R: Real> RecurrentTape<R> {
         self.steps * self.cols
     }
     fn step(&self, t: usize) -> At {
-        let span = self.size * self.cols;
-        let memory = if self.memory.is_empty() { 0..0 } else { 2 * span * t..2 * span * (t + 1) };
-        At { gates: 4 * span * t..4 * span * (t + 1), memory, samples: self.cols * t..self.cols * (t + 1) }
+        let rows = |rows: usize| rows * self.cols * t..rows * self.cols * (t + 1);
+        At {
+            x: rows(self.inputs),
+            before: rows(self.size),
+            gates: rows(4 * self.size),
+            memory: rows(if self.memory.is_empty() { 0 } else { 2 * self.size }),
+            samples: rows(1),
+        }
     }
     /// Puts the state before step `t` into the work space; `h` after the step before it is there already.
     fn find_state(&mut self, t: usize) {
         self.find_memory(t);
-        let (n, at) = (self.samples(), self.step(t));
-        let Self { first, fresh, before, work, size, .. } = self;
-        let h = work.h_mut();
+        let at = self.step(t);
+        let h = self.work.h_mut();
         if t == 0 {
-            h.copy_from_slice(&first[..h.len()]);
+            h.copy_from_slice(&self.first[..h.len()]);
         }
-        steps::forget(h, &fresh[at.samples.clone()]);
-        steps::scatter(h, &mut before[..*size * n], at.samples, n);
+        steps::forget(h, &self.fresh[at.samples]);
+        self.before[at.before].copy_from_slice(h);
     }
     /// Puts the memory cells before step `t` into the work space.
     fn find_memory(&mut self, t: usize) {
@@ -167,13 +178,30 @@ impl<R: Real> Memory<R> for RecurrentTape<R> {
     }
 }
 
-/// Pieces of a parameter vector, or of its gradient.
+/// Pieces of a parameter vector.
 struct Params<'a, R> {
     w: &'a [R],
     u: &'a [R],
     b: &'a [R],
     /// The GRU's `b'`; empty for an LSTM.
     b_candidate: &'a [R],
+}
+
+/// The same of its gradient.
+struct ParamsMut<'a, R> {
+    w: &'a mut [R],
+    u: &'a mut [R],
+    b: &'a mut [R],
+    b_candidate: &'a mut [R],
+}
+
+/// Rows `gate·len ..` of `x`.
+fn block<T>(x: &[T], gate: usize, len: usize) -> &[T] {
+    &x[gate * len..(gate + 1) * len]
+}
+
+fn block_mut<T>(x: &mut [T], gate: usize, len: usize) -> &mut [T] {
+    &mut x[gate * len..(gate + 1) * len]
 }
 
 impl Recurrent {
@@ -208,25 +236,55 @@ impl Recurrent {
         }
     }
     fn params<'a, R>(&self, theta: &'a [R]) -> Params<'a, R> {
-        assert_eq!(theta.len(), self.n_params());
         let rows = self.gate_rows();
         let (w, rest) = theta.split_at(rows * self.inputs);
         let (u, rest) = rest.split_at(rows * self.size);
         let (b, b_candidate) = rest.split_at(rows);
         Params { w, u, b, b_candidate }
     }
+    fn params_mut<'a, R>(&self, theta: &'a mut [R]) -> ParamsMut<'a, R> {
+        let rows = self.gate_rows();
+        let (w, rest) = theta.split_at_mut(rows * self.inputs);
+        let (u, rest) = rest.split_at_mut(rows * self.size);
+        let (b, b_candidate) = rest.split_at_mut(rows);
+        ParamsMut { w, u, b, b_candidate }
+    }
     fn check<R: Real>(&self, x: Cols<'_, R>, tape: &RecurrentTape<R>) {
         assert_eq!((x.rows(), x.cols()), (self.inputs, tape.samples()), "input of the batch that began");
     }
 
-    /// Blocks of gates among the rows of `W`, and the block of the gates' cotangents that each begins at: a GRU has
-    /// the block `U_n h + b'`, without an input, between its gates and its candidate.
-    fn input_gates(&self) -> impl Iterator<Item = (Range<usize>, usize)> + use<> {
-        let (first, second) = match self.cell {
-            Cell::Lstm => ((0..4, 0), None),
-            Cell::Gru => ((0..2, 0), Some((2..3, 3))),
-        };
-        std::iter::once(first).chain(second)
+    /// Blocks of rows of `W`, `U` and `b`, which are as many blocks of a step's gates; and the block that `W
+    /// x` goes to, which is another one where a GRU keeps `W_n x + b_n` and `U_n h + b'` apart.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let apart = self.cell == Cell::Gru;
+        (0..self.cell.gates()).map(move |gate| (gate, if apart && gate == 2 { 3 } else { gate }))
+    }
+    /// Block `gate` of `W` and of `U`.
+    fn weights<'a, R>(&self, p: &Params<'a, R>, gate: usize) -> (Mat<'a, R>, Mat<'a, R>) {
+        let (inputs, size) = (self.inputs, self.size);
+        let w = Mat::new(block(p.w, gate, size * inputs), size, inputs);
+        (w, Mat::new(block(p.u, gate, size * size), size, size))
+    }
+    /// `z = W x + U h + b` of a step.
+    fn affine<R: Real>(&self, p: &Params<'_, R>, x: Mat<'_, R>, h: Mat<'_, R>, z: &mut [R]) {
+        let span = z.len() / 4;
+        for (gate, of_x) in self.blocks() {
+            let (w, u) = self.weights(p, gate);
+            matmul(block_mut(z, of_x, span), Write::Bias(block(p.b, gate, self.size)), w, x);
+            let write = if of_x == gate { Write::Add } else { Write::Bias(p.b_candidate) };
+            matmul(block_mut(z, gate, span), write, u, h);
+        }
+    }
+    /// `z += W x + U h` of a step.
+    fn add_linear<R: Real>(&self, p: &Params<'_, R>, x: Option<Mat<'_, R>>, h: Mat<'_, R>, z: &mut [R]) {
+        let span = z.len() / 4;
+        for (gate, of_x) in self.blocks() {
+            let (w, u) = self.weights(p, gate);
+            if let Some(x) = x {
+                matmul(block_mut(z, of_x, span), Write::Add, w, x);
+            }
+            matmul(block_mut(z, gate, span), Write::Add, u, h);
+        }
     }
 }
 
@@ -257,12 +315,13 @@ impl Layer for Recurrent {
     fn prefix(&self, number: usize) -> String {
         if number == 0 { format!("{}.", self.cell.name()) } else { format!("{}.{number}.", self.cell.name()) }
     }
-    /// Each gate's weights orthogonal with gain 1, biases 0, an LSTM's forget gate 1 (so that it remembers at first; Gers et
-    /// al. 2000, Jozefowicz et al. 2015). With `orthogonal` off everything is uniform on `±1/√size`, as in PyTorch.
+    /// Each gate's weights orthogonal with gain 1, biases 0, an LSTM's forget gate 1 (so that it remembers at
+    /// first; Gers et al. 2000, Jozefowicz et al. 2015). With `orthogonal` off everything is uniform on
+    /// `±1/√size`, as in PyTorch.
     ///
-    /// With a `span` units remember for different times at first, up to so many steps: the bias of the gate that keeps (an
-    /// LSTM's `f`, a GRU's `z`) is `ln u` with `u` uniform on `[1, span − 1)`, and an LSTM's `b_i = −b_f` (Tallec and Ollivier
-    /// 2018, section 2.2).
+    /// With a `span` units remember for different times at first, up to so many steps: the bias of the gate
+    /// that keeps (an LSTM's `f`, a GRU's `z`) is `ln u` with `u` uniform on `[1, span − 1)`, and an LSTM's
+    /// `b_i = −b_f` (Tallec and Ollivier 2018, section 2.2).
     ///
     /// # Panics
     /// When `span` is below 2.
@@ -309,13 +368,14 @@ impl Layer for Recurrent {
         }
     }
     fn tape_len(&self) -> usize {
-        11 * self.size
+        self.inputs + 7 * self.size
     }
 
     fn tape<R: Real>(&self, max_steps: usize, max_cols: usize) -> Self::Tape<R> {
         let (size, n) = (self.size, max_steps * max_cols);
         let zeros = |len: usize| vec![R::ZERO; len];
         Box::new(RecurrentTape {
+            inputs: self.inputs,
             size,
             state_rows: self.state_rows(),
             max_samples: n,
@@ -324,11 +384,11 @@ impl Layer for Recurrent {
             cols: 0,
             first: zeros(self.state_rows() * max_cols),
             fresh: vec![false; n],
-            pre: zeros(4 * size * n),
+            x: zeros(self.inputs * n),
+            before: zeros(size * n),
             gates: zeros(4 * size * n),
             memory: zeros(if self.cell == Cell::Lstm { 2 * size * n } else { 0 }),
-            before: zeros(size * n),
-            work: steps::Work::new(size, max_cols),
+            work: steps::Work::new(self.inputs, size, max_cols),
         })
     }
     fn memory<R: Real>(tape: &Self::Tape<R>) -> Option<&dyn Memory<R>> {
@@ -346,43 +406,21 @@ impl Layer for Recurrent {
         tape: &mut Self::Tape<R>,
     ) {
         self.check(x, tape);
-        let p = self.params(theta);
-        let (rows, n, inputs) = (self.gate_rows(), tape.samples(), self.inputs);
-        // The input's part of all steps is one product; the state's part is one for each step.
-        matmul(
-            &mut tape.pre[..rows * n],
-            Write::Replace,
-            Mat::new(p.w, rows, inputs),
-            Mat::new(x.data(), inputs, n),
-        );
-        let u = Mat::new(p.u, rows, self.size);
+        let (p, n) = (self.params(theta), tape.samples());
         for t in 0..tape.steps {
             tape.find_state(t);
             let at = tape.step(t);
-            let RecurrentTape { gates, memory, pre, work, cols, .. } = &mut **tape;
-            let gates = &mut gates[at.gates];
-            matmul(&mut gates[..rows * *cols], Write::Replace, u, Mat::new(work.h(), self.size, *cols));
+            let RecurrentTape { inputs, size, cols, x: xs, before, gates, memory, work, .. } = &mut **tape;
+            let (x_t, gates) = (&mut xs[at.x], &mut gates[at.gates]);
+            steps::gather(x.data(), x_t, at.samples.clone(), n);
+            self.affine(&p, Mat::new(x_t, *inputs, *cols), Mat::new(&before[at.before], *size, *cols), gates);
             match self.cell {
-                Cell::Lstm => {
-                    steps::add_input(gates, &pre[..rows * n], p.b, at.samples.clone(), n);
-                    steps::lstm(gates, &mut memory[at.memory], work);
-                }
-                Cell::Gru => {
-                    let (shared, candidate) = pre[..rows * n].split_at(2 * self.size * n);
-                    let (b, b_n) = p.b.split_at(2 * self.size);
-                    let (rz, qn) = gates.split_at_mut(2 * self.size * *cols);
-                    let (q, new) = qn.split_at_mut(self.size * *cols);
-                    steps::add_input(rz, shared, b, at.samples.clone(), n);
-                    steps::add_bias(q, p.b_candidate, *cols);
-                    new.fill(R::ZERO);
-                    steps::add_input(new, candidate, b_n, at.samples.clone(), n);
-                    steps::gru(rz, q, new, work);
-                }
+                Cell::Lstm => steps::lstm(gates, &mut memory[at.memory], work),
+                Cell::Gru => steps::gru(gates, work),
             }
-            steps::scatter(tape.work.h(), out.data_mut(), at.samples, n);
+            steps::scatter(work.h(), out.data_mut(), at.samples, n);
         }
     }
-
     fn vjp<R: Real>(
         &self,
         theta: &[R],
@@ -390,65 +428,54 @@ impl Layer for Recurrent {
         tape: &mut Self::Tape<R>,
         d_out: Cols<'_, R>,
         d_theta: Option<&mut [R]>,
-        d_x: Option<Below<'_, R>>,
+        mut d_x: Option<Below<'_, R>>,
     ) {
         self.check(x, tape);
-        let p = self.params(theta);
-        let (rows, n, size, inputs) = (self.gate_rows(), tape.samples(), self.size, self.inputs);
-        let u = Mat::new(p.u, rows, size).t();
+        let (p, n) = (self.params(theta), tape.samples());
+        let mut d = d_theta.map(|d_theta| self.params_mut(d_theta));
         tape.work.begin_derivative();
         for t in (0..tape.steps).rev() {
             let at = tape.step(t);
             tape.find_memory(t);
-            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut **tape;
+            let RecurrentTape { inputs, size, cols, x, before, gates, memory, work, fresh, .. } = &mut **tape;
+            let (inputs, size, cols) = (*inputs, *size, *cols);
             work.add_cotangent(d_out.data(), at.samples.clone(), n);
+            let (x, h) = (Cols::new(&x[at.x], inputs, cols), Cols::new(&before[at.before], size, cols));
             match self.cell {
                 Cell::Lstm => steps::lstm_vjp(&gates[at.gates], &memory[at.memory], work),
-                Cell::Gru => {
-                    steps::gather(&before[..size * n], work.h_mut(), at.samples.clone(), n);
-                    steps::gru_vjp(&gates[at.gates], work);
-                }
+                Cell::Gru => steps::gru_vjp(&gates[at.gates], h.data(), work),
             }
             // What a GRU hands through its update gate is in `d_h` already.
-            let write = if self.cell == Cell::Gru { Write::Add } else { Write::Replace };
-            let (d_gates, d_h) = work.derivatives();
-            steps::scatter(d_gates, &mut pre[..4 * size * n], at.samples.clone(), n);
-            matmul(d_h, write, u, Mat::new(&d_gates[..rows * *cols], rows, *cols));
+            let mut write = if self.cell == Cell::Gru { Write::Add } else { Write::Replace };
+            let mut write_x = Write::Replace;
+            let steps::Derivatives { d_gates, d_h, d_x: d_x_t } = work.derivatives();
+            let d_z = |k| Cols::new(block(d_gates, k, size * cols), size, cols);
+            for (gate, of_x) in self.blocks() {
+                let (w, u) = self.weights(&p, gate);
+                matmul(d_h, write, u.t(), d_z(gate).into());
+                write = Write::Add;
+                if let Some(d) = &mut d {
+                    add_outer(block_mut(d.u, gate, size * size), d_z(gate), h);
+                    add_outer(block_mut(d.w, gate, size * inputs), d_z(of_x), x);
+                    add_row_sums(block_mut(d.b, gate, size), d_z(of_x));
+                }
+                if d_x.is_some() {
+                    matmul(d_x_t, write_x, w.t(), d_z(of_x).into());
+                    write_x = Write::Add;
+                }
+            }
+            if let Some(d) = d.as_mut().filter(|d| !d.b_candidate.is_empty()) {
+                add_row_sums(d.b_candidate, d_z(2));
+            }
+            if let Some(d_x) = &mut d_x {
+                steps::scatter(d_x_t, d_x.buffer(), at.samples.clone(), n);
+            }
             work.forget_derivative(&fresh[at.samples]);
         }
-        let d_pre = &tape.pre[..4 * size * n];
-        if let Some(d_theta) = d_theta {
-            let (d_w, rest) = d_theta.split_at_mut(rows * inputs);
-            let (d_u, rest) = rest.split_at_mut(rows * size);
-            let (d_b, d_b_candidate) = rest.split_at_mut(rows);
-            let h = Mat::new(&tape.before[..size * n], size, n).t();
-            matmul(d_u, Write::Add, Mat::new(&d_pre[..rows * n], rows, n), h);
-            for (gates, from) in self.input_gates() {
-                let len = gates.len() * size;
-                let d = &d_pre[from * size * n..(from * size + len) * n];
-                let own = gates.start * size..gates.end * size;
-                let d_w = &mut d_w[own.start * inputs..own.end * inputs];
-                matmul(d_w, Write::Add, Mat::new(d, len, n), Mat::from(x).t());
-                add_row_sums(&mut d_b[own], Cols::new(d, len, n));
-            }
-            let candidate = 2 * size..2 * size + d_b_candidate.len();
-            let d = &d_pre[candidate.start * n..candidate.end * n];
-            add_row_sums(d_b_candidate, Cols::new(d, candidate.len(), n));
-        }
         if let Some(d_x) = d_x {
-            d_x.then(|d_x| {
-                let mut write = Write::Replace;
-                for (gates, from) in self.input_gates() {
-                    let len = gates.len() * size;
-                    let w = &p.w[gates.start * size * inputs..gates.end * size * inputs];
-                    let d = Mat::new(&d_pre[from * size * n..(from * size + len) * n], len, n);
-                    matmul(d_x, write, Mat::new(w, len, inputs).t(), d);
-                    write = Write::Add;
-                }
-            });
+            d_x.finish();
         }
     }
-
     fn jvp<R: Real>(
         &self,
         theta: &[R],
@@ -459,45 +486,27 @@ impl Layer for Recurrent {
         mut out: ColsMut<'_, R>,
     ) {
         self.check(x, tape);
-        let (p, v) = (self.params(theta), self.params(v_theta));
-        let (rows, n, size, inputs) = (self.gate_rows(), tape.samples(), self.size, self.inputs);
-        // ż = Ẇ x + W ẋ + U̇ h + U ḣ + ḃ: all but `U ḣ` at once.
-        let h = Mat::new(&tape.before[..size * n], size, n);
-        let pre = &mut tape.pre[..4 * size * n];
-        matmul(&mut pre[..rows * n], Write::Replace, Mat::new(v.u, rows, size), h);
-        for (gates, from) in self.input_gates() {
-            let len = gates.len() * size;
-            let own = gates.start * size * inputs..gates.end * size * inputs;
-            // The candidate of a GRU has rows of its own, which the product with `U̇` left alone.
-            let write = if gates.start == 0 { Write::Add } else { Write::Replace };
-            let to = &mut pre[from * size * n..(from * size + len) * n];
-            matmul(to, write, Mat::new(&v.w[own.clone()], len, inputs), x.into());
-            if let Some(v_x) = v_x {
-                matmul(to, Write::Add, Mat::new(&p.w[own], len, inputs), v_x.into());
-            }
-            steps::add_bias(to, &v.b[gates.start * size..gates.end * size], n);
-        }
-        if self.cell == Cell::Gru {
-            steps::add_bias(&mut pre[2 * size * n..3 * size * n], v.b_candidate, n);
-        }
-        let u = Mat::new(p.u, rows, size);
+        let (p, v, n) = (self.params(theta), self.params(v_theta), tape.samples());
         tape.work.begin_derivative();
         for t in 0..tape.steps {
             let at = tape.step(t);
             tape.find_memory(t);
-            let RecurrentTape { gates, memory, before, pre, work, cols, fresh, .. } = &mut **tape;
+            let RecurrentTape { inputs, size, cols, x, before, gates, memory, work, fresh, .. } = &mut **tape;
             work.forget_derivative(&fresh[at.samples.clone()]);
-            let (z, h) = work.derivatives();
-            steps::gather(&pre[..4 * size * n], z, at.samples.clone(), n);
-            matmul(&mut z[..rows * *cols], Write::Add, u, Mat::new(h, size, *cols));
+            let before = &before[at.before];
+            let steps::Derivatives { d_gates: z, d_h: v_h, d_x: v_x_t } = work.derivatives();
+            // ż = Ẇ x + U̇ h + ḃ + W ẋ + U ḣ
+            self.affine(&v, Mat::new(&x[at.x], *inputs, *cols), Mat::new(before, *size, *cols), z);
+            if let Some(v_x) = v_x {
+                steps::gather(v_x.data(), v_x_t, at.samples.clone(), n);
+            }
+            let v_x_t = v_x.map(|_| Mat::new(&*v_x_t, *inputs, *cols));
+            self.add_linear(&p, v_x_t, Mat::new(v_h, *size, *cols), z);
             match self.cell {
                 Cell::Lstm => steps::lstm_jvp(&gates[at.gates], &memory[at.memory], work),
-                Cell::Gru => {
-                    steps::gather(&before[..size * n], work.h_mut(), at.samples.clone(), n);
-                    steps::gru_jvp(&gates[at.gates], work);
-                }
+                Cell::Gru => steps::gru_jvp(&gates[at.gates], before, work),
             }
-            steps::scatter(work.derivatives().1, out.data_mut(), at.samples, n);
+            steps::scatter(work.derivatives().d_h, out.data_mut(), at.samples, n);
         }
     }
 }

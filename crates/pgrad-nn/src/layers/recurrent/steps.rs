@@ -1,11 +1,13 @@
 //! One step of a recurrent layer, element by element, on matrices `[rows x cols]`.
 
+use pgrad_num::kernels::BLOCK;
 use pgrad_num::{Real, simd};
 use std::ops::Range;
 
 /// Work space of a step, `[size x cols]` each.
 #[derive(Clone, Debug)]
 pub(super) struct Work<R> {
+    inputs: usize,
     size: usize,
     cols: usize,
     /// `h` before the step, then after it.
@@ -15,15 +17,23 @@ pub(super) struct Work<R> {
     /// Cotangents or tangents of `h` and of `c`.
     d_h: Vec<R>,
     d_c: Vec<R>,
-    /// The same of the gates' inputs, `[4·size x cols]`.
+    /// The same of the gates' inputs, `[4·size x cols]`, and of the layer's input, `[inputs x cols]`.
     d_gates: Vec<R>,
+    d_x: Vec<R>,
+}
+
+/// Derivatives of a step: of the gates' inputs, of `h`, and of the layer's input.
+pub(super) struct Derivatives<'a, R> {
+    pub(super) d_gates: &'a mut [R],
+    pub(super) d_h: &'a mut [R],
+    pub(super) d_x: &'a mut [R],
 }
 
 impl<R: Real> Work<R> {
-    pub(super) fn new(size: usize, max_cols: usize) -> Self {
+    pub(super) fn new(inputs: usize, size: usize, max_cols: usize) -> Self {
         let zeros = |rows: usize| vec![R::ZERO; rows * max_cols];
         let (h, c, d_h, d_c) = (zeros(size), zeros(size), zeros(size), zeros(size));
-        Self { size, cols: 0, h, c, d_h, d_c, d_gates: zeros(4 * size) }
+        Self { inputs, size, cols: 0, h, c, d_h, d_c, d_gates: zeros(4 * size), d_x: zeros(inputs) }
     }
     pub(super) fn begin(&mut self, cols: usize) {
         self.cols = cols;
@@ -44,10 +54,13 @@ impl<R: Real> Work<R> {
         let span = self.span();
         &mut self.h[..span]
     }
-    /// Derivatives of the gates' inputs and of `h`.
-    pub(super) fn derivatives(&mut self) -> (&mut [R], &mut [R]) {
-        let span = self.span();
-        (&mut self.d_gates[..4 * span], &mut self.d_h[..span])
+    pub(super) fn derivatives(&mut self) -> Derivatives<'_, R> {
+        let (span, inputs) = (self.span(), self.inputs * self.cols);
+        Derivatives {
+            d_gates: &mut self.d_gates[..4 * span],
+            d_h: &mut self.d_h[..span],
+            d_x: &mut self.d_x[..inputs],
+        }
     }
     /// No derivative has come from a neighbouring step yet.
     pub(super) fn begin_derivative(&mut self) {
@@ -95,32 +108,32 @@ pub(super) fn gather<R: Real>(all: &[R], step: &mut [R], columns: Range<usize>, 
     }
 }
 
-/// `z += z_input + b`, where the input's part lies at `columns` among `n`.
-pub(super) fn add_input<R: Real>(z: &mut [R], input: &[R], bias: &[R], columns: Range<usize>, n: usize) {
-    simd!(|| {
-        for ((z, input), b) in z.chunks_exact_mut(columns.len()).zip(input.chunks_exact(n)).zip(bias) {
-            for (z, input) in z.iter_mut().zip(&input[columns.clone()]) {
-                *z += *input + *b;
-            }
-        }
-    });
-}
-
-/// `z += b`, row by row.
-pub(super) fn add_bias<R: Real>(z: &mut [R], bias: &[R], n: usize) {
-    simd!(|| {
-        for (row, b) in z.chunks_exact_mut(n).zip(bias) {
-            row.iter_mut().for_each(|z| *z += *b);
-        }
-    });
-}
-
-/// `σ(z) = ½ + ½ tanh(z/2)` in place.
+/// `σ(z) = ½ + ½ tanh(z/2)` in place, in one pass.
 fn sigmoid<R: Real>(z: &mut [R]) {
     let half = R::of(0.5);
-    simd!(|| z.iter_mut().for_each(|z| *z *= half));
-    R::tanh_slice(z);
-    simd!(|| z.iter_mut().for_each(|z| *z = z.mul_add(half, half)));
+    in_blocks(
+        z,
+        #[inline(always)]
+        |z| z.iter_mut().for_each(|z| *z *= half),
+        #[inline(always)]
+        |z| z.iter_mut().for_each(|z| *z = z.mul_add(half, half)),
+    );
+}
+
+/// `before`, `tanh`, `after` of a block while it is in registers, block after block.
+#[inline(always)]
+fn in_blocks<R: Real>(z: &mut [R], before: impl Fn(&mut [R]), after: impl Fn(&mut [R])) {
+    let (blocks, rest) = z.as_chunks_mut::<BLOCK>();
+    simd!(|| {
+        for z in blocks {
+            before(z);
+            R::tanh_block(z);
+            after(z);
+        }
+        before(rest);
+        rest.iter_mut().for_each(|z| *z = z.tanh());
+        after(rest);
+    });
 }
 
 /// Four matrices of a step.
@@ -193,22 +206,23 @@ pub(super) fn lstm_jvp<R: Real>(gates: &[R], memory: &[R], work: &mut Work<R>) {
     });
 }
 
-/// Gates `r, z` and the candidate `n` in place of their inputs (`n` of its input's part alone), `h'` to the work space.
-pub(super) fn gru<R: Real>(rz: &mut [R], q: &[R], n: &mut [R], work: &mut Work<R>) {
-    let span = work.span();
-    sigmoid(rz);
-    let (r, z) = rz.split_at(span);
-    simd!(|| n.iter_mut().zip(r).zip(q).for_each(|((n, r), q)| *n = r.mul_add(*q, *n)));
+/// Gates `r, z` and the candidate `n` in place of their inputs (`n` of its input's part alone), `h'` to the
+/// work space.
+pub(super) fn gru<R: Real>(gates: &mut [R], work: &mut Work<R>) {
+    let [r, z, q, n] = four_mut(gates);
+    sigmoid(r);
+    sigmoid(z);
+    simd!(|| n.iter_mut().zip(&*r).zip(&*q).for_each(|((n, r), q)| *n = r.mul_add(*q, *n)));
     R::tanh_slice(n);
     let h = work.h_mut();
-    simd!(|| h.iter_mut().zip(z).zip(&*n).for_each(|((h, z), n)| *h = z.mul_add(*h - *n, *n)));
+    simd!(|| h.iter_mut().zip(&*z).zip(&*n).for_each(|((h, z), n)| *h = z.mul_add(*h - *n, *n)));
 }
 
 /// From the cotangent of `h'` to those of the gates' inputs, and to what `h` gets without them.
-pub(super) fn gru_vjp<R: Real>(gates: &[R], work: &mut Work<R>) {
+pub(super) fn gru_vjp<R: Real>(gates: &[R], h: &[R], work: &mut Work<R>) {
     let span = work.span();
     let [r, z, q, n] = four(gates);
-    let Work { h, d_h, d_gates, .. } = work;
+    let Work { d_h, d_gates, .. } = work;
     let (h, d_h) = (&h[..span], &mut d_h[..span]);
     let [d_r, d_z, d_q, d_n] = four_mut(&mut d_gates[..4 * span]);
     let one = R::ONE;
@@ -223,10 +237,10 @@ pub(super) fn gru_vjp<R: Real>(gates: &[R], work: &mut Work<R>) {
 }
 
 /// From the tangents of the gates' inputs and of `h` to that of `h'`.
-pub(super) fn gru_jvp<R: Real>(gates: &[R], work: &mut Work<R>) {
+pub(super) fn gru_jvp<R: Real>(gates: &[R], h: &[R], work: &mut Work<R>) {
     let span = work.span();
     let [r, z, q, n] = four(gates);
-    let Work { h, d_h, d_gates, .. } = work;
+    let Work { d_h, d_gates, .. } = work;
     let (h, d_h) = (&h[..span], &mut d_h[..span]);
     let [v_r, v_z, v_q, v_n] = four(&d_gates[..4 * span]);
     let one = R::ONE;
