@@ -81,6 +81,8 @@ pub struct Agent<S> {
     /// The environments.
     pub source: S,
     steps: u64,
+    /// Steps of the batch at hand. They count when the iteration has succeeded.
+    collected: u64,
     total_steps: u64,
     /// What divergences have left of the step size.
     step_scale: f64,
@@ -124,10 +126,10 @@ impl Agent<Collector> {
     /// # Errors
     /// As [`Collector::collect`].
     pub fn collect(&mut self) -> Result<(Batch<'_>, &mut ActorCritic, &mut Engine), AgentError> {
-        let Self { model, engine, source, steps, observer, .. } = self;
+        let Self { model, engine, source, collected, observer, .. } = self;
         observer(Phase::Collect);
         let batch = source.collect(model)?;
-        *steps += batch.steps();
+        *collected = batch.steps();
         observer(Phase::Learn);
         Ok((batch, model, engine))
     }
@@ -153,6 +155,7 @@ impl<M: Method + 'static> Shell<M> {
             engine,
             source,
             steps: 0,
+            collected: 0,
             total_steps: setup.total_steps,
             step_scale: 1.0,
             observer: Box::new(drop),
@@ -166,12 +169,14 @@ impl<M: Method> Algorithm for Shell<M> {
         self.agent.source.start()
     }
     fn iterate(&mut self) -> Result<Report, AgentError> {
+        self.agent.collected = 0;
         let report = self.method.iterate(&mut self.agent)?;
         let model = &self.agent.model;
         if let Some(i) = kernels::first_non_finite(&model.theta) {
             let (tensor, index) = model.parameter_name(i);
             return Err(AgentError::Parameter { tensor, index, value: model.theta[i] });
         }
+        self.agent.steps += self.agent.collected;
         self.agent.phase(Phase::Done);
         Ok(report)
     }
