@@ -506,7 +506,7 @@ fn going_back_is_given_up_after_five_times() {
     assert!(runner.notices[4].contains("0.03125 times"), "{:?}", runner.notices);
     assert_eq!(error.exit_code(), 70);
     let text = error.to_string();
-    assert!(text.contains("step 288 is good") && text.contains("went back 5 times"), "{text}");
+    assert!(text.contains("step 288 is good") && text.contains("rolled back 5 times"), "{text}");
     assert!(!text.contains("on_divergence"), "advice that was followed already: {text}");
     let sane = Runner::default().resume_with(&run, spell(0, 0)).unwrap();
     assert_eq!((sane.stopped, sane.progress.steps), (false, 768));
