@@ -11,7 +11,7 @@ use pgrad_num::{Array, Record};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use thiserror::Error;
 
@@ -113,7 +113,7 @@ pub fn encode(record: &Record, note: Option<&str>) -> Result<Vec<u8>, TensorsErr
         .iter()
         .map(|(name, dtype, len, bytes)| Ok((*name, TensorView::new(*dtype, vec![*len], bytes)?)))
         .collect::<Result<Vec<_>, SafeTensorError>>()?;
-    let metadata = note.map(|text| HashMap::from([(NOTE_KEY.to_owned(), text.to_owned())]));
+    let metadata = note.map(|text| [(NOTE_KEY.to_owned(), text.to_owned())].into_iter().collect());
     let bytes = safetensors::serialize(views, metadata)?;
     check_header_len(&bytes)?;
     Ok(bytes)

@@ -17,7 +17,7 @@
 //!   with zeros.
 //!
 //! All this is for layers of at most [`WIDEST`] units. Larger factors do not stay in the first cache and are worth
-//! packing: those products go to the `gemm` crate. A single sample has loops of its own, along the rows.
+//! packing: those products go to the crate `gemm-f32`. A single sample has loops of its own, along the rows.
 //!
 //! # Determinism
 //! Which way a product goes depends on the layers' width alone, never on the number of samples. In layers of at most
@@ -33,12 +33,12 @@ mod vector;
 
 use crate::{Cols, Real, simd};
 use dots::{Dots, RowSums};
-use gemm::Parallelism;
+use gemm_common::Parallelism;
 use lanes::Kernel;
 use tiles::by_tiles;
 use vector::by_vector;
 
-/// Layers wider than this are the `gemm` crate's.
+/// Layers wider than this are the crate `gemm-f32`'s.
 pub const WIDEST: usize = 128;
 
 /// Whether a product between layers of `m` and `k` units is for our own tiles.
@@ -144,11 +144,39 @@ pub fn matmul_then<R: Real>(
     });
 }
 
-/// [`matmul_then`] with the `gemm` crate.
-#[expect(unsafe_code, reason = "the gemm crate takes pointers; shapes are checked right here")]
+/// A product of the `gemm` crates: sizes; pointer, strides of `C`, whether it is added to; pointer and strides of the
+/// factors; what scales `C` and the product; complex conjugates; threads.
+pub type Library<R> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut R,
+    isize,
+    isize,
+    bool,
+    *const R,
+    isize,
+    isize,
+    *const R,
+    isize,
+    isize,
+    R,
+    R,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
+
+/// [`matmul_then`] with the crate `gemm-f32`; `f64`, which only checks, keeps to the tiles.
+#[expect(unsafe_code, reason = "the gemm crates take pointers; shapes are checked right here")]
 fn by_library<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'_, R>) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!((b.rows, c.len()), (k, m * n));
+    let Some(library) = R::library() else {
+        by_tiles(c, write, a, b, leave);
+        return;
+    };
     if let Write::Bias(bias) = write {
         for (row, b) in c.chunks_exact_mut(n.max(1)).zip(bias) {
             row.fill(*b);
@@ -166,7 +194,7 @@ fn by_library<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'
     // axes, so every (i, j) below (rows, cols) is in bounds; the assertion above fixes the output's size;
     // `c` is borrowed mutably, so it overlaps neither factor.
     unsafe {
-        gemm::gemm(
+        library(
             n,
             m,
             k,
