@@ -16,9 +16,9 @@ const HEAD: &str = "\
 const SETTINGS: &str = "\
 # Settings
 
-A setting is a line `key = value` of a `--config` file or an option `--set key=value`. Settings are laid over
-each other in this order: the defaults below, the preset of the algorithm for the environment, the file, the
-options. `pgrad show ALGO ENV` prints what would be used.
+A setting is a line `key = value` in a `--config` file, or an option `--set key=value`. Later sources override
+earlier ones: the defaults below, the preset of the algorithm for the environment, the file, the options.
+`pgrad show ALGO ENV` prints the effective settings.
 
 ";
 
