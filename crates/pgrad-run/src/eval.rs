@@ -33,12 +33,14 @@ impl Default for EvalOptions {
 }
 
 /// What an evaluation found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evaluation {
-    /// Return of each episode.
+    /// Return of each episode that came to its end.
     pub returns: Vec<f64>,
-    /// Length of each episode.
+    /// Length of each of these.
     pub lengths: Vec<u32>,
+    /// Episodes that were lost because the environment failed in them. All figures are of the others alone.
+    pub episodes_lost: usize,
 }
 
 impl Evaluation {
@@ -100,6 +102,16 @@ pub enum EvalError {
         /// Steps waited for.
         steps: u32,
     },
+    /// The environment failed in every episode.
+    #[error(
+        "`{env}` failed in each of {episodes} episodes, so there is no return\n  hint: `pgrad check-env` looks for defects of environments"
+    )]
+    Lost {
+        /// Name of the environment.
+        env: String,
+        /// Episodes that were asked for.
+        episodes: usize,
+    },
     /// The environments cannot be made.
     #[error(transparent)]
     Make(#[from] MakeError),
@@ -118,7 +130,11 @@ impl EvalError {
         match self {
             Self::NoEpisodes => 64,
             Self::Make(e) => e.exit_code(),
-            Self::Env(_) | Self::Mismatch { .. } | Self::Endless { .. } | Self::Picture(_) => 65,
+            Self::Env(_)
+            | Self::Mismatch { .. }
+            | Self::Endless { .. }
+            | Self::Lost { .. }
+            | Self::Picture(_) => 65,
         }
     }
 }
@@ -138,27 +154,19 @@ pub fn evaluate_run(
 /// Runs `policy` for whole episodes, with its normaliser as it is.
 ///
 /// Each episode has an environment of its own, and only its first episode counts: otherwise short episodes
-/// would be counted more often than long ones. Episode `i` depends on the seed and on `i` alone.
+/// would be counted more often than long ones. Episode `i` depends on the seed and on `i` alone. One that is lost is
+/// counted as lost ([`Evaluation::episodes_lost`]) and not replaced by another, which would leave out just the
+/// episodes in which the environment fails.
 ///
 /// # Errors
-/// When the policy does not fit the environment, it cannot be made or breaks its contract, or an episode does not
-/// end.
+/// When the policy does not fit the environment, it cannot be made or breaks its contract, an episode does not end,
+/// or all are lost.
 pub fn evaluate(
     policy: Policy,
     make_env: impl Fn(usize) -> BatchResult,
     options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
-    if options.episodes == 0 {
-        return Err(EvalError::NoEpisodes);
-    }
-    let mut policy = policy.with_batch(BATCH.min(options.episodes));
-    let mut found = Evaluation { returns: Vec::new(), lengths: Vec::new() };
-    for first in (0..options.episodes).step_by(BATCH) {
-        let n = BATCH.min(options.episodes - first);
-        let env = VecEnv::new(make_env(n)?, options.seed, first);
-        evaluate_batch(&mut policy, env, first, options, &mut found, &mut |_| Ok(()))?;
-    }
-    Ok(found)
+    in_batches(BATCH, policy, make_env, options, &mut |_| Ok(()))
 }
 
 /// [`evaluate`], one episode after the other, with `watch` called before every step.
@@ -171,14 +179,29 @@ pub fn evaluate_watched(
     options: &EvalOptions,
     watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
 ) -> Result<Evaluation, EvalError> {
-    if options.episodes == 0 {
+    in_batches(1, policy, make_env, options, watch)
+}
+
+fn in_batches(
+    batch: usize,
+    policy: Policy,
+    make_env: impl Fn(usize) -> BatchResult,
+    options: &EvalOptions,
+    watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
+) -> Result<Evaluation, EvalError> {
+    let episodes = options.episodes;
+    if episodes == 0 {
         return Err(EvalError::NoEpisodes);
     }
-    let mut policy = policy.with_batch(1);
-    let mut found = Evaluation { returns: Vec::new(), lengths: Vec::new() };
-    for episode in 0..options.episodes {
-        let env = VecEnv::new(make_env(1)?, options.seed, episode);
-        evaluate_batch(&mut policy, env, episode, options, &mut found, watch)?;
+    let mut policy = policy.with_batch(batch.min(episodes));
+    let mut found = Evaluation::default();
+    for first in (0..episodes).step_by(batch) {
+        let env = VecEnv::new(make_env(batch.min(episodes - first))?, options.seed, first);
+        let id = env.spec().id.clone();
+        evaluate_batch(&mut policy, env, first, options, &mut found, watch)?;
+        if found.episodes_lost == episodes {
+            return Err(EvalError::Lost { env: id, episodes });
+        }
     }
     Ok(found)
 }
@@ -207,7 +230,8 @@ fn evaluate_batch(
     let mask_rows = if spec.masks_actions { spec.action.mask_dim() } else { 0 };
     let (mut indices, mut numbers) = (vec![0u32; rows * n], vec![0.0f32; rows * n]);
     let (mut masks, mut mask_scratch) = (vec![true; mask_rows * n], Vec::new());
-    let mut done: Vec<Option<(f64, u32)>> = vec![None; n];
+    // What came of the first episode of each environment: its return and length, or that it was lost.
+    let mut done: Vec<Option<Result<(f64, u32), End>>> = vec![None; n];
     env.start()?;
     policy.reset();
     for _ in 0..options.max_steps {
@@ -234,16 +258,18 @@ fn evaluate_batch(
             if *end != End::Running {
                 policy.reset_one(i);
             }
-            if *end == End::Lost && done[i].is_none() && env.is_dropped(i) {
-                return Err(env.lost_for_good(i).into());
+            if *end == End::Lost {
+                done[i].get_or_insert(Err(End::Lost));
             }
         }
         for episode in env.finished() {
-            done[episode.env - first].get_or_insert((episode.episode_return, episode.length));
+            done[episode.env - first].get_or_insert(Ok((episode.episode_return, episode.length)));
         }
         env.clear_finished();
         if done.iter().all(Option::is_some) {
-            for (episode_return, length) in done.into_iter().flatten() {
+            let (ended, lost): (Vec<_>, Vec<_>) = done.into_iter().flatten().partition(Result::is_ok);
+            found.episodes_lost += lost.len();
+            for (episode_return, length) in ended.into_iter().flatten() {
                 found.returns.push(episode_return);
                 found.lengths.push(length);
             }

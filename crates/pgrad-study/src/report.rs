@@ -188,6 +188,13 @@ impl StudyResult {
                     .into(),
             );
         }
+        for (row, lost) in self.rows.iter().filter_map(|r| Some((r, r.lost.filter(|lost| *lost > 0)?))) {
+            line(format!(
+                "- **episodes lost**: {}, seed {}: the environment failed in {lost} of {} episodes, and E is the mean of \
+                 the others",
+                row.entry, row.seed, self.episodes
+            ));
+        }
         for failure in &self.failures {
             line(format!("- **failed**: {}, seed {}: {}", failure.entry, failure.seed, failure.reason));
         }

@@ -5,9 +5,12 @@ use pgrad_run::storage::{Storage, StorageError, write_atomic};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings,sources";
-/// The header of lines that do not say what made them; they are read, and written anew with the sources unknown.
-const OLD_HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings";
+const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost";
+/// Headers of lines that say less; they are read, and written anew with what is not known at their end.
+const OLD_HEADERS: [(&str, &str); 2] = [
+    ("entry,env,algo,steps,seed,E,T,seconds,settings", ",unknown,"),
+    ("entry,env,algo,steps,seed,E,T,seconds,settings,sources", ","),
+];
 const CURVES_HEADER: &str = "entry,seed,settings,steps,return_mean_100";
 /// Largest file that is read.
 const MAX_LEN: u64 = 1 << 28;
@@ -35,18 +38,21 @@ pub struct RunRow {
     pub settings: String,
     /// Digest of the sources that made it, [`SOURCES`](crate::SOURCES) then.
     pub sources: String,
+    /// Episodes of the evaluation that were lost, and do not count in E; none where nobody wrote it down.
+    pub lost: Option<u64>,
 }
 
 impl RunRow {
     fn to_line(&self) -> String {
-        let Self { entry, env, algo, steps, seed, e, t, seconds, settings, sources } = self;
+        let Self { entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost } = self;
         let t = t.map_or_else(String::new, |t| t.to_string());
-        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings},{sources}\n")
+        let lost = lost.map_or_else(String::new, |lost| lost.to_string());
+        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings},{sources},{lost}\n")
     }
     fn from_line(line: &str) -> Result<Self, String> {
         let cells: Vec<&str> = line.split(',').collect();
-        let [entry, env, algo, steps, seed, e, t, seconds, settings, sources] = cells[..] else {
-            return Err(format!("a line has the 10 cells {HEADER}, but this one has {}", cells.len()));
+        let [entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost] = cells[..] else {
+            return Err(format!("a line has the 11 cells {HEADER}, but this one has {}", cells.len()));
         };
         let number = |name: &str, cell: &str| {
             let value = cell.parse::<f64>().ok().filter(|v| v.is_finite());
@@ -66,6 +72,7 @@ impl RunRow {
             seconds: number("seconds", seconds)?,
             settings: settings.to_owned(),
             sources: sources.to_owned(),
+            lost: if lost.is_empty() { None } else { Some(whole("lost", lost)?) },
         })
     }
 }
@@ -115,11 +122,12 @@ impl Folder<'_> {
             .map(|(line, text)| RunRow::from_line(&text).map_err(|reason| self.wrong(RESULTS, line, reason)))
             .collect()
     }
-    /// Gives lines that do not say what made them the mark `unknown`.
+    /// Gives lines that say less the mark of what is not known.
     fn mark_old_lines(&self) -> Result<(), StudyError> {
         let text = self.whole(RESULTS)?.unwrap_or_default();
-        let Some(lines) = text.strip_prefix(&format!("{OLD_HEADER}\n")) else { return Ok(()) };
-        let marked: String = lines.lines().map(|line| format!("{line},unknown\n")).collect();
+        let old = |(header, mark)| text.strip_prefix(&format!("{header}\n")).map(|lines| (lines, mark));
+        let Some((lines, mark)) = OLD_HEADERS.into_iter().find_map(old) else { return Ok(()) };
+        let marked: String = lines.lines().map(|line| format!("{line}{mark}\n")).collect();
         Ok(self.write(RESULTS, &format!("{HEADER}\n{marked}"))?)
     }
     /// The learning curves of the runs with these digests, in this order.

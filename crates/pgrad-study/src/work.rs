@@ -165,6 +165,7 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
         seconds,
         settings: job.settings.clone(),
         sources: SOURCES.to_owned(),
+        lost: Some(found.episodes_lost as u64),
     };
     Ok((row, curve))
 }

@@ -280,25 +280,37 @@ fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
     let json: serde_json::Value = serde_json::from_str(&read(&out, SUMMARY_JSON)).unwrap();
     assert_eq!((&json["sources"], &json["revision"]), (&SOURCES.into(), &REVISION.into()));
 
+    // In three episodes of an evaluation the environment failed.
+    let (ours, lost) = (format!(",{SOURCES},0\n"), format!(",{SOURCES},3\n"));
+    let text = read(&out, RESULTS);
+    fs::write(out.join(RESULTS), text.replacen(&ours, &lost, 1)).unwrap();
+    let (marked, runs, _) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((runs, marked.rows[0].lost, marked.rows[1].lost), (0, Some(3), Some(0)));
+    assert_eq!(read(&out, SUMMARY_MD).matches("failed in 3 of 7 episodes").count(), 1);
+
     // One row was made by another program.
     let text = read(&out, RESULTS);
-    fs::write(out.join(RESULTS), text.replacen(&format!(",{SOURCES}\n"), ",0123456789abcdef\n", 1)).unwrap();
+    fs::write(out.join(RESULTS), text.replacen(&format!(",{SOURCES},0\n"), ",0123456789abcdef,0\n", 1))
+        .unwrap();
     let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
     assert_eq!((runs, again.reused), (1, 1));
     assert!(notices[0].contains("1 lines of other runs"), "{notices:?}");
     assert!(notices[0].contains("1 of them made by other sources"), "{notices:?}");
     assert_eq!(again.entries[0].e.values.len(), 1);
-    assert!(read(&out, RESULTS).contains(",0123456789abcdef\n"), "it stays");
+    assert!(read(&out, RESULTS).contains(",0123456789abcdef,0\n"), "it stays");
 
     // Lines of a time when they did not say what made them.
-    let old: String = text.lines().map(|l| format!("{}\n", l.rsplit_once(',').unwrap().0)).collect();
+    let less = |text: &str| -> String {
+        text.lines().map(|l| format!("{}\n", l.rsplit_once(',').unwrap().0)).collect()
+    };
+    let old = less(&less(&text));
     fs::write(out.join(RESULTS), old.trim_end_matches('\n').to_owned() + "\ntorn,").unwrap();
     let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
     assert_eq!((runs, again.reused), (2, 0));
     assert!(notices[0].contains("2 of them made by other sources"), "{notices:?}");
     let now = read(&out, RESULTS);
     assert_eq!(now.lines().next(), text.lines().next());
-    assert_eq!(now.matches(",unknown\n").count(), 2, "{now}");
+    assert_eq!(now.matches(",unknown,\n").count(), 2, "{now}");
 }
 
 /// What another program did is not done again when that is accepted: whole entries, and it is said.
@@ -372,7 +384,7 @@ fn the_folder_has_tables_curves_and_pictures() {
 
     let csv = read(&out, RESULTS);
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings,sources");
+    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost");
     assert_eq!(lines.len(), 6);
     for (line, row) in lines[1..].iter().zip(&result.rows) {
         let RunRow { entry, env, steps, seed, e, .. } = row;
@@ -490,7 +502,7 @@ fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
         }
     };
     let again = run_study(&tiny(), StudyOptions::new(&out, &mut listen)).unwrap();
-    assert_eq!(seen, [10; 6]);
+    assert_eq!(seen, [11; 6]);
     assert_eq!(again.reused, 4);
     assert_eq!(timeless_all(&again), timeless_all(&whole));
 

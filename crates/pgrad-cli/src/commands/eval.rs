@@ -2,6 +2,7 @@
 
 use crate::args::EvalArgs;
 use crate::failure::{Code, Failure, Result};
+use crate::progress::LiveLine;
 use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, quoted};
 use pgrad_agent::Policy;
 use pgrad_draw::video::{Film, VideoError, film};
@@ -55,7 +56,11 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         }
         None => None,
     };
-    let found = evaluate_run(policy, &config, &options).map_err(|e| match e {
+    let found = evaluate_run(policy, &config, &options);
+    for notice in config.env_news().notices.iter().filter(|_| !args.verbosity.quiet) {
+        LiveLine::new(false).note(notice);
+    }
+    let found = found.map_err(|e| match e {
         EvalError::Make(e) => e.into(),
         e => Failure::of(Code::of(e.exit_code()), &e),
     })?;
@@ -105,6 +110,7 @@ fn film_report(film: &Film) -> String {
 fn to_json(found: &Evaluation, film: Option<&Film>) -> serde_json::Value {
     let mut object = json!({
         "episodes": found.returns.len(),
+        "episodes_lost": found.episodes_lost,
         "return_mean": found.return_mean(),
         "return_std": found.return_std(),
         "return_min": found.return_min(),
@@ -133,6 +139,11 @@ fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, styl
             found.length_mean(),
         ),
     };
+    if found.episodes_lost > 0 {
+        let all = found.returns.len() + found.episodes_lost;
+        let lost = format!("{} of {all} episodes were lost and do not count", found.episodes_lost);
+        out.push_str(&format!("  {}: the environment failed in them\n", style.paint(YELLOW, &lost)));
+    }
     if let Some(threshold) = threshold {
         let (colour, word) = if mean >= threshold { (GREEN, "reached") } else { (YELLOW, "not reached") };
         out.push_str(&format!("  threshold {threshold} {}\n", style.paint(colour, word)));

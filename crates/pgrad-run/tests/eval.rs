@@ -1,0 +1,71 @@
+//! Evaluation counts what an environment fails in.
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
+use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_num::Stream;
+use pgrad_run::config::{RunConfig, env_maker};
+use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate};
+use pgrad_run::trainer::Trainer;
+
+/// Ten steps of reward 1; in some episodes the third step breaks it, or ends it with -100.
+#[derive(Clone, Copy)]
+struct Fragile {
+    share: f64,
+    breaks: bool,
+    bad: bool,
+    t: u32,
+}
+
+impl Fragile {
+    fn new(share: f64, breaks: bool) -> Self {
+        Self { share, breaks, bad: false, t: 0 }
+    }
+}
+
+impl Env for Fragile {
+    fn spec(&self) -> EnvSpec {
+        EnvSpec {
+            id: "Fragile".into(),
+            observation: Space::Box(BoxSpace::unbounded(1)),
+            action: Space::Discrete { n: 2 },
+            max_episode_steps: None,
+            reward_threshold: None,
+            masks_actions: false,
+        }
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        (self.t, self.bad) = (0, rng.uniform_in(0.0, 1.0) < self.share);
+        obs.write_f64(&[0.0]);
+    }
+    fn step(&mut self, _: Action<'_>, _: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        self.t += 1;
+        obs.write_f64(&[0.0]);
+        match (self.bad && self.t == 3, self.breaks) {
+            (true, true) => Step { reward: 0.0, end: End::Lost },
+            (true, false) => Step { reward: -100.0, end: End::Terminated },
+            _ => Step { reward: 1.0, end: if self.t == 10 { End::Terminated } else { End::Running } },
+        }
+    }
+}
+
+fn found(share: f64, breaks: bool) -> Result<Evaluation, EvalError> {
+    let config = RunConfig::custom("ppo", "Fragile", env_maker(|| Fragile::new(0.0, false))).unwrap();
+    let policy = Trainer::new(config, 1).unwrap().policy(1);
+    let options = EvalOptions { episodes: 600, ..EvalOptions::default() };
+    evaluate(policy, |n| Ok(Box::new(Each::new(n, || Fragile::new(share, breaks)))), &options)
+}
+
+#[test]
+fn a_lost_episode_is_counted_and_not_replaced_by_another() {
+    // The same episodes, told as endings: they are what is lost.
+    let all = found(0.1, false).unwrap();
+    let bad = all.returns.iter().filter(|r| **r < 0.0).count();
+    assert!((30..=90).contains(&bad), "{bad} of 600 at a tenth");
+    assert_eq!((all.returns.len(), all.episodes_lost), (600, 0));
+    let others = found(0.1, true).unwrap();
+    assert_eq!((others.returns.len(), others.episodes_lost), (600 - bad, bad));
+    assert!(others.returns.iter().all(|r| *r == 10.0));
+    let error = found(1.0, true).unwrap_err();
+    assert!(matches!(&error, EvalError::Lost { episodes: 600, .. }), "{error}");
+    assert_eq!(error.exit_code(), 65);
+}
