@@ -7,7 +7,7 @@ use crate::model::{ChunkShape, Critic, Part, Role, Trunk};
 use crate::objective::{Loss, LossSums, PolicyChunk, ValueChunk};
 use crate::{ActorCritic, Cpu};
 use pgrad_nn::NetworkTape;
-use pgrad_num::{Cols, ColsMut, kernels};
+use pgrad_num::{Aligned, Cols, ColsMut, kernels};
 use pgrad_rl::dist::{ActionDist, Actions};
 
 /// Networks that a gradient goes through, at most: the actor's and the critic's.
@@ -67,7 +67,7 @@ impl<'a> Target<'a> {
 struct Lane {
     role: Pass,
     number: usize,
-    gradient: Vec<f32>,
+    gradient: Aligned<f32>,
     sums: LossSums,
 }
 
@@ -76,19 +76,19 @@ struct Lane {
 pub(crate) struct ChunkWork {
     pub(crate) actor: NetworkTape<f32>,
     pub(crate) critic: NetworkTape<f32>,
-    pub(crate) x: Vec<f32>,
+    pub(crate) x: Aligned<f32>,
     pub(crate) index_actions: Vec<u32>,
     pub(crate) real_actions: Vec<f32>,
     masks: Vec<bool>,
-    params_old: Vec<f32>,
-    logp: Vec<f32>,
-    logp_old: Vec<f32>,
-    adv: Vec<f32>,
-    v: Vec<f32>,
-    v_old: Vec<f32>,
-    ret: Vec<f32>,
-    work: [Vec<f32>; 4],
-    pub(crate) d_out: Vec<f32>,
+    params_old: Aligned<f32>,
+    logp: Aligned<f32>,
+    logp_old: Aligned<f32>,
+    adv: Aligned<f32>,
+    v: Aligned<f32>,
+    v_old: Aligned<f32>,
+    ret: Aligned<f32>,
+    work: [Aligned<f32>; 4],
+    pub(crate) d_out: Aligned<f32>,
     /// Samples that there is room for.
     room: usize,
     sequences: SequenceWork,
@@ -143,7 +143,7 @@ impl Gradients {
                     Lane {
                         role: *role,
                         number,
-                        gradient: vec![0.0; part.params.len()],
+                        gradient: Aligned::new(part.params.len()),
                         sums: LossSums::default(),
                     }
                 })
@@ -256,7 +256,7 @@ impl Lane {
 impl ChunkWork {
     pub(crate) fn new(model: &ActorCritic, chunk: ChunkShape) -> Self {
         let room = chunk.samples();
-        let numbers = || vec![0.0; room];
+        let numbers = || Aligned::new(room);
         let dist = model.dist();
         let shape = model.shape();
         let (index_rows, real_rows) =
@@ -266,11 +266,11 @@ impl ChunkWork {
         Self {
             actor: model.actor().net.tape_of(chunk.steps, chunk.cols),
             critic: critic.net.tape_of(chunk.steps, chunk.cols),
-            x: vec![0.0; shape.obs_dim * room],
+            x: Aligned::new(shape.obs_dim * room),
             index_actions: vec![0; index_rows * room],
             real_actions: vec![0.0; real_rows * room],
             masks: vec![true; shape.action.mask_dim() * room],
-            params_old: vec![0.0; dist.n_outputs() * room],
+            params_old: Aligned::new(dist.n_outputs() * room),
             logp: numbers(),
             logp_old: numbers(),
             adv: numbers(),
@@ -278,7 +278,7 @@ impl ChunkWork {
             v_old: numbers(),
             ret: numbers(),
             work: std::array::from_fn(|_| numbers()),
-            d_out: vec![0.0; outputs * room],
+            d_out: Aligned::new(outputs * room),
             room,
             sequences: SequenceWork::new(model, chunk),
         }

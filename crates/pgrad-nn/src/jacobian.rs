@@ -11,13 +11,13 @@ use crate::moments::Affine;
 use crate::network::Network;
 use crate::tape::NetworkTape;
 use pgrad_num::gemm::{Mat, Write, add_outer, add_row_sums, matmul};
-use pgrad_num::{Cols, ColsMut, Real, simd};
+use pgrad_num::{Aligned, Cols, ColsMut, Real, simd};
 
 /// The slopes `∂y_r/∂z_l` of a batch: for each layer but the last a matrix `[rows x cols]` for each output
 /// that depends on the input.
 #[derive(Clone, Debug)]
-pub struct Jacobian<R> {
-    slopes: Vec<Vec<R>>,
+pub struct Jacobian<R: Real> {
+    slopes: Vec<Aligned<R>>,
     max_cols: usize,
 }
 
@@ -35,7 +35,7 @@ impl Network {
     /// Room for the slopes of batches of up to `max_cols` samples.
     #[must_use]
     pub fn jacobian<R: Real>(&self, max_cols: usize) -> Jacobian<R> {
-        let room = |l: &AnyLayer| vec![R::ZERO; self.slope_rows() * l.n_outputs() * max_cols];
+        let room = |l: &AnyLayer| Aligned::new(self.slope_rows() * l.n_outputs() * max_cols);
         Jacobian { slopes: self.hidden().iter().map(room).collect(), max_cols }
     }
     /// Numbers of a [`Jacobian`] for one sample.

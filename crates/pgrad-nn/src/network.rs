@@ -5,7 +5,7 @@ use crate::layer::{Init, LayerSpec, ShapeError};
 use crate::layers::{AnyLayer, Dense, Head};
 use crate::moments::{Affine, LayerSums};
 use crate::tape::{LEAST_COLUMNS, LayerTapes, NetworkTape, Sequences, regroup};
-use pgrad_num::{Cols, ColsMut, Real, Stream};
+use pgrad_num::{Aligned, Cols, ColsMut, Real, Stream};
 use std::ops::Range;
 
 /// A named piece of the flat parameter vector.
@@ -176,7 +176,7 @@ impl Network {
         let state_rows = self.state_rows();
         let wide = if state_rows > 0 { max_cols.max(LEAST_COLUMNS) } else { max_cols };
         let n = max_steps * wide;
-        let zeros = |len: usize| vec![R::ZERO; len];
+        let zeros = Aligned::new;
         let sizes = [state_rows, self.n_inputs(), self.n_outputs()];
         let sequences = (state_rows > 0).then(|| Sequences::new(sizes, max_steps, wide));
         let layers = LayerTapes {

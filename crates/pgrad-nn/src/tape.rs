@@ -2,7 +2,7 @@
 
 use crate::layer::Memory;
 use crate::layers::AnyTape;
-use pgrad_num::{Cols, ColsMut, Real};
+use pgrad_num::{Aligned, Cols, ColsMut, Real};
 
 /// Fewest columns that a network with a memory computes on. From here on the bits of a column do not depend
 /// on the columns beside it ([`pgrad_num::gemm`]); fewer sequences get empty ones beside them, which nobody
@@ -22,9 +22,9 @@ pub struct NetworkTape<R: Real> {
 pub(crate) struct LayerTapes<R: Real> {
     pub(crate) own: Vec<AnyTape<R>>,
     /// Outputs of each layer.
-    pub(crate) outputs: Vec<Vec<R>>,
+    pub(crate) outputs: Vec<Aligned<R>>,
     /// Derivatives on their way from layer to layer.
-    pub(crate) delta: [Vec<R>; 2],
+    pub(crate) delta: [Aligned<R>; 2],
     /// Columns of the batch, and of the largest.
     pub(crate) cols: usize,
     pub(crate) max_cols: usize,
@@ -34,7 +34,7 @@ impl<R: Real> LayerTapes<R> {
     /// The layers with a memory, and their outputs.
     fn memories(&self) -> impl Iterator<Item = (&dyn Memory<R>, &[R])> {
         let tapes = self.own.iter().zip(&self.outputs);
-        tapes.filter_map(|(tape, h)| Some((tape.memory()?, h.as_slice())))
+        tapes.filter_map(|(tape, h)| Some((tape.memory()?, &**h)))
     }
     /// The outputs of the last layer.
     pub(crate) fn top(&self) -> &[R] {

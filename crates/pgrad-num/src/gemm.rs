@@ -11,7 +11,7 @@
 //!   bound is the two multiply-adds of a cycle; the 8 loads need 4 of the 6 cycles. `Aᵀ` costs the same as `A`: only
 //!   the place that a broadcast reads changes.
 //! - **Strip**: 24 rows of `C` across a panel. When their sums are complete they are still in the first cache, and
-//!   there `finish` gets them (activation, its derivative).
+//!   there [`Then`] gets them (activation, its derivative).
 //! - **Panel**: 64 rows × 64 columns of `B`, 16 KiB of `f32`: half of the first cache. It is read in place where it
 //!   lies together; else (`Bᵀ`, batches wider than a panel, columns that do not fill a vector) it is copied, filled up
 //!   with zeros.
@@ -28,6 +28,7 @@
 
 mod dots;
 pub(crate) mod lanes;
+mod then;
 mod tiles;
 mod vector;
 
@@ -35,6 +36,7 @@ use crate::{Cols, Real, simd};
 use dots::{Dots, RowSums};
 use gemm_common::Parallelism;
 use lanes::Kernel;
+pub use then::Then;
 use tiles::by_tiles;
 use vector::by_vector;
 
@@ -103,35 +105,29 @@ pub enum Write<'a, R> {
 /// # Panics
 /// When the shapes do not fit.
 pub fn matmul<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'_, R>) {
-    matmul_then(c, write, a, b, leave);
+    matmul_then(c, write, a, b, Then::Leave);
 }
 
-/// A `finish` that leaves the product as it is.
-#[inline(always)]
-fn leave<R>(_: usize, _: usize, _: &mut [R]) {}
-
-/// [`matmul`], after which every piece of `C` goes through `finish(row, first column, elements)` while it is still
-/// in the first cache. A piece is a row or, where rows are longer than 64 columns, a part of it. `finish` must be
-/// marked `#[inline(always)]`: it is compiled for the widest vectors of the machine.
+/// [`matmul`], after which `then` happens to a strip of `C` while it is still in the first cache.
 ///
 /// # Panics
 /// When the shapes do not fit.
-#[inline(always)]
 pub fn matmul_then<R: Real>(
     c: &mut [R],
     write: Write<'_, R>,
     a: Mat<'_, R>,
     b: Mat<'_, R>,
-    mut finish: impl FnMut(usize, usize, &mut [R]),
+    then: Then<'_, R>,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "[{m} x {k}] times [{} x {n}]", b.rows);
     assert_eq!(c.len(), m * n, "the product is [{m} x {n}]");
+    then.check(m * n);
     if let Write::Bias(bias) = write {
         assert_eq!(bias.len(), m, "a number for each row");
     }
     if is_ours(m, k) && n > 1 {
-        by_tiles(c, write, a, b, finish);
+        by_tiles(c, write, a, b, then);
         return;
     }
     if is_ours(m, k) {
@@ -139,9 +135,7 @@ pub fn matmul_then<R: Real>(
     } else {
         by_library(c, write, a, b);
     }
-    simd!(|| for (i, row) in c.chunks_exact_mut(n.max(1)).enumerate() {
-        finish(i, 0, row);
-    });
+    then.apply(c);
 }
 
 /// A product of the `gemm` crates: sizes; pointer, strides of `C`, whether it is added to; pointer and strides of the
@@ -174,7 +168,7 @@ fn by_library<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!((b.rows, c.len()), (k, m * n));
     let Some(library) = R::library() else {
-        by_tiles(c, write, a, b, leave);
+        by_tiles(c, write, a, b, Then::Leave);
         return;
     };
     if let Write::Bias(bias) = write {
@@ -247,7 +241,7 @@ pub fn add_outer<R: Real>(c: &mut [R], a: Cols<'_, R>, b: Cols<'_, R>) {
         return;
     }
     if m.min(k) > NARROW {
-        by_tiles(c, Write::Add, a.into(), samples_of_b, leave);
+        by_tiles(c, Write::Add, a.into(), samples_of_b, Then::Leave);
         return;
     }
     let (long, short, long_stride, short_stride) = if m < k { (b, a, 1, k) } else { (a, b, k, 1) };
@@ -345,7 +339,7 @@ mod tests {
             // By tiles too where the shape would choose the library, and the other way round.
             for_every_layout(&round(&a), &round(&b), (m, k, n), |ma, mb| {
                 let mut c = round(&held);
-                by_tiles(&mut c, Write::Add, ma, mb, leave);
+                by_tiles(&mut c, Write::Add, ma, mb, Then::Leave);
                 assert!(near(&c, &|i| held[i]), "by tiles, {m} x {k} x {n}");
                 by_library(&mut c, Write::Bias(&round(&bias)), ma, mb);
                 assert!(near(&c, &|i| bias[i / n]), "by library, {m} x {k} x {n}");
@@ -402,7 +396,7 @@ mod tests {
             let chains: Vec<f32> = (0..m * n).map(chain).collect();
             for_every_layout(&a, &b, (m, k, n), |ma, mb| {
                 let mut c = vec![0.0; m * n];
-                by_tiles(&mut c, Write::Bias(&bias), ma, mb, leave);
+                by_tiles(&mut c, Write::Bias(&bias), ma, mb, Then::Leave);
                 assert_eq!(c, chains, "{m} x {k} x {n}");
             });
         }
@@ -427,27 +421,28 @@ mod tests {
         }
     }
 
+    /// What becomes of an element, in `f64`, from the definitions.
     #[test]
-    fn every_finished_piece_is_passed_on_once() {
+    fn every_element_goes_through_then_once() {
+        let mut rng = Stream::new(6, 0, 0);
         for (m, k, n) in SHAPES {
-            let (a, b) = (vec![1.0f32; m * k], vec![1.0f32; k * n]);
-            let (mut c, mut seen) = (vec![0.0; m * n], vec![0; m * n]);
-            matmul_then(
-                &mut c,
-                Write::Replace,
-                Mat::new(&a, m, k),
-                Mat::new(&b, k, n),
-                #[inline(always)]
-                |row, col, piece| {
-                    for (j, x) in piece.iter_mut().enumerate() {
-                        assert_eq!(*x, k as f32);
-                        *x = (row * n + col + j) as f32;
-                        seen[row * n + col + j] += 1;
-                    }
-                },
-            );
-            assert!(seen.iter().all(|s| *s == 1));
-            assert!(c.iter().enumerate().all(|(i, x)| *x == i as f32));
+            let (a, b) = (random(m * k, &mut rng), random(k * n, &mut rng));
+            let h: Vec<f64> = (0..m * n).map(|_| rng.uniform_in(-1.0, 1.0)).collect();
+            let product = |then| {
+                let mut c = vec![0.0; m * n];
+                matmul_then(&mut c, Write::Replace, Mat::new(&a, m, k), Mat::new(&b, k, n), then);
+                c
+            };
+            let plain = product(Then::Leave);
+            let slow = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+                plain.iter().zip(&h).map(|(c, h)| f(*c, *h)).collect()
+            };
+            assert_eq!(product(Then::Tanh), slow(&|c, _| c.tanh()), "{m} x {k} x {n}");
+            assert_eq!(product(Then::Relu), slow(&|c, _| if c > 0.0 { c } else { 0.0 }));
+            assert_eq!(product(Then::TimesReluSlope(&h)), slow(&|c, h| if h > 0.0 { c } else { 0.0 }));
+            let times_slope = slow(&|c, h| c * (1.0 - h * h));
+            let near = |(x, y): (&f64, &f64)| (x - y).abs() <= 1e-14 * x.abs().max(1.0);
+            assert!(product(Then::TimesTanhSlope(&h)).iter().zip(&times_slope).all(near));
         }
     }
 

@@ -21,6 +21,7 @@
 //! an element whatever the vector width, so results do not depend on the number of threads or on where
 //! in a slice an element stands.
 
+mod aligned;
 pub mod cg;
 pub mod cholesky;
 pub mod gemm;
@@ -37,6 +38,7 @@ mod team;
 pub mod trig;
 mod view;
 
+pub use aligned::Aligned;
 pub use layout::{row_columns, rows_to_columns, transpose};
 pub use moments::Moments;
 pub use real::Real;

@@ -154,7 +154,7 @@ impl Layer for Dense {
         let (b, b_free) = b.split_at(self.linear_rows);
         let n = x.cols();
         let (linear, free) = h.data_mut().split_at_mut(self.linear_rows * n);
-        affine(linear, self.activation, w, b, x.into(), n);
+        affine(linear, self.activation, w, b, x.into());
         for (row, b) in free.chunks_exact_mut(n).zip(b_free) {
             row.fill(*b);
         }

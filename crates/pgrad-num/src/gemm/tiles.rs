@@ -1,8 +1,8 @@
 //! The product in tiles of registers; what, why and in which order is on the page of [`super`].
 
 use super::lanes::{BLOCK, Kernel, Lanes};
-use super::{Mat, Write};
-use crate::{Real, simd};
+use super::{Mat, Then, Write};
+use crate::Real;
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
 
@@ -15,7 +15,9 @@ const DEPTH: usize = 64;
 /// Columns of a panel of `B`: a multiple of every machine's vector.
 const WIDTH: usize = 64;
 
-/// Room on the stack for `N` numbers, of which only those in use are ever touched.
+/// Room on the stack for `N` numbers, of which only those in use are ever touched. It begins with a line of the cache, as
+/// [`Aligned`](crate::Aligned) does.
+#[repr(align(64))]
 struct Room<R, const N: usize>([MaybeUninit<R>; N]);
 
 impl<R: Real, const N: usize> Room<R, N> {
@@ -33,14 +35,13 @@ impl<R: Real, const N: usize> Room<R, N> {
     }
 }
 
-/// `C = A B` as `write` says; then `finish`, as in [`super::matmul_then`]. The shapes fit.
-#[inline(always)]
+/// `C = A B` as `write` says, and `then`. The shapes fit.
 pub(super) fn by_tiles<R: Real>(
     c: &mut [R],
     write: Write<'_, R>,
     a: Mat<'_, R>,
     b: Mat<'_, R>,
-    mut finish: impl FnMut(usize, usize, &mut [R]),
+    then: Then<'_, R>,
 ) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let lanes = R::machine_lanes();
@@ -64,17 +65,23 @@ pub(super) fn by_tiles<R: Real>(
                     Write::Bias(bias) => Write::Bias(&bias[top..top + rows]),
                     other => other,
                 };
-                let strip = &mut c[top * n + left..];
+                let at = top * n + left;
+                let strip = &mut c[at..];
                 let sums = Sums { rows, write, a, top, from, panel };
                 if cols % lanes == 0 {
                     sums.into_memory(strip, n);
                 } else {
                     sums.through(strip, n, cols);
                 }
-                if from + depth == k {
-                    simd!(|| for i in 0..rows {
-                        finish(top + i, left, &mut strip[i * n..i * n + cols]);
-                    });
+                if from + depth < k {
+                    continue;
+                }
+                if cols == n {
+                    then.apply_from(at, &mut strip[..rows * n]);
+                } else {
+                    for i in 0..rows {
+                        then.apply_from(at + i * n, &mut strip[i * n..i * n + cols]);
+                    }
                 }
             }
             from += depth;
