@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// `state` is `epoch << 16 | OPEN? | active`: a worker may enter the job of an epoch only while it is
-/// open, and the caller takes the job away only when no worker is inside.
+/// `state` is `epoch << 16 | OPEN? | WIDE? | active`: a worker may enter the job of an epoch only while it is
+/// open, one beyond the cores only when it is wide, and the caller takes the job away only when no worker is inside.
 const OPEN: u64 = 1 << 15;
-const ACTIVE: u64 = OPEN - 1;
+const WIDE: u64 = 1 << 14;
+const ACTIVE: u64 = WIDE - 1;
 /// About 50 µs of spinning before a worker goes to sleep: longer than the serial stretches inside an
 /// update, shorter than anything a person would notice.
 const SPINS: u32 = 4_000;
@@ -23,6 +24,8 @@ struct Shared {
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     /// Which of each thread's own pieces have been begun.
     begun: Box<[Begun]>,
+    /// Threads that can run at the same time.
+    at_once: usize,
 }
 
 /// What the caller tells the workers, on one cache line: it costs one trip between cores to read.
@@ -38,7 +41,11 @@ struct Door {
 /// from it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Begun(AtomicU64);
+struct Begun {
+    pieces: AtomicU64,
+    /// The last epoch whose job this thread entered.
+    entered: AtomicU64,
+}
 
 const COUNT_BITS: u32 = 24;
 
@@ -46,10 +53,15 @@ impl Begun {
     /// The number of the next piece to begin in `epoch`.
     fn next(&self, epoch: u64) -> usize {
         let tag = epoch << COUNT_BITS;
-        let mut now = self.0.load(Ordering::Relaxed);
+        let mut now = self.pieces.load(Ordering::Relaxed);
         loop {
             let count = Self::count(now, tag);
-            match self.0.compare_exchange_weak(now, tag | (count + 1), Ordering::Relaxed, Ordering::Relaxed) {
+            match self.pieces.compare_exchange_weak(
+                now,
+                tag | (count + 1),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return count as usize,
                 Err(other) => now = other,
             }
@@ -57,7 +69,7 @@ impl Begun {
     }
     /// How many have been begun in `epoch`.
     fn so_far(&self, epoch: u64) -> usize {
-        Self::count(self.0.load(Ordering::Relaxed), epoch << COUNT_BITS) as usize
+        Self::count(self.pieces.load(Ordering::Relaxed), epoch << COUNT_BITS) as usize
     }
     fn count(now: u64, tag: u64) -> u64 {
         let bits = (1 << COUNT_BITS) - 1;
@@ -72,6 +84,10 @@ impl Begun {
 /// that what a piece left in its core's cache is there when the same piece comes again; then it takes what the others
 /// have not begun. Which thread does a piece is thus left to chance; results must be kept per piece, not per thread,
 /// and that is what the interface hands out.
+///
+/// Computing alone, more threads than cores only wait for one another: threads beyond the cores that this process may use
+/// sleep through [`Team::each_with`] and [`Team::each_near`]. They take part in [`Team::each`] and [`Team::each_zip`], whose
+/// pieces may wait for something else, such as environments in other processes.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -92,6 +108,11 @@ impl Team {
     /// # Panics
     /// When `threads` is 0.
     pub fn new(threads: usize) -> std::io::Result<Self> {
+        Self::with_cores(threads, std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// [`Team::new`] on `cores`.
+    fn with_cores(threads: usize, cores: usize) -> std::io::Result<Self> {
         assert!(threads > 0, "a team has at least the calling thread");
         let shared = Arc::new(Shared {
             door: Door { state: AtomicU64::new(0), job: AtomicPtr::new(std::ptr::null_mut()) },
@@ -99,6 +120,7 @@ impl Team {
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
             begun: (0..threads).map(|_| Begun::default()).collect(),
+            at_once: threads.min(cores),
         });
         let mut team = Self { shared, workers: Vec::with_capacity(threads - 1) };
         for i in 1..threads {
@@ -126,42 +148,48 @@ impl Team {
         scratch: &mut [S],
         f: impl Fn(usize, &mut T, &mut S) + Sync,
     ) {
-        self.share(0, items, scratch, f);
+        self.share(self.shared.at_once, 0, items, scratch, f);
     }
 
-    /// [`Team::each`] for pieces of a few microseconds, where fetching a piece from another core's cache would take
-    /// longer than the work: the caller leaves the others their pieces unless they sleep.
+    /// [`Team::each_with`] for pieces of a few microseconds, where fetching a piece from another core's cache would take
+    /// longer than the work, without scratch: the caller leaves the others their pieces unless they sleep, and for less
+    /// long if they missed the last work.
     ///
     /// # Panics
     /// When `f` panics.
     pub fn each_near<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
         let mut none = vec![(); self.threads()];
-        self.share(SPINS, items, &mut none, |i, item, ()| f(i, item));
+        self.share(self.shared.at_once, SPINS, items, &mut none, |i, item, ()| f(i, item));
     }
 
-    /// [`Team::each_with`]; the caller waits for `patience` rounds before it takes a piece that is not its own.
+    /// Shares the pieces out among the first `threads`; the caller waits for `patience` rounds before it takes a piece
+    /// that is not its own.
     #[expect(unsafe_code, reason = "hands out disjoint elements of two slices to threads")]
     fn share<T: Send, S: Send>(
         &self,
+        threads: usize,
         patience: u32,
         items: &mut [T],
         scratch: &mut [S],
         f: impl Fn(usize, &mut T, &mut S) + Sync,
     ) {
         assert!(scratch.len() >= self.threads(), "each thread needs its own scratch");
-        if self.workers.is_empty() || items.len() < 2 {
+        if threads < 2 || items.len() < 2 {
             for (i, item) in items.iter_mut().enumerate() {
                 f(i, item, &mut scratch[0]);
             }
             return;
         }
-        let (n, threads, begun) = (items.len(), self.threads(), &*self.shared.begun);
+        let (n, begun) = (items.len(), &*self.shared.begun);
         assert!(n >> COUNT_BITS == 0, "at most 2^{COUNT_BITS} pieces, not {n}");
         let (items, scratch) = (Base(items.as_mut_ptr()), Base(scratch.as_mut_ptr()));
         let pieces_of = |owner: usize| (n + threads - 1 - owner) / threads;
         let job = |thread: usize, epoch: u64| {
             for owner in (thread..threads).chain(0..thread) {
                 if thread == 0 && owner == 1 {
+                    // One that missed the last work may be off its core, and for long; else it comes at once.
+                    let here = |t: usize| begun[t].entered.load(Ordering::Relaxed) + 1 >= epoch;
+                    let patience = if (1..threads).all(here) { patience } else { patience / 16 };
                     let all_begun = || (1..threads).all(|t| begun[t].so_far(epoch) >= pieces_of(t));
                     (0..patience).take_while(|_| !all_begun()).for_each(|_| std::hint::spin_loop());
                 }
@@ -181,19 +209,22 @@ impl Team {
                 }
             }
         };
-        self.run(&job);
+        self.run(threads > self.shared.at_once, &job);
     }
 
-    /// [`Team::each_with`] without scratch.
+    /// Runs `f(i, &mut items[i])` for every item on all threads, those beyond the cores too, and returns when all are
+    /// done.
     ///
     /// # Panics
     /// When `f` panics.
     pub fn each<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
         let mut none = vec![(); self.threads()];
-        self.each_with(items, &mut none, |i, item, ()| f(i, item));
+        // Without a piece for a thread beyond the cores there is no reason to wake one.
+        let threads = if items.len() > self.shared.at_once { self.threads() } else { self.shared.at_once };
+        self.share(threads, 0, items, &mut none, |i, item, ()| f(i, item));
     }
 
-    /// Runs `f(i, &mut a[i], &mut b[i])` for every index, and returns when all are done.
+    /// Runs `f(i, &mut a[i], &mut b[i])` for every index, as [`Team::each`] does.
     ///
     /// # Panics
     /// When the slices differ in length, or when `f` panics.
@@ -212,18 +243,20 @@ impl Team {
     }
 
     #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
-    fn run(&self, job: &(dyn Fn(usize, u64) + Sync)) {
+    fn run(&self, wide: bool, job: &(dyn Fn(usize, u64) + Sync)) {
         // SAFETY: only the lifetime is changed. Workers reach the closure through `door.job` between here and
         // `close` below, which runs even when `job` panics, closes the door and waits until no worker is inside.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, u64) + Sync), Job>(job) };
         let shared = &*self.shared;
         shared.door.job.store((&raw const job).cast_mut(), Ordering::Relaxed);
         let epoch = (shared.door.state.load(Ordering::Relaxed) >> 16).wrapping_add(1);
-        shared.door.state.store(epoch << 16 | OPEN, Ordering::SeqCst);
+        shared.door.state.store(epoch << 16 | OPEN | if wide { WIDE } else { 0 }, Ordering::SeqCst);
+        let (near, beyond) = self.workers.split_at(shared.at_once - 1);
         if shared.sleepers.load(Ordering::SeqCst) > 0 {
-            for w in &self.workers {
-                w.thread().unpark();
-            }
+            near.iter().for_each(|w| w.thread().unpark());
+        }
+        if wide {
+            beyond.iter().for_each(|w| w.thread().unpark());
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| job(0, epoch)));
         shared.close();
@@ -270,8 +303,8 @@ impl Shared {
         let mut spins = 0u32;
         while !self.stop.load(Ordering::Relaxed) {
             let state = self.door.state.load(Ordering::Acquire);
-            if state & OPEN == 0 || state >> 16 == served {
-                self.wait(&mut spins, served);
+            if !self.is_open(thread, state, served) {
+                self.wait(thread, &mut spins, served);
                 continue;
             }
             if self
@@ -284,6 +317,7 @@ impl Shared {
             }
             served = state >> 16;
             spins = 0;
+            self.begun[thread].entered.store(served, Ordering::Relaxed);
             // SAFETY: this worker is inside, and the caller stays in `run`, where the job is kept, until it has left. The
             // caller stored the pointer before it opened the door, which was seen open with acquire ordering.
             let job = unsafe { *self.door.job.load(Ordering::Relaxed) };
@@ -294,7 +328,18 @@ impl Shared {
         }
     }
 
-    fn wait(&self, spins: &mut u32, served: u64) {
+    /// Whether a thread that has served an epoch may enter.
+    fn is_open(&self, thread: usize, state: u64, served: u64) -> bool {
+        let asked = thread < self.at_once || state & WIDE != 0;
+        asked && state & OPEN != 0 && state >> 16 != served
+    }
+
+    fn wait(&self, thread: usize, spins: &mut u32, served: u64) {
+        if thread >= self.at_once {
+            // The caller wakes it whenever it is asked, and waking one that has not yet gone to sleep is remembered.
+            std::thread::park();
+            return;
+        }
         *spins += 1;
         if *spins < SPINS {
             std::hint::spin_loop();
@@ -304,7 +349,7 @@ impl Shared {
         // then looks for sleepers, so one of the two sees the other.
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         let state = self.door.state.load(Ordering::SeqCst);
-        if (state & OPEN == 0 || state >> 16 == served) && !self.stop.load(Ordering::SeqCst) {
+        if !self.is_open(thread, state, served) && !self.stop.load(Ordering::SeqCst) {
             std::thread::park();
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
@@ -333,8 +378,8 @@ mod tests {
 
     #[test]
     fn every_item_is_done_once_for_any_number_of_threads() {
-        for threads in [1, 2, 4, 7] {
-            let team = Team::new(threads).unwrap();
+        for (threads, cores) in [(1, 1), (2, 2), (4, 4), (7, 7), (2, 1), (4, 2), (7, 3)] {
+            let team = Team::with_cores(threads, cores).unwrap();
             let mut items = vec![0u64; 37];
             let mut scratch = vec![0u64; threads];
             for round in 0..250 {
@@ -343,17 +388,34 @@ mod tests {
                     *item += i as u64 + 2 * round + 1;
                     *own += 1;
                 });
+                team.each(&mut items, |_, item| *item += 1);
             }
             assert_eq!(scratch.iter().sum::<u64>(), 37 * 250);
             for (i, item) in items.iter().enumerate() {
-                assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2);
+                assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2 + 250);
             }
         }
     }
 
     #[test]
+    fn threads_beyond_the_cores_wait_with_others_and_do_not_compute() {
+        let team = Team::with_cores(4, 2).unwrap();
+        let mut scratch = [0u32; 4];
+        let mut items = [(); 64];
+        for _ in 0..200 {
+            team.each_with(&mut items, &mut scratch, |_, (), own| *own += 1);
+        }
+        assert_eq!((scratch[0] + scratch[1], &scratch[2..]), (200 * 64, &[0, 0][..]));
+        // Four that wait until all four have come.
+        let here = std::sync::Barrier::new(4);
+        team.each(&mut [(); 4], |_, ()| {
+            here.wait();
+        });
+    }
+
+    #[test]
     fn pairs_stay_together() {
-        let team = Team::new(3).unwrap();
+        let team = Team::with_cores(3, 3).unwrap();
         let mut a: Vec<u32> = (0..50).collect();
         let mut b: Vec<u64> = vec![0; 50];
         team.each_zip(&mut a, &mut b, |i, a, b| {
@@ -365,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_piece_comes_back_to_its_thread_or_is_taken_from_one_that_sleeps() {
-        let team = Team::new(2).unwrap();
+        let team = Team::with_cores(2, 2).unwrap();
         let me = std::thread::current().id();
         let mut by_me = [false; 2];
         // On a busy machine the worker sleeps for many rounds.
@@ -382,7 +444,7 @@ mod tests {
 
     #[test]
     fn works_after_the_workers_fell_asleep() {
-        let team = Team::new(3).unwrap();
+        let team = Team::with_cores(3, 3).unwrap();
         let mut items = vec![0u32; 8];
         for _ in 0..5 {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -393,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_panic_reaches_the_caller_and_the_team_lives_on() {
-        let team = Team::new(2).unwrap();
+        let team = Team::with_cores(2, 2).unwrap();
         let mut items = vec![0u32; 64];
         for bad in [0usize, 40] {
             let outcome = catch_unwind(AssertUnwindSafe(|| {
