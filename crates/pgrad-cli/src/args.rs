@@ -173,6 +173,12 @@ pub(crate) struct ResumeArgs {
     /// Folder of the run.
     #[arg(value_name = "RUN", value_hint = ValueHint::DirPath)]
     pub(crate) run: PathBuf,
+    /// Environment steps of the whole run, in place of those that it was configured for.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) steps: Option<String>,
+    /// Another Python for environments of Gymnasium (`gym:ID`).
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub(crate) python: Option<String>,
     #[command(flatten)]
     pub(crate) threads: Threads,
     #[command(flatten)]

@@ -657,6 +657,134 @@ fn an_environment_in_python_is_filmed() {
     filmed(dir.path(), env);
 }
 
+/// Changes lines of the run's settings, each from one text to another.
+fn edit_settings(dir: &Path, changes: &[(&str, &str)]) {
+    let path = dir.join("run/config.toml");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (from, to) in changes {
+        let line = |x: &str| format!("\n{x}\n");
+        assert_eq!(text.matches(&line(from)).count(), 1, "{from}");
+        text = text.replace(&line(from), &line(to));
+    }
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn what_results_do_not_depend_on_may_be_changed_when_a_run_is_resumed() {
+    let dir = TempDir::new().unwrap();
+    small_run(dir.path(), &["--steps", "512"]);
+    let policy = || std::fs::read(dir.path().join("run/policy.safetensors")).unwrap();
+    let before = policy();
+    // A file manager was there, too.
+    std::fs::write(dir.path().join("run/checkpoints/step-512/.DS_Store"), "x").unwrap();
+    edit_settings(
+        dir.path(),
+        &[
+            ("log_every = 1", "log_every = 5"),
+            ("checkpoint_secs = 30.0", "checkpoint_secs = 1.5"),
+            ("checkpoint_steps = 0", "checkpoint_steps = 256"),
+            ("keep_checkpoints = 2", "keep_checkpoints = 4"),
+        ],
+    );
+    for _ in 0..2 {
+        let resumed = pgrad_in(dir.path(), &["resume", "run", "--threads", "1"]);
+        let notes: Vec<&str> = resumed.stderr.lines().collect();
+        let expected = [
+            "note: `checkpoint_secs` is 1.5 (was 30.0)",
+            "note: `checkpoint_steps` is 256 (was 0)",
+            "note: `keep_checkpoints` is 4 (was 2)",
+            "note: `log_every` is 5 (was 1)",
+        ];
+        assert_eq!((resumed.code, notes), (0, expected.to_vec()));
+        assert_eq!(policy(), before);
+    }
+    let record = std::fs::read_to_string(dir.path().join("run/changes.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = record.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 4, "once: {record}");
+    assert_eq!(lines[3], serde_json::json!({ "step": 512, "setting": "log_every", "from": "1", "to": "5" }));
+}
+
+#[test]
+fn a_run_that_is_given_more_steps_is_the_one_that_had_them() {
+    let dir = TempDir::new().unwrap();
+    let constant = ["--set", "learning_rate_schedule=constant", "--set", "clip_schedule=constant"];
+    let policy = || std::fs::read(dir.path().join("run/policy.safetensors")).unwrap();
+    small_run(dir.path(), &[&["--steps", "1024"], &constant[..]].concat());
+    let long = policy();
+    std::fs::rename(dir.path().join("run"), dir.path().join("long")).unwrap();
+    small_run(dir.path(), &[&["--steps", "512"], &constant[..]].concat());
+    assert_ne!(policy(), long);
+    let more = pgrad_in(dir.path(), &["resume", "run", "--steps", "1e3", "--threads", "1", "--quiet"]);
+    assert_eq!((more.code, more.stderr.as_str()), (0, "note: `steps` is 1000 (was 512)\n"));
+    assert_eq!(policy(), long, "bit for bit");
+    let config = std::fs::read_to_string(dir.path().join("run/config.toml")).unwrap();
+    assert!(config.contains("\nsteps = 1000\n"), "the run's folder says so: {config}");
+    // A schedule that falls over the run is another one then.
+    std::fs::remove_dir_all(dir.path().join("run")).unwrap();
+    small_run(dir.path(), &["--steps", "512", "--set", "learning_rate_schedule=constant"]);
+    let more = pgrad_in(dir.path(), &["resume", "run", "--steps", "1024", "--threads", "1", "--quiet"]);
+    let note = "note: `steps` is 1024 (was 512); `clip_schedule` now ends there, so the rest is not learnt as in a run \
+                that was begun with this number of steps\n";
+    assert_eq!((more.code, more.stderr.as_str()), (0, note));
+    pgrad_in(dir.path(), &["resume", "run", "--steps", "0"]).refused(64, &["--steps: `steps` takes"]);
+    pgrad_in(dir.path(), &["resume", "run", "--python", "python3"])
+        .refused(64, &["--python: there is no setting `python`"]);
+}
+
+#[test]
+fn what_results_depend_on_is_refused_by_name_when_it_was_changed() {
+    let dir = TempDir::new().unwrap();
+    small_run(dir.path(), &["--steps", "512"]);
+    let files = || {
+        let mut all: Vec<_> = std::fs::read_dir(dir.path().join("run/checkpoints")).unwrap().collect();
+        all.sort_by_key(|e| e.as_ref().unwrap().file_name());
+        all.len()
+    };
+    let before = files();
+    let changes =
+        [("gamma = 0.98", "gamma = 0.9"), ("seed = 1", "seed = 2"), ("log_every = 1", "log_every = 2")];
+    edit_settings(dir.path(), &changes);
+    pgrad_in(dir.path(), &["resume", "run"]).refused(
+        64,
+        &[
+            "error: `gamma` was 0.98 when the checkpoint of step 512 was saved, and is 0.9 now",
+            "error: `seed` was 1 when the checkpoint of step 512 was saved, and is 2 now",
+            "hint: set it back in `run/config.toml` to go on; `pgrad train --config run/config.toml`",
+        ],
+    );
+    let again = pgrad_in(dir.path(), &["resume", "run"]).stderr;
+    assert!(!again.contains("log_every") && !again.contains("digest"), "{again}");
+    assert_eq!(files(), before, "nothing was touched");
+    edit_settings(dir.path(), &changes.map(|(from, to)| (to, from)));
+    pgrad_in(dir.path(), &["resume", "run", "--quiet"]).done();
+}
+
+/// A virtual environment that is named from where one is, and one that is moved.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_python_is_found_from_other_folders_and_may_be_moved() {
+    let dir = TempDir::new().unwrap();
+    let program = python_with(dir.path(), "SOME_VARIABLE", "x").unwrap();
+    let name = Path::new(&program).file_name().unwrap().to_str().unwrap();
+    let small = ["--steps", "64", "--set", "n_envs=1", "--set", "n_steps=32", "--set", "minibatch_size=32"];
+    let train = ["train", "ppo", "gym:CartPole-v1", "--run-dir", "run", "--quiet", "--python"];
+    let relative = format!("./{name}");
+    pgrad_in(dir.path(), &[&train[..], &[&relative], &small].concat()).done();
+    let elsewhere = TempDir::new().unwrap();
+    let run = dir.path().join("run").display().to_string();
+    let eval = ["eval", &run, "--episodes", "1", "--quiet"];
+    pgrad_in(elsewhere.path(), &eval).done();
+    // Moved:
+    std::fs::rename(&program, dir.path().join("moved")).unwrap();
+    pgrad_in(elsewhere.path(), &["resume", &run]).refused(64, &["cannot start", "hint: --python PATH"]);
+    let resume = ["resume", &run, "--quiet", "--python", "./moved"];
+    let resumed = pgrad_in(dir.path(), &resume);
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    let note = format!("note: `python` is \"{}/moved\" (was \"{program}\")\n", dir.path().display());
+    assert!(resumed.stderr.starts_with(&note), "{} {note}", resumed.stderr);
+    pgrad_in(elsewhere.path(), &eval).done();
+}
+
 /// Environments in Python, through every command that takes some.
 #[cfg(target_os = "linux")]
 #[test]

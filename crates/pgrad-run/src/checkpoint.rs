@@ -56,8 +56,6 @@ pub struct Manifest {
     pub kind: String,
     /// Environment steps done.
     pub step: u64,
-    /// Digest of the configuration that the run has.
-    pub config_digest: String,
     /// The files, in name order.
     pub files: Vec<FileEntry>,
     /// BLAKE3 digest of this manifest as written, with this field empty.
@@ -65,7 +63,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    fn new(step: u64, files: &[(&str, &[u8])], config_digest: &str) -> Self {
+    fn new(step: u64, files: &[(&str, &[u8])]) -> Self {
         let mut entries: Vec<FileEntry> = files
             .iter()
             .map(|(name, bytes)| FileEntry {
@@ -80,7 +78,6 @@ impl Manifest {
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             kind: KIND.to_owned(),
             step,
-            config_digest: config_digest.to_owned(),
             files: entries,
             digest: String::new(),
         };
@@ -198,14 +195,6 @@ pub enum Defect {
         /// Step in the manifest.
         manifest: u64,
     },
-    /// The checkpoint belongs to another configuration.
-    #[error("it was saved with another configuration (digest {found:?}; this run has {expected:?})")]
-    Config {
-        /// Digest that the run has.
-        expected: String,
-        /// Digest in the manifest.
-        found: String,
-    },
     /// More files than a checkpoint may have.
     #[error("its manifest names {count} files, but the limit is {MAX_FILES}")]
     TooManyFiles {
@@ -227,12 +216,6 @@ pub enum Defect {
     /// A file that the manifest names is not there.
     #[error("its file `{name}` is missing")]
     MissingFile {
-        /// The name.
-        name: String,
-    },
-    /// Something that the manifest does not name.
-    #[error("its folder holds {name:?}, which its manifest does not name")]
-    ExtraFile {
         /// The name.
         name: String,
     },
@@ -400,19 +383,14 @@ impl CheckpointStore {
     /// # Panics
     /// When a name is not plain (`[a-z0-9._-]`, no leading dot, not `manifest.json`) or is given twice: the
     /// names come from the program.
-    pub fn save(
-        &self,
-        step: u64,
-        files: &[(&str, &[u8])],
-        config_digest: &str,
-    ) -> Result<Saved, CheckpointError> {
+    pub fn save(&self, step: u64, files: &[(&str, &[u8])]) -> Result<Saved, CheckpointError> {
         let mut names = BTreeSet::new();
         for (name, _) in files {
             assert!(is_plain_name(name), "`{name}` is not a valid name for a file in a checkpoint");
             assert!(names.insert(*name), "two files of the checkpoint are called `{name}`");
         }
         assert!(files.len() <= MAX_FILES, "{} files in a checkpoint", files.len());
-        let manifest = Manifest::new(step, files, config_digest);
+        let manifest = Manifest::new(step, files);
         let path = self.path(step);
         let bytes = files.iter().map(|(_, b)| b.len() as u64).sum();
         let not_saved = |cause| CheckpointError::NotSaved { step, cause };
@@ -420,8 +398,8 @@ impl CheckpointStore {
         self.make_dir().map_err(not_saved)?;
         let mut cleanup = self.remove_leftovers().err();
         let taken = self.storage.kind(&path).map_err(not_saved)?.is_some();
-        if taken && let Ok(old) = self.check(step, None) {
-            if old.manifest.files != manifest.files || old.manifest.config_digest != config_digest {
+        if taken && let Ok(old) = self.check(step) {
+            if old.manifest.files != manifest.files {
                 return Err(CheckpointError::AlreadySaved { path });
             }
             // It may have been renamed by a save that could not force the rename to the disk.
@@ -498,7 +476,7 @@ impl CheckpointStore {
         for step in self.steps()? {
             if valid >= self.keep && step != saved {
                 old.push(step);
-            } else if step == saved || self.check(step, None).is_ok() {
+            } else if step == saved || self.check(step).is_ok() {
                 valid += 1;
             }
         }
@@ -540,11 +518,11 @@ impl CheckpointStore {
         }
     }
 
-    /// Loads the newest valid checkpoint of this configuration and says what it passed over.
+    /// Loads the newest valid checkpoint and says what it passed over.
     ///
     /// # Errors
     /// When there is none, or the folder cannot be listed.
-    pub fn load_newest(&self, config_digest: &str) -> Result<Loaded, CheckpointError> {
+    pub fn load_newest(&self) -> Result<Loaded, CheckpointError> {
         let mut skipped: Vec<Skipped> = Vec::new();
         for entry in self.entries().map_err(CheckpointError::Unreadable)? {
             if entry.name.starts_with("step-")
@@ -556,7 +534,7 @@ impl CheckpointStore {
             }
         }
         for step in self.steps().map_err(CheckpointError::Unreadable)? {
-            match self.check(step, Some(config_digest)) {
+            match self.check(step) {
                 Ok(found) => return Ok(Loaded { step, files: found.files, skipped }),
                 Err(defect) => skipped.push(Skipped { path: self.path(step), defect }),
             }
@@ -567,20 +545,20 @@ impl CheckpointStore {
     /// Loads the checkpoint of `step` and no other.
     ///
     /// # Errors
-    /// When it is not valid or belongs to another configuration.
-    pub fn load(&self, step: u64, config_digest: &str) -> Result<Loaded, CheckpointError> {
-        match self.check(step, Some(config_digest)) {
+    /// When it is not valid.
+    pub fn load(&self, step: u64) -> Result<Loaded, CheckpointError> {
+        match self.check(step) {
             Ok(found) => Ok(Loaded { step, files: found.files, skipped: Vec::new() }),
             Err(defect) => Err(CheckpointError::Invalid(Skipped { path: self.path(step), defect })),
         }
     }
 
-    /// Checks the checkpoint of `step`, whatever its configuration, and says what it says of itself.
+    /// Checks the checkpoint of `step`, and says what it says of itself.
     ///
     /// # Errors
     /// When it is not valid.
     pub fn verify(&self, step: u64) -> Result<Manifest, CheckpointError> {
-        match self.check(step, None) {
+        match self.check(step) {
             Ok(found) => Ok(found.manifest),
             Err(defect) => Err(CheckpointError::Invalid(Skipped { path: self.path(step), defect })),
         }
@@ -595,7 +573,7 @@ impl CheckpointStore {
         self.remove(&newer)
     }
 
-    fn check(&self, step: u64, config_digest: Option<&str>) -> Result<Checked, Defect> {
+    fn check(&self, step: u64) -> Result<Checked, Defect> {
         let dir = self.path(step);
         match self.storage.kind(&dir)? {
             Some(EntryKind::Dir) => {}
@@ -605,37 +583,30 @@ impl CheckpointStore {
                 return Err(missing.into());
             }
         }
-        let mut lengths = BTreeMap::new();
-        for entry in self.storage.list(&dir)? {
-            match entry.kind {
-                EntryKind::File { len } => lengths.insert(entry.name, len),
-                other => return Err(Defect::NotRegular { name: entry.name, what: what(other) }),
-            };
-        }
-        if lengths.remove(MANIFEST).is_none() {
+        // What else lies in the folder, as a file manager leaves it there, is nothing to a checkpoint.
+        let kinds: BTreeMap<String, EntryKind> =
+            self.storage.list(&dir)?.into_iter().map(|entry| (entry.name, entry.kind)).collect();
+        let length = |name: &str| match kinds.get(name) {
+            Some(EntryKind::File { len }) => Ok(Some(*len)),
+            Some(other) => Err(Defect::NotRegular { name: name.to_owned(), what: what(*other) }),
+            None => Ok(None),
+        };
+        if length(MANIFEST)?.is_none() {
             return Err(Defect::NoManifest);
         }
         let manifest = Manifest::parse(&self.storage.read(&dir.join(MANIFEST), MAX_MANIFEST_LEN)?)?;
         if manifest.step != step {
             return Err(Defect::Step { folder: step, manifest: manifest.step });
         }
-        if let Some(expected) = config_digest
-            && manifest.config_digest != expected
-        {
-            return Err(Defect::Config { expected: expected.to_owned(), found: manifest.config_digest });
-        }
         for entry in &manifest.files {
             let name = || entry.name.clone();
-            match lengths.remove(&entry.name) {
+            match length(&entry.name)? {
                 None => return Err(Defect::MissingFile { name: name() }),
                 Some(found) if found != entry.length => {
                     return Err(Defect::Length { name: name(), expected: entry.length, found });
                 }
                 Some(_) => {}
             }
-        }
-        if let Some(name) = lengths.into_keys().next() {
-            return Err(Defect::ExtraFile { name });
         }
         let mut files = BTreeMap::new();
         for entry in &manifest.files {

@@ -4,19 +4,23 @@ use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
 use crate::presets::{self, Preset};
 use crate::storage::{FsStorage, Storage, StorageError};
 use pgrad_agent::Cpu;
-use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Setup};
+use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Schedule, Setup};
 use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
-    ConfigErrors, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key, settings,
-    suggest, to_toml,
+    ConfigErrors, FieldType, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key,
+    settings, suggest, to_toml,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
 
 /// The name by which no preset is asked for.
 pub const NO_PRESET: &str = "none";
+
+/// The setting that names a program.
+const PYTHON: &str = "python";
 
 /// Largest file that a setting may name.
 const MAX_FILE_LEN: u64 = 1 << 30;
@@ -36,22 +40,35 @@ settings! {
     /// The run.
     pub struct RunSettings {
         /// Total number of environment steps. The last iteration is completed, so a run may exceed this by up
-        /// to one iteration.
-        steps: u64 = 1_000_000, range: 1..=1_000_000_000_000, unit: "environment steps";
+        /// to one iteration. A schedule that decays over the run decays over these steps.
+        steps: u64 = 1_000_000, range: 1..=1_000_000_000_000, unit: "environment steps", resume: free;
         /// Seed of all random streams.
         seed: u64 = 1, range: 0..=9_007_199_254_740_991;
         /// Save a checkpoint every this many environment steps, in addition to `checkpoint_secs`; 0 disables
         /// it.
-        checkpoint_steps: u64 = 0, range: 0..=1_000_000_000_000, unit: "environment steps";
+        checkpoint_steps: u64 = 0, range: 0..=1_000_000_000_000, unit: "environment steps", resume: free;
         /// Save a checkpoint every this many seconds.
-        checkpoint_secs: f64 = 30.0, range: pgrad_settings::above(0.0), unit: "s";
+        checkpoint_secs: f64 = 30.0, range: pgrad_settings::above(0.0), unit: "s", resume: free;
         /// Number of checkpoints to keep.
-        keep_checkpoints: usize = 2, range: 2..=1000, unit: "checkpoints";
+        keep_checkpoints: usize = 2, range: 2..=1000, unit: "checkpoints", resume: free;
         /// Write a row of metrics every this many iterations.
-        log_every: u64 = 1, range: 1..=1_000_000, unit: "iterations";
+        log_every: u64 = 1, range: 1..=1_000_000, unit: "iterations", resume: free;
         /// What to do when learning diverges, that is, when a number is not finite.
         on_divergence: OnDivergence = OnDivergence::Stop;
     }
+}
+
+/// A setting that has another value than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub key: String,
+    /// Its value before, as TOML; none where it did not apply.
+    pub before: Option<String>,
+    /// Its value now.
+    pub now: Option<String>,
+    /// Whether results do not depend on it.
+    pub free: bool,
 }
 
 /// A configuration that cannot be used, most often with exit code 64.
@@ -385,10 +402,55 @@ impl RunConfig {
         parts.extend(self.parts());
         to_toml(&parts, with_comments)
     }
-    /// Digest of everything that the results depend on.
+    /// The settings that are others than in `before`, which [`RunConfig::to_toml`] wrote without comments.
     #[must_use]
-    pub fn digest(&self) -> String {
-        blake3::hash(self.to_toml(false).as_bytes()).to_hex().to_string()
+    pub fn changes_since(&self, before: &str) -> Vec<Change> {
+        let now = self.to_toml(false);
+        let lines = |text: &str| -> BTreeMap<String, String> {
+            let pairs = text.lines().filter_map(|line| line.split_once(" = "));
+            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+        };
+        let (before, now) = (lines(before), lines(&now));
+        let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let is_free =
+            |key: &str| self.parts().iter().find_map(|p| p.declaration(key)).is_some_and(|s| s.free);
+        keys.into_iter()
+            .filter(|key| before.get(*key) != now.get(*key))
+            .map(|key| Change {
+                key: key.clone(),
+                before: before.get(key).cloned(),
+                now: now.get(key).cloned(),
+                free: is_free(key),
+            })
+            .collect()
+    }
+    /// The schedules that fall over the whole run, and so depend on its number of steps.
+    #[must_use]
+    pub fn schedules(&self) -> Vec<&'static str> {
+        let parts = self.parts();
+        let (kind, constant) = (Schedule::kind(None), Schedule::Constant.to_value());
+        parts
+            .iter()
+            .flat_map(|p| p.declarations().iter().map(move |s| (s, p.get(s.key))))
+            .filter(|(s, value)| s.kind == kind && *value != Some(constant.clone()) && s.applies(&parts))
+            .map(|(s, _)| s.key)
+            .collect()
+    }
+    /// Makes a `python` that is given as a relative path absolute, so that the run is continued and evaluated from every
+    /// folder. A plain name is looked for on the path, as ever.
+    pub fn anchor(&mut self) {
+        let Some(Value::Text(python)) = self.get(PYTHON) else { return };
+        let path = Path::new(&python);
+        if path.is_absolute() || path.components().count() < 2 {
+            return;
+        }
+        if let Ok(Ok(absolute)) = std::path::absolute(path).map(|path| path.into_os_string().into_string()) {
+            // It takes every text that is not too long; then what was given stays.
+            self.with_parts(|parts| {
+                let part = parts.iter_mut().find(|p| p.declaration(PYTHON).is_some());
+                part.map(|p| p.set(PYTHON, &Value::Text(absolute)))
+            });
+        }
     }
     /// Checks that all settings that were asked for (the preset's apart) apply, and that the settings fit together
     /// and to the environment.
@@ -517,11 +579,80 @@ mod tests {
         for comments in [false, true] {
             let again = RunConfig::from_toml(&config.to_toml(comments), "config.toml").unwrap();
             assert_eq!(again.to_toml(false), config.to_toml(false));
-            assert_eq!(again.digest(), config.digest());
         }
+    }
+
+    #[test]
+    fn what_was_changed_is_named_and_what_results_depend_on_is_told_from_the_rest() {
+        let config = RunConfig::new("ppo", "gym:CartPole-v1").unwrap();
+        let before = config.to_toml(false);
+        assert_eq!(config.changes_since(&before), []);
+        let free = [
+            "steps",
+            "checkpoint_steps",
+            "checkpoint_secs",
+            "keep_checkpoints",
+            "log_every",
+            "python",
+            "env_workers",
+            "env_step_secs",
+            "env_start_secs",
+            "env_restarts",
+            "env_restarts_each",
+            "on_out_of_bounds",
+        ];
+        let declared: Vec<&str> =
+            config.parts().iter().flat_map(|p| p.declarations()).filter(|s| s.free).map(|s| s.key).collect();
+        assert_eq!(declared, free);
         let mut other = config.clone();
-        other.apply_pair("gamma=0.5", "--set").unwrap();
-        assert_ne!(other.digest(), config.digest());
+        for pair in ["log_every=7", "gamma=0.5", "objective=kl-fixed"] {
+            other.apply_pair(pair, "--set").unwrap();
+        }
+        let change = |key: &str, before: Option<&str>, now: Option<&str>| Change {
+            key: key.to_owned(),
+            before: before.map(str::to_owned),
+            now: now.map(str::to_owned),
+            free: free.contains(&key),
+        };
+        let changes = other.changes_since(&before);
+        assert!(changes.contains(&change("log_every", Some("1"), Some("7"))), "{changes:?}");
+        assert!(changes.contains(&change("gamma", Some("0.98"), Some("0.5"))), "{changes:?}");
+        assert!(
+            changes.contains(&change("objective", Some("\"clip\""), Some("\"kl-fixed\""))),
+            "{changes:?}"
+        );
+        assert!(changes.contains(&change("clip_schedule", Some("\"linear\""), None)), "{changes:?}");
+    }
+
+    #[test]
+    fn the_schedules_that_fall_over_the_run_are_known() {
+        let mut config = RunConfig::without_preset("ppo", "CartPole-v1").unwrap();
+        assert_eq!(config.schedules(), [""; 0]);
+        config.apply_pair("learning_rate_schedule=linear", "--set").unwrap();
+        config.apply_pair("clip_schedule=linear", "--set").unwrap();
+        assert_eq!(config.schedules(), ["clip_schedule", "learning_rate_schedule"]);
+        config.apply_pair("objective=kl-fixed", "--set").unwrap();
+        assert_eq!(config.schedules(), ["learning_rate_schedule"], "the clip does not apply");
+        assert_eq!(
+            RunConfig::without_preset("a2c", "CartPole-v1").unwrap().schedules(),
+            ["learning_rate_schedule"]
+        );
+    }
+
+    #[test]
+    fn a_relative_python_is_made_absolute_and_a_name_stays() {
+        let python = |given: &str| {
+            let mut config = RunConfig::new("ppo", "gym:CartPole-v1").unwrap();
+            config.apply_pair(&format!("python={given}"), "--python").unwrap();
+            config.anchor();
+            config.get("python").unwrap()
+        };
+        let here = std::env::current_dir().unwrap();
+        let absolute = |end: &str| Value::Text(here.join(end).to_str().unwrap().to_owned());
+        assert_eq!(python(".venv/bin/python"), absolute(".venv/bin/python"));
+        assert_eq!(python("./python"), absolute("python"));
+        assert_eq!(python("python3"), Value::Text("python3".to_owned()));
+        assert_eq!(python("/usr/bin/python3"), Value::Text("/usr/bin/python3".to_owned()));
     }
 
     #[test]
@@ -559,7 +690,7 @@ mod tests {
         assert!(!config.to_toml(false).contains("clip_obs"));
         let again = RunConfig::from_toml(&config.to_toml(true), "config.toml").unwrap();
         again.check().unwrap();
-        assert_eq!(again.digest(), config.digest());
+        assert_eq!(again.to_toml(false), config.to_toml(false));
         let mut config = RunConfig::new("ppo", "CartPole-v1").unwrap();
         assert!(config.to_toml(false).contains("clip_schedule = \"linear\""), "the preset gives it");
         config.apply_pair("objective=kl-adaptive", "--set").unwrap();

@@ -5,6 +5,7 @@
 //!     config.toml           the effective settings, complete
 //!     metrics.jsonl         what the run reports
 //!     events.out.tfevents.* the same for TensorBoard
+//!     changes.jsonl         settings that were changed when it was resumed
 //!     checkpoints/step-N/   what `resume` continues from
 //!     policy.safetensors    the trained policy
 //!     turns.safetensors     the order of asynchronous actor-learners, when it is recorded
@@ -26,6 +27,8 @@ pub const RUNS: &str = "runs";
 pub const CONFIG: &str = "config.toml";
 /// What the run reports.
 pub const METRICS: &str = "metrics.jsonl";
+/// Settings that were changed when the run was resumed.
+pub const CHANGES: &str = "changes.jsonl";
 /// Folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The trained policy.
@@ -187,6 +190,11 @@ impl RunDir {
     #[must_use]
     pub fn metrics(&self) -> PathBuf {
         self.root.join(METRICS)
+    }
+    /// `changes.jsonl`.
+    #[must_use]
+    pub fn changes(&self) -> PathBuf {
+        self.root.join(CHANGES)
     }
     /// `checkpoints/`.
     #[must_use]

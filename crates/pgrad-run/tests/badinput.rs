@@ -210,7 +210,7 @@ fn a_configuration_that_was_changed_afterwards_is_noticed() {
     assert!(text.contains("\ngamma = 0.98"), "{text}");
     std::fs::write(&file, text.replace("\ngamma = 0.98", "\ngamma = 0.97")).unwrap();
     let error = Runner::default().resume(&run).unwrap_err();
-    says(&error, 65, &["step-576", "configuration"]);
+    says(&error, 64, &["`gamma` was 0.98 when the checkpoint of step 576 was saved, and is 0.97 now"]);
     for step in [384, 480, 576] {
         assert!(state(&run, step).exists(), "nothing was removed");
     }

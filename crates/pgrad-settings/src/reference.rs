@@ -42,6 +42,9 @@ pub fn reference_markdown(settings: &[&dyn Settings]) -> String {
             if let Some(when) = &setting.when {
                 meaning.push_str(&format!("<br>Only when {when}."));
             }
+            if setting.free {
+                meaning.push_str("<br>May be changed on resume.");
+            }
             out.push_str(&format!(
                 "| `{}` | {} | {} | {} | `{}` | {} | {} |\n",
                 setting.key,

@@ -21,6 +21,8 @@ pub struct Setting {
     pub source: Option<&'static str>,
     /// When it applies; always without a condition.
     pub when: Option<Condition>,
+    /// Whether results do not depend on it, so that it may be another one when a run is resumed.
+    pub free: bool,
 }
 
 /// When a setting applies: another setting has one of some values.
@@ -52,7 +54,16 @@ impl Setting {
     #[must_use]
     pub fn new<T: FieldType>(key: &'static str, help: &[&str], default: &T) -> Self {
         let (help, kind) = (help_text(help), T::kind(None));
-        Self { key, help, kind, default: default.to_value(), unit: None, source: None, when: None }
+        Self {
+            key,
+            help,
+            kind,
+            default: default.to_value(),
+            unit: None,
+            source: None,
+            when: None,
+            free: false,
+        }
     }
     /// The same with a range.
     #[must_use]
@@ -74,6 +85,11 @@ impl Setting {
     pub fn with_condition(self, key: &'static str, values: &'static [&'static str]) -> Self {
         Self { when: Some(Condition { key, values }), ..self }
     }
+    /// The same, on which results do not depend.
+    #[must_use]
+    pub fn free(self) -> Self {
+        Self { free: true, ..self }
+    }
     /// Whether it applies beside the present values of `settings`.
     #[must_use]
     pub fn applies(&self, settings: &[&dyn Settings]) -> bool {
@@ -83,7 +99,7 @@ impl Setting {
         self.when.as_ref().is_none_or(holds)
     }
     /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`,
-    /// with `only when ...` at the end where it does not always apply.
+    /// with `only when ...` where it does not always apply, and at the end whether a resumed run may have another value.
     #[must_use]
     pub fn facts(&self) -> String {
         let mut line = format!("default {}; {}", plain(&self.default), self.kind.allowed());
@@ -94,6 +110,9 @@ impl Setting {
         }
         if let Some(when) = &self.when {
             line.push_str(&format!("; only when {when}"));
+        }
+        if self.free {
+            line.push_str("; may be changed on resume");
         }
         line
     }
@@ -183,9 +202,10 @@ pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Setti
 
 /// Declares a struct of settings. See the [crate's documentation](crate) for an example.
 ///
-/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b";` with a doc
-/// comment; the last four parts are optional, in this order. A setting with `when` applies only where the setting
-/// `other` has one of those values; given elsewhere it is refused, by [`check_given`](crate::check_given).
+/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b", resume: free;` with
+/// a doc comment; the last five parts are optional, in this order. A setting with `when` applies only where the setting
+/// `other` has one of those values; given elsewhere it is refused, by [`check_given`](crate::check_given). One with
+/// `resume: free` is nothing that results depend on, so a resumed run may have another value.
 /// What a range is made of is said at [`IntRange`](crate::IntRange) and
 /// [`FloatRange`](crate::FloatRange); that of a list is the range of each entry, that of a text its length.
 #[macro_export]
@@ -199,7 +219,8 @@ macro_rules! settings {
                 $(, range: $range:expr)?
                 $(, unit: $unit:literal)?
                 $(, source: $source:literal)?
-                $(, when: $other:ident is $($value:literal)|+)? ;
+                $(, when: $other:ident is $($value:literal)|+)?
+                $(, resume: $free:ident)? ;
             )*
         }
     ) => {
@@ -214,6 +235,7 @@ macro_rules! settings {
                     $(, ", unit: ", $unit)?
                     $(, ", source: ", $source)?, "."
                     $(, " Only when `", stringify!($other), "` is ", $("`", $value, "`, "),+, "else ignored.")?
+                    $(, " On resume: ", stringify!($free), ".")?
                 )]
                 pub $key: $ty,
             )*
@@ -239,6 +261,7 @@ macro_rules! settings {
                                 $(.with_unit($unit))?
                                 $(.with_source($source))?
                                 $(.with_condition(stringify!($other), &[$($value),+]))?
+                                $(.$free())?
                         },)*
                     ]);
                 &DECLARED

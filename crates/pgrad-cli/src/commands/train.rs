@@ -32,7 +32,14 @@ pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
 
 pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode> {
     let threads = args.threads.count()?;
-    drive(&args.run, threads, args.verbosity, |options| driver::resume(&args.run, options))
+    let given = [("steps", &args.steps, "--steps"), ("python", &args.python, "--python")];
+    drive(&args.run, threads, args.verbosity, |mut options| {
+        options.changes = given
+            .into_iter()
+            .filter_map(|(key, value, option)| Some((format!("{key}={}", value.as_ref()?), option)))
+            .collect();
+        driver::resume(&args.run, options)
+    })
 }
 
 /// Runs with the live line and the signals, and says how it ended.

@@ -1,7 +1,8 @@
 //! Why a run ended before its time.
 
+use super::changes::refusal;
 use crate::checkpoint::CheckpointError;
-use crate::config::RunConfigError;
+use crate::config::{Change, RunConfigError};
 use crate::metrics::MetricsError;
 use crate::run_dir::RunDirError;
 use crate::storage::StorageError;
@@ -40,6 +41,16 @@ pub enum RunError {
         /// What does not fit.
         cause: StateError,
     },
+    /// Settings that results depend on were changed since a checkpoint was saved.
+    #[error("{}", refusal(config, *step, changes))]
+    Changed {
+        /// The run's settings.
+        config: PathBuf,
+        /// Step of the checkpoint.
+        step: u64,
+        /// What was changed.
+        changes: Vec<Change>,
+    },
     /// An iteration could not be done.
     #[error("run `{run}`, after {steps} steps: {cause}\n  hint: {hint}", run = run.display())]
     Agent {
@@ -66,9 +77,12 @@ pub enum StateError {
     /// An entry is missing or wrong.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The checkpoint has no state.
-    #[error("it has no `{STATE}`")]
-    Missing,
+    /// The checkpoint lacks a file.
+    #[error("it has no `{name}`")]
+    Missing {
+        /// The file.
+        name: &'static str,
+    },
 }
 
 impl RunError {
@@ -81,6 +95,7 @@ impl RunError {
             Self::RunDir(e) => e.exit_code(),
             Self::Checkpoint(e) => e.exit_code(),
             Self::Metrics(e) => e.exit_code(),
+            Self::Changed { .. } => 64,
             Self::State { .. } => 65,
             Self::Agent { cause, .. } if cause.is_divergence() || cause.is_panic() => 70,
             Self::Agent { .. } => 65,

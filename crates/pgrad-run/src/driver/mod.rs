@@ -1,5 +1,6 @@
 //! Keeps a [`Trainer`] in a run folder until its steps are done: metrics, checkpoints, stopping, resuming, going back.
 
+mod changes;
 mod error;
 
 pub use error::{RunError, StateError};
@@ -13,6 +14,7 @@ use crate::run_dir::{self, RunDir, RunLabel};
 use crate::storage::{FsStorage, Storage, write_atomic};
 use crate::tensors;
 use crate::trainer::Trainer;
+use changes::SETTINGS;
 use error::STATE;
 use pgrad_agent::AgentError;
 use pgrad_algos::{Report, Reproducible};
@@ -91,6 +93,8 @@ pub struct Options<'a> {
     pub threads: usize,
     /// The folder; a new one under `runs/` when there is none.
     pub run_dir: Option<PathBuf>,
+    /// For [`resume`]: settings to change first, each as `key=value` and where it was given.
+    pub changes: Vec<(String, &'static str)>,
     /// When this becomes true, the run is saved and ends after the present iteration.
     pub stop: Arc<AtomicBool>,
     /// Hears of progress.
@@ -113,6 +117,7 @@ impl<'a> Options<'a> {
         Self {
             threads: 1,
             run_dir: None,
+            changes: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
             listen,
             clock: Arc::new(SystemClock::new()),
@@ -125,7 +130,8 @@ impl<'a> Options<'a> {
 ///
 /// # Errors
 /// See [`RunError`]; everything that is wrong with the configuration is found before anything is made.
-pub fn train(config: RunConfig, options: Options<'_>) -> Result<Summary, RunError> {
+pub fn train(mut config: RunConfig, options: Options<'_>) -> Result<Summary, RunError> {
+    config.anchor();
     config.check()?;
     let label = RunLabel {
         env: config.env_id(),
@@ -144,7 +150,8 @@ pub fn train(config: RunConfig, options: Options<'_>) -> Result<Summary, RunErro
     run.finish()
 }
 
-/// Continues a run to the number of steps that it was configured for, as if it had never been interrupted.
+/// Continues a run to the number of steps that it was configured for, as if it had never been interrupted. Settings that
+/// results do not depend on, and the number of steps, may have been changed; the run's folder keeps a record of that.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -162,10 +169,13 @@ pub fn resume_with(
     options: Options<'_>,
 ) -> Result<Summary, RunError> {
     let dir = RunDir::open(run_dir)?;
-    let config = read_config(&*options.storage, run_dir, make_env)?;
-    config.check()?;
+    let mut config = read_config(&*options.storage, run_dir, make_env)?;
+    for (pair, origin) in &options.changes {
+        config.apply_pair(pair, origin)?;
+    }
+    config.anchor();
     let store = store(&config, &dir, &options);
-    let loaded = match store.load_newest(&config.digest()) {
+    let loaded = match store.load_newest() {
         Ok(loaded) => Some(loaded),
         // Stopped before the first checkpoint: the start is the newest state that there is.
         Err(CheckpointError::NoneValid { skipped, .. }) if skipped.is_empty() => None,
@@ -174,8 +184,20 @@ pub fn resume_with(
     for skipped in loaded.iter().flat_map(|l| &l.skipped) {
         (options.listen)(Event::Notice(&format!("skipped checkpoint {skipped}")));
     }
-    // What was done after the checkpoint is done again.
     let step = loaded.as_ref().map_or(0, |l| l.step);
+    let changed = match &loaded {
+        Some(loaded) => changes::find(&config, &dir, &store.path(step), loaded)?,
+        None => Vec::new(),
+    };
+    config.check()?;
+    for change in &changed {
+        (options.listen)(Event::Notice(&changes::notice(change, &config)));
+    }
+    changes::keep(&*options.storage, &dir, step, &changed)?;
+    if !options.changes.is_empty() {
+        write_atomic(&*options.storage, &dir.config(), config.to_toml(true).as_bytes())?;
+    }
+    // What was done after the checkpoint is done again.
     store.discard_after(step)?;
     let disk = || Arc::clone(&options.storage);
     let (rows, _) = JsonlWriter::resume(disk(), &dir.metrics(), step)?;
@@ -410,7 +432,8 @@ impl<'a> Run<'a> {
         let state = tensors::encode(&record, None)
             .map_err(|e| RunError::State { path: self.store.path(step), cause: e.into() })?;
         let policy = self.trainer.policy(1).to_bytes()?;
-        self.store.save(step, &[(STATE, &state)], &self.trainer.config().digest())?;
+        let settings = self.trainer.config().to_toml(false);
+        self.store.save(step, &[(SETTINGS, settings.as_bytes()), (STATE, &state)])?;
         self.write_beside(&policy)?;
         (self.saved_at, self.saved_step) = (self.options.clock.now(), Some(step));
         self.failed_saves = 0;
@@ -441,7 +464,8 @@ impl<'a> Run<'a> {
 
     /// Takes over the state of a checkpoint. Returns whether the environments continue exactly.
     fn take(&mut self, loaded: &Loaded) -> Result<bool, StateError> {
-        let (record, _) = tensors::decode(loaded.files.get(STATE).ok_or(StateError::Missing)?)?;
+        let (record, _) =
+            tensors::decode(loaded.files.get(STATE).ok_or(StateError::Missing { name: STATE })?)?;
         self.seconds_before = record.f64("seconds")?;
         Ok(self.trainer.load(&record)?)
     }
