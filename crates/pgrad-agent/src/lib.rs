@@ -1,19 +1,19 @@
 //! The agent: everything between the mathematics and the algorithms.
 //!
 //! - [`ActorCritic`]: policy = network × distribution, critic beside it or on the same trunk, one flat `θ`;
-//! - [`Rollout`]: `T` steps of `N` environments under one policy, or whole episodes
-//!   ([`Rollout::whole_episodes`]), or a vine of short ones ([`Rollout::vine`]), collected by a team of threads, and the values that belong to them;
+//! - [`Collector`]: steps of `N` environments ([`Collector::steps`]), complete episodes ([`Collector::episodes`]) or
+//!   a vine of short ones ([`Collector::vine`]), collected by a team of threads into a [`Batch`];
 //!   [`bootstrap`] is the one place that turns endings into bootstrap values;
 //! - [`Stepper`], [`Traces`], [`PointGradients`]: one step of `N` environments at a time, and what methods need
 //!   that learn at every step;
 //! - [`Segment`], [`SegmentPasses`], [`Turns`]: what actor-learners on threads of their own need;
-//! - [`Learner`]: the gradient of a loss over a minibatch, in fixed chunks of 64 columns, or of 32 sequences where the
+//! - [`Engine`]: values, estimates, and the gradient of an [`Objective`] over a minibatch, in fixed chunks of 64 columns, or of 32 sequences where the
 //!   networks are recurrent ([`Recurrence`]);
 //! - [`Minibatches`]: which samples or sequences make a minibatch;
 //! - [`ObsNormalizer`], [`RewardNormalizer`]: running normalisation with `f64` moments;
-//! - [`Policy`]: what is left when training is over: it loads from bytes and acts;
+//! - [`Policy`]: a trained policy, which loads from bytes and acts;
 //! - [`PolicyMetric`]: the Fisher matrix of a policy, `Jᵀ F_out J`, applied and never formed;
-//!   [`PolicyProblem`]: gradient, Fisher matrix and trials of the policy over all samples of a rollout;
+//!   [`LocalPolicy`]: gradient, Fisher matrix and trials of the policy over all samples of a batch;
 //! - [`Curvature`]: its Kronecker factors, layer by layer, with the critic's beside them.
 //!
 //! **Must never know:** files, clocks, concrete environments, algorithms.

@@ -52,7 +52,7 @@ pub struct Recurrence {
     pub size: usize,
     /// Steps of a sequence in training: derivatives go back to its first step, and no further.
     pub sequence_length: usize,
-    /// Steps that units remember for at first, at most ([`Recurrent::init`]).
+    /// The largest number of steps that units remember for at first.
     pub span: Option<usize>,
 }
 
