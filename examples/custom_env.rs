@@ -13,7 +13,7 @@ impl Env for River {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "River-v0".into(),
-            observation: Space::Box(BoxSpace::unbounded(2)),
+            observation: BoxSpace::unbounded(2).into(),
             action: Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)), // the rudder
             max_episode_steps: Some(100),
             reward_threshold: Some(-0.1),

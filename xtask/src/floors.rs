@@ -11,6 +11,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pgrad-testkit", 0), // knows nothing of ours, and is for tests only
     ("pgrad-num", 0),
     ("pgrad-settings", 0),
+    ("pgrad-space", 0),
     ("pgrad-rl", 1),
     ("pgrad-nn", 1),
     ("pgrad-optim", 1),

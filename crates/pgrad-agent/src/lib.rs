@@ -22,6 +22,7 @@ mod act;
 pub mod batch;
 pub mod bootstrap;
 mod candidates;
+mod card;
 mod collector;
 mod cpu;
 mod curvature;

@@ -1,18 +1,19 @@
 //! What is left when training is over: a policy that loads from bytes and acts.
 
 use crate::act::Actor;
+use crate::card::{self, PartCard};
 use crate::model::{ActorCritic, Critic, ModelShape, Recurrence, Trunk};
 use crate::normalize::ObsNormalizer;
 use crate::tensors::{self, TensorsError};
-use pgrad_env::{Actions as EnvActions, BoxSpace, Space};
+use pgrad_env::{Actions as EnvActions, BoxSpace, ObsSpace, Space};
 use pgrad_nn::{Activation, Cell};
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels, rows_to_columns, transpose};
 use pgrad_rl::dist::ActionsMut;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Newest version of the format. Recurrent policies are written in it, others in version 1.
-const FORMAT: u32 = 2;
+/// Version of the format.
+const FORMAT: u32 = 3;
 /// More parameters than this are taken for a damaged file, before anything is allocated.
 const MAX_PARAMETERS: usize = 1 << 31;
 
@@ -82,6 +83,10 @@ struct Card {
     obs_dim: usize,
     action: String,
     sizes: Vec<usize>,
+    /// Of a box.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    action_dtype: Option<String>,
+    observation: Vec<PartCard>,
     hidden: Vec<usize>,
     /// Absent when the critic has the policy's widths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +123,7 @@ struct Memory {
 #[derive(Debug)]
 pub struct Policy {
     env_id: String,
+    observation: ObsSpace,
     model: ActorCritic,
     obs_norm: Option<ObsNormalizer>,
     actor: Actor,
@@ -127,13 +133,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of `model` with its normaliser, for batches of up to `batch` observations.
+    /// The policy of `model` with its normaliser, for batches of up to `batch` observations, of which nothing is known but
+    /// their numbers: see [`Policy::with_observation`].
     #[must_use]
     pub fn new(env_id: &str, model: ActorCritic, obs_norm: Option<ObsNormalizer>, batch: usize) -> Self {
         Self {
             states: vec![0.0; model.actor().net.state_rows() * batch],
             actor: Actor::alone(&model, batch),
             env_id: env_id.to_owned(),
+            observation: BoxSpace::unbounded(model.shape().obs_dim).into(),
             obs_norm,
             model,
             batch,
@@ -157,7 +165,21 @@ impl Policy {
     /// The same policy for batches of up to `batch` observations.
     #[must_use]
     pub fn with_batch(self, batch: usize) -> Self {
-        Self::new(&self.env_id, self.model, self.obs_norm, batch)
+        Self::new(&self.env_id, self.model, self.obs_norm, batch).with_observation(self.observation)
+    }
+    /// The same policy, which knows what its observations are.
+    ///
+    /// # Panics
+    /// When they have another number of numbers.
+    #[must_use]
+    pub fn with_observation(self, observation: ObsSpace) -> Self {
+        assert_eq!(observation.obs_dim(), self.obs_dim(), "numbers of an observation");
+        Self { observation, ..self }
+    }
+    /// Space of its observations.
+    #[must_use]
+    pub fn observation_space(&self) -> &ObsSpace {
+        &self.observation
     }
 
     /// Whether it remembers what it has seen.
@@ -300,16 +322,15 @@ impl Policy {
         if let Some(norm) = &self.obs_norm {
             record.put_record("obs_norm", norm.save());
         }
-        let (action, sizes) = match &shape.action {
-            Space::Discrete { n } => ("discrete", vec![*n]),
-            Space::MultiDiscrete { nvec } => ("multi-discrete", nvec.clone()),
-            Space::MultiBinary { n } => ("multi-binary", vec![*n]),
+        let (action, sizes) = card::kind_of(&shape.action);
+        let action_dtype = match &shape.action {
             Space::Box(b) => {
                 // Bounds may be infinite, which JSON cannot say.
                 record.put("action.low", b.low.clone());
                 record.put("action.high", b.high.clone());
-                ("box", vec![b.dim()])
+                Some(b.dtype.to_string())
             }
+            _ => None,
         };
         let memory = self.model.recurrence().map(|r| Memory {
             cell: match r.cell {
@@ -319,11 +340,13 @@ impl Policy {
             size: r.size,
         });
         let card = Card {
-            format: if memory.is_some() { FORMAT } else { 1 },
+            format: FORMAT,
             env: self.env_id.clone(),
             obs_dim: shape.obs_dim,
             action: action.into(),
             sizes,
+            action_dtype,
+            observation: card::cards(&self.observation),
             hidden: shape.hidden.clone(),
             critic_hidden: Some(self.model.critic_hidden())
                 .filter(|h| *h != shape.hidden)
@@ -387,7 +410,9 @@ impl Policy {
                 return Err(PolicyError::Card(format!("the clipping range of observations is {clip}")));
             }
         };
-        Ok(Self::new(&card.env, model, obs_norm, 1))
+        let unlike = || PolicyError::Card("the observation space is not valid".into());
+        let observation = card::observation(&card.observation, card.obs_dim).ok_or_else(unlike)?;
+        Ok(Self::new(&card.env, model, obs_norm, 1).with_observation(observation))
     }
 }
 
@@ -403,24 +428,15 @@ impl Card {
     }
     fn shape(&self, record: &Record) -> Result<ModelShape, PolicyError> {
         let wrong = |what: &str| PolicyError::Card(format!("{what} is not valid"));
-        let sizes_fit = !self.sizes.is_empty() && self.sizes.iter().all(|n| (1..MAX_PARAMETERS).contains(n));
-        if !sizes_fit {
+        if !self.sizes.iter().all(|n| (1..MAX_PARAMETERS).contains(n)) {
             return Err(wrong("the size of the action space"));
         }
-        let single = (self.sizes.len() == 1).then(|| self.sizes[0]);
-        let action = match (self.action.as_str(), single) {
-            ("discrete", Some(n)) => Space::Discrete { n },
-            ("multi-binary", Some(n)) => Space::MultiBinary { n },
-            ("multi-discrete", _) => Space::MultiDiscrete { nvec: self.sizes.clone() },
-            ("box", Some(n)) => {
-                let (low, high) = (record.f32s("action.low", n)?, record.f32s("action.high", n)?);
-                if !low.iter().zip(high).all(|(l, h)| l <= h) {
-                    return Err(wrong("the bounds of the actions"));
-                }
-                Space::Box(BoxSpace { low: low.to_vec(), high: high.to_vec() })
-            }
-            _ => return Err(wrong("the action space")),
+        let bounds = |n| -> Result<_, PolicyError> {
+            Ok([record.f32s("action.low", n)?.to_vec(), record.f32s("action.high", n)?.to_vec()])
         };
+        let action = card::space_of(&self.action, &self.sizes, self.action_dtype.as_deref(), bounds)?
+            .filter(|space| space.action_dim() > 0)
+            .ok_or_else(|| wrong("the action space"))?;
         let activation = match self.activation.as_str() {
             "tanh" => Activation::Tanh,
             "relu" => Activation::Relu,
@@ -440,7 +456,7 @@ impl Card {
         // The tensors are in memory already; a description that needs more numbers than they have is wrong,
         // and must not make us allocate.
         let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
-        let outputs = self.sizes.iter().try_fold(1usize, |sum, n| sum.checked_add(*n)).unwrap_or(usize::MAX);
+        let outputs = action.obs_dim();
         let most = stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored));
         let memory = self.recurrent.as_ref().map(|m| m.size);
         // Gates multiply what a recurrent layer needs: to count it as a plain layer is a lower bound.
@@ -506,7 +522,7 @@ mod tests {
             norm.merge(&seen);
             norm
         });
-        Policy::new("Test-v0", model, norm, 1)
+        Policy::new("Test-v0", model, norm, 1).with_observation(card::parts_of_three())
     }
 
     fn spaces() -> Vec<Space> {
@@ -514,7 +530,8 @@ mod tests {
             Space::Discrete { n: 4 },
             Space::MultiDiscrete { nvec: vec![2, 3] },
             Space::MultiBinary { n: 3 },
-            Space::Box(BoxSpace { low: vec![-1.0, f32::NEG_INFINITY], high: vec![0.5, f32::INFINITY] }),
+            Space::Box(BoxSpace::new(vec![-1.0, f32::NEG_INFINITY], vec![0.5, f32::INFINITY])),
+            Space::Box(BoxSpace::uniform(-1.0, 1.0, 2).shaped(&[1, 2], pgrad_env::Dtype::F64)),
         ]
     }
 
@@ -528,6 +545,7 @@ mod tests {
                     let mut b = Policy::from_bytes(&bytes).unwrap();
                     assert_eq!(b.to_bytes().unwrap(), bytes);
                     assert_eq!(b.env_id(), "Test-v0");
+                    assert_eq!((b.action_space(), b.observation_space()), (&space, &card::parts_of_three()));
                     let obs = [0.3, -2.0, 8.0];
                     assert_eq!(a.act(&obs).unwrap(), b.act(&obs).unwrap());
                     let (mut r, mut s) = (Stream::new(1, 0, 0), Stream::new(1, 0, 0));
@@ -637,8 +655,7 @@ mod tests {
                 damaged[i] ^= 0x10;
                 drop(Policy::from_bytes(&damaged)); // a flipped bit of a parameter gives another policy
             }
-            let version = if cell.is_some() { 2 } else { 1 };
-            let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{version}"));
+            let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{FORMAT}"));
             assert!(readable, "the description is readable in the header");
         }
     }

@@ -292,7 +292,7 @@ impl Env for Walk {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Walk".into(),
-            observation: Space::Box(BoxSpace::unbounded(OBS)),
+            observation: BoxSpace::unbounded(OBS).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             reward_threshold: None,

@@ -28,7 +28,7 @@ impl Env for Fails {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Fails".into(),
-            observation: Space::Box(BoxSpace::unbounded(2)),
+            observation: BoxSpace::unbounded(2).into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: None,
             reward_threshold: None,

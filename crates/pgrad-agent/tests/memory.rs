@@ -493,7 +493,7 @@ impl Env for Drift {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Drift".into(),
-            observation: Space::Box(BoxSpace::unbounded(OBS)),
+            observation: BoxSpace::unbounded(OBS).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(30),
             reward_threshold: None,

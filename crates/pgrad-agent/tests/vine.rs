@@ -56,7 +56,7 @@ fn engine(model: &ActorCritic, samples: usize) -> Engine {
 }
 
 fn spec(id: &str, obs: usize, action: Space, limit: Option<u32>, masks_actions: bool) -> EnvSpec {
-    let observation = Space::Box(BoxSpace::unbounded(obs));
+    let observation = BoxSpace::unbounded(obs).into();
     EnvSpec {
         id: id.into(),
         observation,

@@ -242,6 +242,7 @@ impl<M: Method> Algorithm for Shell<M> {
     fn policy(&self, batch: usize) -> Policy {
         let model = self.method.policy(self.model());
         Policy::new(&self.spec().id, model, self.obs_norm().cloned(), batch)
+            .with_observation(self.spec().observation.clone())
     }
 }
 

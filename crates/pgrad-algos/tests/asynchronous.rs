@@ -576,7 +576,7 @@ impl Env for Broken {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Broken".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(7),
             reward_threshold: None,

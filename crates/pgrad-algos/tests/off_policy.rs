@@ -469,7 +469,7 @@ impl Env for Baird {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Baird".into(),
-            observation: Space::Box(BoxSpace::uniform(0.0, 2.0, 8)),
+            observation: BoxSpace::uniform(0.0, 2.0, 8).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             reward_threshold: None,

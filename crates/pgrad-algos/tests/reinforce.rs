@@ -218,7 +218,7 @@ impl Env for Fixed {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Fixed".into(),
-            observation: Space::Box(BoxSpace::unbounded(OBS)),
+            observation: BoxSpace::unbounded(OBS).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             reward_threshold: None,

@@ -1,6 +1,6 @@
 //! One environment.
 
-use crate::{Picture, PictureError, Space};
+use crate::{ObsSpace, Picture, PictureError, Space};
 use pgrad_num::{Cols, Stream};
 
 /// What an environment is, apart from its state.
@@ -9,7 +9,7 @@ pub struct EnvSpec {
     /// Name, for example `CartPole-v1`.
     pub id: String,
     /// Space of observations.
-    pub observation: Space,
+    pub observation: ObsSpace,
     /// Space of actions.
     pub action: Space,
     /// Steps after which an episode is cut (truncated), if any.
@@ -186,7 +186,7 @@ impl<'a> Obs<'a> {
 ///     fn spec(&self) -> EnvSpec {
 ///         EnvSpec {
 ///             id: "Walk".into(),
-///             observation: Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)),
+///             observation: BoxSpace::uniform(-1.0, 1.0, 1).into(),
 ///             action: Space::Discrete { n: 2 },
 ///             max_episode_steps: Some(50),
 ///             reward_threshold: None,

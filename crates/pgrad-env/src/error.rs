@@ -53,20 +53,19 @@ impl MakeError {
 pub enum EnvError {
     /// An observation that is not finite.
     #[error(
-        "environment {env} (`{id}`), episode {episode}, step {step}: component {index} of the observation is \
-         {value}"
+        "environment {env} (`{id}`), episode {episode}, step {step}: {component} of the observation is {value}"
     )]
     Observation {
         /// Name of the task.
-        id: String,
+        id: Box<str>,
         /// Environment.
         env: usize,
         /// Episode of that environment, from 0.
         episode: u64,
         /// Step of the episode; 0 is the reset.
         step: u32,
-        /// Which number of the observation.
-        index: usize,
+        /// Which number of the observation, by part and shape ([`ObsSpace::component`](crate::ObsSpace::component)).
+        component: Box<str>,
         /// Its value.
         value: f32,
     },

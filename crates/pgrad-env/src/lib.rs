@@ -1,6 +1,6 @@
 //! Environments: what an agent acts in.
 //!
-//! - [`Space`], [`BoxSpace`]: what observations and actions look like;
+//! - [`Space`], [`ObsSpace`]: what actions and observations look like;
 //! - [`Env`]: one environment, the trait that a user implements;
 //! - [`BatchEnv`]: many copies of one environment in step, the trait that the native tasks implement;
 //!   [`Each`] makes a `BatchEnv` of any `Env`;
@@ -22,7 +22,6 @@ mod error;
 mod picture;
 pub mod probe;
 mod random;
-mod space;
 mod tiles;
 mod vec_env;
 
@@ -30,8 +29,8 @@ pub use batch::{BatchEnv, BatchResult, Each, EnvMaker, spec_of};
 pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::{EnvError, MakeError, MakeErrorKind};
+pub use pgrad_space::{BoxSpace, Dtype, ObsSpace, Part, Space};
 pub use picture::{Colour, Content, Drawing, Form, Picture, PictureError, Shape};
 pub use random::RandomActions;
-pub use space::{BoxSpace, Space};
 pub use tiles::{TILES_PREFIX, TileCoded, TileCoder, TileCoding, TileError};
 pub use vec_env::{Episode, VecEnv};

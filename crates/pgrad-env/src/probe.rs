@@ -51,7 +51,7 @@ impl ActionKind {
 fn spec(id: &str, observation: Space, action: Space) -> EnvSpec {
     EnvSpec {
         id: id.into(),
-        observation,
+        observation: observation.into(),
         action,
         max_episode_steps: None,
         reward_threshold: None,

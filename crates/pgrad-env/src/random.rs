@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn numbers_follow_their_bounds() {
         let inf = f32::INFINITY;
-        let space = Space::Box(BoxSpace {
-            low: vec![-2.0, f32::MIN, 3.0, -inf, -inf],
-            high: vec![1.0, f32::MAX, inf, 5.0, inf],
-        });
+        let space = Space::Box(BoxSpace::new(
+            vec![-2.0, f32::MIN, 3.0, -inf, -inf],
+            vec![1.0, f32::MAX, inf, 5.0, inf],
+        ));
         let mut random = RandomActions::new(&space, LEN, 1, 0);
         let Actions::Real(actions) = random.draw() else { panic!("alternatives") };
         let mean = |i: usize| actions.row(i).iter().map(|x| f64::from(*x)).sum::<f64>() / LEN as f64;

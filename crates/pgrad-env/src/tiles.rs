@@ -15,7 +15,7 @@
 //! width of the tiles is that of the experiments of Degris, White, Sutton 2012 (`BoundedSmallPartitionFactory` of
 //! their library RLPark, without its random jitter).
 
-use crate::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Picture, PictureError, Space};
+use crate::{Actions, BatchEnv, BoxSpace, Dtype, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
 use thiserror::Error;
 
@@ -223,7 +223,7 @@ impl TileCoded {
         let coder = Self::coder_for(inner.spec(), coding)?;
         let spec = EnvSpec {
             id: format!("{TILES_PREFIX}{}", inner.spec().id),
-            observation: Space::Box(BoxSpace::uniform(0.0, 1.0, coder.features())),
+            observation: BoxSpace::uniform(0.0, 1.0, coder.features()).into(),
             ..inner.spec().clone()
         };
         let n = inner.len();
@@ -243,9 +243,10 @@ impl TileCoded {
     /// # Errors
     /// When its observations are not a bounded box, or a size makes no tiles.
     pub fn coder_for(spec: &EnvSpec, coding: TileCoding) -> Result<TileCoder, TileError> {
-        match &spec.observation {
-            Space::Box(bounds) => TileCoder::new(bounds, coding),
-            other => Err(TileError::NotBox { space: other.to_string() }),
+        match spec.observation.single() {
+            // Bits have no range to be cut.
+            Some(Space::Box(bounds)) if bounds.dtype != Dtype::Bool => TileCoder::new(bounds, coding),
+            _ => Err(TileError::NotBox { space: spec.observation.to_string() }),
         }
     }
     /// Finds the tiles of copy `b`'s present observation.

@@ -364,7 +364,8 @@ impl VecEnv {
         for index in 0..expected {
             let value = self.obs[index * n + b];
             if !value.is_finite() {
-                return Err(EnvError::Observation { id: id(), env, episode, step, index, value });
+                let component = self.spec.observation.component(index).into();
+                return Err(EnvError::Observation { id: id().into(), env, episode, step, component, value });
             }
         }
         Ok(())

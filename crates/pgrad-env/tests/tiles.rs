@@ -10,7 +10,7 @@ use pgrad_env::{
 use pgrad_num::Stream;
 
 fn bounds() -> BoxSpace {
-    BoxSpace { low: vec![-1.2, -0.07], high: vec![0.6, 0.07] }
+    BoxSpace::new(vec![-1.2, -0.07], vec![0.6, 0.07])
 }
 
 fn coder(tilings: usize, tiles: usize, memory: usize) -> TileCoder {
@@ -146,7 +146,7 @@ fn what_cannot_be_cut_is_refused() {
     for (low, high) in
         [(0.0, f32::INFINITY), (f32::NEG_INFINITY, 1.0), (1.0, 1.0), (2.0, 1.0), (f32::NAN, 1.0)]
     {
-        let bounds = BoxSpace { low: vec![0.0, low], high: vec![1.0, high] };
+        let bounds = BoxSpace::new(vec![0.0, low], vec![1.0, high]);
         let found = TileCoder::new(&bounds, coding);
         assert!(matches!(found, Err(TileError::Bounds { index: 1, .. })), "[{low}, {high}]: {found:?}");
     }
@@ -154,8 +154,10 @@ fn what_cannot_be_cut_is_refused() {
         let sizes = TileCoding { tilings, tiles, memory, bias: false };
         assert_eq!(TileCoder::new(&bounds(), sizes), Err(TileError::Sizes { tilings, tiles, memory }));
     }
-    let choices =
-        EnvSpec { observation: Space::Discrete { n: 3 }, ..Each::new(1, || RightChoices).spec().clone() };
+    let choices = EnvSpec {
+        observation: Space::Discrete { n: 3 }.into(),
+        ..Each::new(1, || RightChoices).spec().clone()
+    };
     assert!(matches!(TileCoded::coder_for(&choices, coding), Err(TileError::NotBox { .. })));
 }
 
@@ -173,7 +175,7 @@ fn coded(n: usize) -> Box<dyn BatchEnv> {
 #[test]
 fn a_coded_task_is_the_task_seen_through_tiles() {
     let task = ObservedReward::new(ActionKind::Discrete);
-    let Space::Box(bounds) = task.spec().observation else { panic!("a box") };
+    let Some(Space::Box(bounds)) = task.spec().observation.single().cloned() else { panic!("a box") };
     let coder =
         TileCoder::new(&bounds, TileCoding { tilings: 4, tiles: 3, bias: true, ..TileCoding::default() })
             .unwrap();
@@ -182,7 +184,7 @@ fn a_coded_task_is_the_task_seen_through_tiles() {
     plain.start().unwrap();
     coded.start().unwrap();
     assert_eq!(coded.spec().id, format!("tiles:{}", plain.spec().id));
-    assert_eq!(coded.spec().observation, Space::Box(BoxSpace::uniform(0.0, 1.0, 13)));
+    assert_eq!(coded.spec().observation, BoxSpace::uniform(0.0, 1.0, 13).into());
     let mut random = RandomActions::new(&plain.spec().action, 3, 5, 0);
     let expected = |obs: pgrad_num::Cols<'_, f32>, b: usize| {
         let x: Vec<f32> = (0..obs.rows()).map(|i| obs.at(i, b)).collect();
@@ -229,7 +231,7 @@ struct Breaks(u32);
 impl Env for Breaks {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
-            observation: Space::Box(BoxSpace::uniform(-1.0, 1.0, 2)),
+            observation: BoxSpace::uniform(-1.0, 1.0, 2).into(),
             max_episode_steps: None,
             ..ConstantReward::new(ActionKind::Discrete).spec()
         }
@@ -255,7 +257,7 @@ fn a_number_that_is_not_finite_does_not_hide_behind_a_tile() {
     envs.step(random.draw()).unwrap();
     let error = envs.step(random.draw()).unwrap_err();
     assert!(
-        matches!(error, EnvError::Observation { index: 1, step: 3, value, .. } if value.is_nan()),
+        matches!(&error, EnvError::Observation { component, step: 3, value, .. } if value.is_nan() && &**component == "component 1"),
         "{error}"
     );
 }

@@ -56,7 +56,7 @@ impl Env for Counter {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Counter".into(),
-            observation: Space::Box(BoxSpace::unbounded(2)),
+            observation: BoxSpace::unbounded(2).into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: self.limit,
             reward_threshold: None,

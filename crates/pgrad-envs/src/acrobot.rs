@@ -63,7 +63,7 @@ impl Acrobot {
         let high = vec![1.0, 1.0, 1.0, 1.0, MAX_SPEED_1 as f32, MAX_SPEED_2 as f32];
         let spec = EnvSpec {
             id: "Acrobot-v1".into(),
-            observation: Space::Box(BoxSpace { low: high.iter().map(|x| -x).collect(), high }),
+            observation: BoxSpace::new(high.iter().map(|x| -x).collect(), high).into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(500),
             reward_threshold: Some(-100.0),

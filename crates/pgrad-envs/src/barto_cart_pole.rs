@@ -4,7 +4,7 @@
 //! |---|---|
 //! | state | `x` (m), `ẋ` (m/s), `θ` (rad, 0 is upright), `θ̇` (rad/s), all f64 |
 //! | observation | the state, rounded to f32; `Box(±[4.8, ∞, 24°, ∞])` |
-//! | action | `Box(−1, 1, [1])`: the force in units of 10 N |
+//! | action | `Box(−1.0, 1.0, (1,), float32)`: the force in units of 10 N |
 //! | reward | `10 − (1 − cos θ) − 10⁻⁵ F²` while it stands; 0 for the step that ends the episode |
 //! | first state | each number uniform on `[-0.05, 0.05)` |
 //! | end | terminated when `|x| > 2.4` or `|θ| > 12°`; cut after 1000 steps |
@@ -70,7 +70,7 @@ impl BartoCartPole {
         let high = vec![2.0 * X_LIMIT as f32, f32::INFINITY, (2.0 * THETA_LIMIT) as f32, f32::INFINITY];
         let spec = EnvSpec {
             id: "BartoCartPole-v0".into(),
-            observation: Space::Box(BoxSpace { low: high.iter().map(|x| -x).collect(), high }),
+            observation: BoxSpace::new(high.iter().map(|x| -x).collect(), high).into(),
             action: Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)),
             max_episode_steps: Some(1000),
             reward_threshold: None,

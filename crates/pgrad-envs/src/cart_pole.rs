@@ -57,7 +57,7 @@ impl CartPole {
         let high = vec![2.0 * X_LIMIT as f32, f32::INFINITY, (2.0 * THETA_LIMIT) as f32, f32::INFINITY];
         let spec = EnvSpec {
             id: "CartPole-v1".into(),
-            observation: Space::Box(BoxSpace { low: high.iter().map(|x| -x).collect(), high }),
+            observation: BoxSpace::new(high.iter().map(|x| -x).collect(), high).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(500),
             reward_threshold: Some(475.0),

@@ -4,7 +4,7 @@
 //! | | |
 //! |---|---|
 //! | state | `x`, `y` in `[0, 1]`, f64 |
-//! | observation | the state, rounded to f32; `Box(0, 1, [2])` |
+//! | observation | the state, rounded to f32; `Box(0.0, 1.0, (2,), float32)` |
 //! | action | `Discrete(5)`: −0.05 or +0.05 along `x`, −0.05 or +0.05 along `y`, stay |
 //! | noise | uniform on ±0.0025 for each number, added to every move |
 //! | reward | `−1 − 2 Σ_k N(x; μ_xk, σ_xk) N(y; μ_yk, σ_yk)` at the new place, the last one included |
@@ -56,7 +56,7 @@ impl ContinuousGridWorld {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "ContinuousGridWorld-v0".into(),
-            observation: Space::Box(BoxSpace::uniform(0.0, 1.0, 2)),
+            observation: BoxSpace::uniform(0.0, 1.0, 2).into(),
             action: Space::Discrete { n: MOVES.len() },
             max_episode_steps: Some(5000),
             reward_threshold: None,

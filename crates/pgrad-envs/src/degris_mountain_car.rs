@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | state | position in `[-1.2, 0.6]`, velocity in `[-0.07, 0.07]`, f64 |
-//! | observation | the state, rounded to f32; `Box([-1.2, -0.07], [0.6, 0.07])` |
+//! | observation | the state, rounded to f32; `Box([-1.2 -0.07], [0.6 0.07], (2,), float32)` |
 //! | action | `Discrete(3)`: accelerate left, not at all, right |
 //! | reward | −1 each step, the last one included |
 //! | first state | position −0.5, velocity 0, always |
@@ -50,10 +50,11 @@ impl DegrisMountainCar {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "DegrisMountainCar-v0".into(),
-            observation: Space::Box(BoxSpace {
-                low: vec![MIN_POSITION as f32, -MAX_SPEED as f32],
-                high: vec![GOAL as f32, MAX_SPEED as f32],
-            }),
+            observation: BoxSpace::new(
+                vec![MIN_POSITION as f32, -MAX_SPEED as f32],
+                vec![GOAL as f32, MAX_SPEED as f32],
+            )
+            .into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(5000),
             reward_threshold: Some(-120.0),

@@ -50,7 +50,7 @@ impl DegrisPendulum {
         let high = vec![PI as f32, MAX_SPEED as f32];
         let spec = EnvSpec {
             id: "DegrisPendulum-v0".into(),
-            observation: Space::Box(BoxSpace { low: high.iter().map(|x| -x).collect(), high }),
+            observation: BoxSpace::new(high.iter().map(|x| -x).collect(), high).into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(5000),
             reward_threshold: None,

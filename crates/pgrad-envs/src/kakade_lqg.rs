@@ -3,8 +3,8 @@
 //! | | |
 //! |---|---|
 //! | state | `x` and the step `t`, 0 to 19, f64 |
-//! | observation | `x`; `Box(−∞, ∞, [1])` |
-//! | action | `Box(−∞, ∞, [1])`: the push `u` |
+//! | observation | `x`; `Box(−∞.0, ∞.0, (1,), float32)` |
+//! | action | `Box(−∞.0, ∞.0, (1,), float32)`: the push `u` |
 //! | reward | `−x²` after the step |
 //! | first state | `x = 0` |
 //! | end | terminated after 20 steps: the horizon belongs to the task, nothing follows it; never cut |
@@ -48,7 +48,7 @@ impl KakadeLqg {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "KakadeLqg-v0".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Box(BoxSpace::unbounded(1)),
             max_episode_steps: None,
             reward_threshold: None,

@@ -51,7 +51,7 @@ impl KakadeMdp {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "KakadeMdp-v0".into(),
-            observation: Space::Discrete { n: 2 },
+            observation: Space::Discrete { n: 2 }.into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(100),
             reward_threshold: None,

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | state | position in `[-1.2, 0.6]`, velocity in `[-0.07, 0.07]`, f64 |
-//! | observation | the state, rounded to f32; `Box([-1.2, -0.07], [0.6, 0.07])` |
+//! | observation | the state, rounded to f32; `Box([-1.2 -0.07], [0.6 0.07], (2,), float32)` |
 //! | action | `Discrete(3)`: accelerate left, not at all, right |
 //! | reward | −1 each step, the last one included |
 //! | first state | position uniform on `[-0.6, -0.4)`, velocity 0 |
@@ -49,10 +49,11 @@ impl MountainCar {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "MountainCar-v0".into(),
-            observation: Space::Box(BoxSpace {
-                low: vec![MIN_POSITION as f32, -MAX_SPEED as f32],
-                high: vec![MAX_POSITION as f32, MAX_SPEED as f32],
-            }),
+            observation: BoxSpace::new(
+                vec![MIN_POSITION as f32, -MAX_SPEED as f32],
+                vec![MAX_POSITION as f32, MAX_SPEED as f32],
+            )
+            .into(),
             action: Space::Discrete { n: 3 },
             max_episode_steps: Some(200),
             reward_threshold: Some(-110.0),

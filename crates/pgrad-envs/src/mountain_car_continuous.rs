@@ -3,8 +3,8 @@
 //! | | |
 //! |---|---|
 //! | state | position in `[-1.2, 0.6]`, velocity in `[-0.07, 0.07]`, and whether the episode is at its first state |
-//! | observation | position and velocity in f32; `Box([-1.2, -0.07], [0.6, 0.07])` |
-//! | action | `Box(-1, 1, [1])`: the push |
+//! | observation | position and velocity in f32; `Box([-1.2 -0.07], [0.6 0.07], (2,), float32)` |
+//! | action | `Box(-1.0, 1.0, (1,), float32)`: the push |
 //! | reward | `−0.1 a²`, and 100 more on reaching the goal |
 //! | first state | position uniform on `[-0.6, -0.4)`, velocity 0 |
 //! | end | terminated at position ≥ 0.45 with velocity ≥ 0; cut after 999 steps |
@@ -57,10 +57,11 @@ impl MountainCarContinuous {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "MountainCarContinuous-v0".into(),
-            observation: Space::Box(BoxSpace {
-                low: vec![MIN_POSITION as f32, -MAX_SPEED as f32],
-                high: vec![MAX_POSITION as f32, MAX_SPEED as f32],
-            }),
+            observation: BoxSpace::new(
+                vec![MIN_POSITION as f32, -MAX_SPEED as f32],
+                vec![MAX_POSITION as f32, MAX_SPEED as f32],
+            )
+            .into(),
             action: Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)),
             max_episode_steps: Some(999),
             reward_threshold: Some(90.0),

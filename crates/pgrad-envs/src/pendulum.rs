@@ -4,7 +4,7 @@
 //! |---|---|
 //! | state | angle `θ` (rad, 0 is upright, not wrapped), `θ̇` in `[-8, 8]` rad/s, f64 |
 //! | observation | `cos θ, sin θ, θ̇` in f32; `Box(±[1, 1, 8])` |
-//! | action | `Box(-2, 2, [1])`: torque `u` in N m |
+//! | action | `Box(-2.0, 2.0, (1,), float32)`: torque `u` in N m |
 //! | reward | `−(θ² + 0.1 θ̇² + 0.001 u²)` before the step, `θ` wrapped to `[-π, π)` |
 //! | first state | `θ` uniform on `[-π, π)`, `θ̇` uniform on `[-1, 1)` |
 //! | end | cut after 200 steps; never terminated |
@@ -51,7 +51,7 @@ impl Pendulum {
         let high = vec![1.0, 1.0, MAX_SPEED as f32];
         let spec = EnvSpec {
             id: "Pendulum-v1".into(),
-            observation: Space::Box(BoxSpace { low: high.iter().map(|x| -x).collect(), high }),
+            observation: BoxSpace::new(high.iter().map(|x| -x).collect(), high).into(),
             action: Space::Box(BoxSpace::uniform(-MAX_TORQUE, MAX_TORQUE, 1)),
             max_episode_steps: Some(200),
             reward_threshold: None,

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | state | place 0, 1 or 2 |
-//! | observation | 1, wherever it is; `Box(0, 1, [1])`. (Not to be normalised: it would become 0.) |
+//! | observation | 1, wherever it is; `Box(0.0, 1.0, (1,), float32)`. (Not to be normalised: it would become 0.) |
 //! | action | `Discrete(2)`: 0 left, 1 right |
 //! | reward | −1 each step |
 //! | first state | place 0 |
@@ -48,7 +48,7 @@ impl ShortCorridor {
     pub fn new(n: usize) -> Self {
         let spec = EnvSpec {
             id: "ShortCorridor-v0".into(),
-            observation: Space::Box(BoxSpace::uniform(0.0, 1.0, 1)),
+            observation: BoxSpace::uniform(0.0, 1.0, 1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(1000),
             reward_threshold: None,

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | state | place `0..=N` in the corridor, whether the goal is north or south |
-//! | observation | 3 bits, `Box(0, 1, [3])`: at place 0 `011` (north) or `110` (south), in the corridor `101`, at the junction `010` |
+//! | observation | 3 bits, `Box(0.0, 1.0, (3,), float32)`: at place 0 `011` (north) or `110` (south), in the corridor `101`, at the junction `010` |
 //! | action | `Discrete(4)`: 0 north, 1 east, 2 west, 3 south |
 //! | reward | at the junction 4 for the turn to the goal and −0.1 for the other one; −0.1 for a step against a wall; else 0 |
 //! | first state | place 0, the goal north or south with equal chance |
@@ -51,7 +51,7 @@ impl TMaze {
         );
         let spec = EnvSpec {
             id: format!("TMaze{length}-v0"),
-            observation: Space::Box(BoxSpace::uniform(0.0, 1.0, 3)),
+            observation: BoxSpace::uniform(0.0, 1.0, 3).into(),
             action: Space::Discrete { n: 4 },
             max_episode_steps: Some(20 * length),
             reward_threshold: Some(3.9),

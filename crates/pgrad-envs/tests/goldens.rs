@@ -123,12 +123,12 @@ fn spaces_limits_and_thresholds_are_gymnasiums() {
             |name: &str| entry(name).map(|x| x.iter().map(|v| v.parse().unwrap()).collect::<Vec<f32>>());
         let bounds = |name: &str| {
             let (low, high) = (numbers(&format!("{name}_low"))?, numbers(&format!("{name}_high"))?);
-            Some(Space::Box(BoxSpace { low, high }))
+            Some(Space::Box(BoxSpace::new(low, high)))
         };
         let threshold = entry("reward_threshold").unwrap()[0].clone();
         let expected = EnvSpec {
             id: task.into(),
-            observation: bounds("observation").unwrap(),
+            observation: bounds("observation").unwrap().into(),
             action: bounds("action")
                 .unwrap_or_else(|| Space::Discrete { n: numbers("action_n").unwrap()[0] as usize }),
             max_episode_steps: Some(numbers("max_episode_steps").unwrap()[0] as u32),

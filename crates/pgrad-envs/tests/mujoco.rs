@@ -79,10 +79,10 @@ impl Header {
         let threshold = Some(from.one()).filter(|x| x.is_finite());
         let [nq, nv, nu, nobs, trajectories] = std::array::from_fn(|_| from.size());
         let single = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect();
-        let action = BoxSpace { low: single(from.take(nu)), high: single(from.take(nu)) };
+        let action = BoxSpace::new(single(from.take(nu)), single(from.take(nu)));
         let spec = EnvSpec {
             id: from.task.clone(),
-            observation: Space::Box(BoxSpace::unbounded(nobs)),
+            observation: BoxSpace::unbounded(nobs).into(),
             action: Space::Box(action),
             max_episode_steps: Some(limit),
             reward_threshold: threshold,

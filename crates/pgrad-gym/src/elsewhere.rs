@@ -34,11 +34,6 @@ impl Gym {
     pub fn make(&self, _n: usize) -> Box<dyn BatchEnv> {
         match *self {}
     }
-    /// The parts of an observation.
-    #[must_use]
-    pub fn parts(&self) -> Vec<(String, usize)> {
-        match *self {}
-    }
     /// The time limit that the environment has by itself.
     #[must_use]
     pub fn own_limit(&self) -> Option<u64> {

@@ -283,11 +283,6 @@ impl Gym {
         assert!(n > 0, "a batch has at least one environment");
         Box::new(GymBatch::new(Arc::clone(&self.context), n))
     }
-    /// The parts of an observation, in order: name (empty for a whole space) and how many numbers.
-    #[must_use]
-    pub fn parts(&self) -> Vec<(String, usize)> {
-        self.context.spaces.parts()
-    }
     /// The time limit that the environment has by itself.
     #[must_use]
     pub fn own_limit(&self) -> Option<u64> {

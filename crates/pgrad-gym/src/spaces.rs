@@ -1,74 +1,63 @@
 //! Gymnasium's spaces: what lies where in a row of bytes, and how it becomes the numbers that are learnt from.
 
-use pgrad_env::{BoxSpace, Space};
+use pgrad_env::{BoxSpace, Dtype, ObsSpace, Part, Space};
 use serde::Deserialize;
 
-/// Type of the numbers of a leaf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dtype {
-    F16,
-    F32,
-    F64,
-    Signed(usize),
-    Unsigned(usize),
+/// The type of numpy's `dtype.str`: byte order, kind, bytes. None for what cannot be read here.
+fn dtype(text: &str) -> Option<Dtype> {
+    let (order, rest) = text.split_at_checked(1)?;
+    let native = if cfg!(target_endian = "little") { "<" } else { ">" };
+    if order != "|" && order != native {
+        return None;
+    }
+    Some(match rest {
+        "b1" => Dtype::Bool,
+        "u1" => Dtype::U8,
+        "u2" => Dtype::U16,
+        "u4" => Dtype::U32,
+        "u8" => Dtype::U64,
+        "i1" => Dtype::I8,
+        "i2" => Dtype::I16,
+        "i4" => Dtype::I32,
+        "i8" => Dtype::I64,
+        "f2" => Dtype::F16,
+        "f4" => Dtype::F32,
+        "f8" => Dtype::F64,
+        _ => return None,
+    })
 }
 
-impl Dtype {
-    /// Of numpy's `dtype.str`: byte order, kind, bytes. None for what cannot be read here.
-    fn parse(text: &str) -> Option<Self> {
-        let (order, rest) = text.split_at_checked(1)?;
-        let (kind, size) = rest.split_at_checked(1)?;
-        let size: usize = size.parse().ok()?;
-        let native = if cfg!(target_endian = "little") { "<" } else { ">" };
-        if order != "|" && order != native {
-            return None;
-        }
-        match (kind, size) {
-            ("f", 2) => Some(Self::F16),
-            ("f", 4) => Some(Self::F32),
-            ("f", 8) => Some(Self::F64),
-            ("i", 1 | 2 | 4 | 8) => Some(Self::Signed(size)),
-            ("u" | "b", 1 | 2 | 4 | 8) => Some(Self::Unsigned(size)),
-            _ => None,
-        }
+/// The number whose bytes these are.
+#[inline]
+fn number(dtype: Dtype, bytes: &[u8]) -> f64 {
+    fn all<const N: usize>(bytes: &[u8]) -> [u8; N] {
+        std::array::from_fn(|i| bytes[i])
     }
-    fn size(self) -> usize {
-        match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
-            Self::F64 => 8,
-            Self::Signed(n) | Self::Unsigned(n) => n,
-        }
+    match dtype {
+        Dtype::F16 => half(u16::from_ne_bytes(all(bytes))),
+        Dtype::F32 => f64::from(f32::from_ne_bytes(all(bytes))),
+        Dtype::F64 => f64::from_ne_bytes(all(bytes)),
+        Dtype::I8 => f64::from(i8::from_ne_bytes(all(bytes))),
+        Dtype::I16 => f64::from(i16::from_ne_bytes(all(bytes))),
+        Dtype::I32 => f64::from(i32::from_ne_bytes(all(bytes))),
+        Dtype::I64 => i64::from_ne_bytes(all(bytes)) as f64,
+        Dtype::Bool | Dtype::U8 => f64::from(bytes[0]),
+        Dtype::U16 => f64::from(u16::from_ne_bytes(all(bytes))),
+        Dtype::U32 => f64::from(u32::from_ne_bytes(all(bytes))),
+        Dtype::U64 => u64::from_ne_bytes(all(bytes)) as f64,
     }
-    /// The number whose bytes these are.
-    #[inline]
-    fn number(self, bytes: &[u8]) -> f64 {
-        fn all<const N: usize>(bytes: &[u8]) -> [u8; N] {
-            std::array::from_fn(|i| bytes[i])
-        }
-        match self {
-            Self::F16 => half(u16::from_ne_bytes(all(bytes))),
-            Self::F32 => f64::from(f32::from_ne_bytes(all(bytes))),
-            Self::F64 => f64::from_ne_bytes(all(bytes)),
-            Self::Signed(1) => f64::from(i8::from_ne_bytes(all(bytes))),
-            Self::Signed(2) => f64::from(i16::from_ne_bytes(all(bytes))),
-            Self::Signed(4) => f64::from(i32::from_ne_bytes(all(bytes))),
-            Self::Signed(_) => i64::from_ne_bytes(all(bytes)) as f64,
-            Self::Unsigned(1) => f64::from(bytes[0]),
-            Self::Unsigned(2) => f64::from(u16::from_ne_bytes(all(bytes))),
-            Self::Unsigned(4) => f64::from(u32::from_ne_bytes(all(bytes))),
-            Self::Unsigned(_) => u64::from_ne_bytes(all(bytes)) as f64,
-        }
-    }
-    /// The bytes of a number, rounded to one of this type.
-    fn write(self, x: f64, to: &mut [u8]) {
-        match self {
-            Self::F16 => to.copy_from_slice(&to_half(x).to_ne_bytes()),
-            Self::F32 => to.copy_from_slice(&(x as f32).to_ne_bytes()),
-            Self::F64 => to.copy_from_slice(&x.to_ne_bytes()),
-            // Little end first or last: the low bytes of the widest number.
-            Self::Signed(n) => copy_low(&(x.round() as i64).to_ne_bytes(), &mut to[..n]),
-            Self::Unsigned(n) => copy_low(&(x.round() as u64).to_ne_bytes(), &mut to[..n]),
+}
+
+/// The bytes of a number, rounded to one of this type.
+fn write(dtype: Dtype, x: f64, to: &mut [u8]) {
+    match dtype {
+        Dtype::F16 => to.copy_from_slice(&to_half(x).to_ne_bytes()),
+        Dtype::F32 => to.copy_from_slice(&(x as f32).to_ne_bytes()),
+        Dtype::F64 => to.copy_from_slice(&x.to_ne_bytes()),
+        // Little end first or last: the low bytes of the widest number.
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => copy_low(&(x.round() as i64).to_ne_bytes(), to),
+        Dtype::Bool | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => {
+            copy_low(&(x.round() as u64).to_ne_bytes(), to);
         }
     }
 }
@@ -148,6 +137,7 @@ struct Leaf {
     /// Keys and numbers on the way to it, with dots between; empty for a whole space.
     name: String,
     dtype: Dtype,
+    shape: Vec<usize>,
     /// Numbers in the row of bytes.
     count: usize,
     kind: Kind,
@@ -174,7 +164,7 @@ fn numbers(texts: &[String], count: usize, what: &str) -> Result<Vec<f64>, Strin
 
 impl Leaf {
     fn new(text: &LeafText) -> Result<Self, String> {
-        let dtype = Dtype::parse(&text.dtype).ok_or_else(|| format!("numbers of `{}`", text.dtype))?;
+        let dtype = dtype(&text.dtype).ok_or_else(|| format!("numbers of `{}`", text.dtype))?;
         if text.shape.iter().product::<usize>() != text.count {
             return Err(format!("shape {:?} for {} numbers", text.shape, text.count));
         }
@@ -195,7 +185,7 @@ impl Leaf {
             }
             other => return Err(format!("a space of the kind `{other}`")),
         };
-        Ok(Self { name: text.name.clone(), dtype, count: text.count, kind })
+        Ok(Self { name: text.name.clone(), dtype, shape: text.shape.clone(), count: text.count, kind })
     }
     fn bytes(&self) -> usize {
         self.dtype.size() * self.count
@@ -209,18 +199,18 @@ impl Leaf {
     }
     fn space(&self) -> Space {
         match &self.kind {
-            Kind::Box { low, high } => Space::Box(BoxSpace {
-                low: low.iter().map(|x| *x as f32).collect(),
-                high: high.iter().map(|x| *x as f32).collect(),
-            }),
+            Kind::Box { low, high } => {
+                let f32s = |x: &[f64]| x.iter().map(|x| *x as f32).collect();
+                Space::Box(BoxSpace::new(f32s(low), f32s(high)).shaped(&self.shape, self.dtype))
+            }
             Kind::Choices { n, .. } if n.len() == 1 => Space::Discrete { n: n[0] as usize },
             Kind::Choices { n, .. } => Space::MultiDiscrete { nvec: n.iter().map(|n| *n as usize).collect() },
             Kind::Bits => Space::MultiBinary { n: self.count },
         }
     }
     fn number_name(&self, i: usize) -> String {
-        let of = if self.name.is_empty() { String::new() } else { format!("`{}` of ", self.name) };
-        format!("component {i} of {of}the observation")
+        let part = Part { name: self.name.clone(), space: self.space() };
+        format!("{} of the observation", ObsSpace::of_parts(vec![part]).component(i))
     }
     /// Writes the numbers of a row of bytes.
     fn decode(&self, bytes: &[u8], to: &mut [f32]) -> Result<(), RowError> {
@@ -239,7 +229,7 @@ impl Leaf {
                     for (((b, x), low), high) in
                         bytes.chunks_exact(size).zip(to.iter_mut()).zip(low).zip(high)
                     {
-                        let wide = self.dtype.number(b);
+                        let wide = number(self.dtype, b);
                         *x = wide as f32;
                         inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
                     }
@@ -250,13 +240,13 @@ impl Leaf {
                 to.fill(0.0);
                 let mut at = 0;
                 for (i, b) in bytes.chunks_exact(size).enumerate() {
-                    let x = self.dtype.number(b) - start[i] as f64;
+                    let x = number(self.dtype, b) - start[i] as f64;
                     if !(0.0..n[i] as f64).contains(&x) {
                         let (first, last) = (start[i], start[i] + n[i] - 1);
                         return Err(RowError::Refused(format!(
                             "{} is {}, its space has {first} to {last}",
                             self.number_name(i),
-                            self.dtype.number(b)
+                            number(self.dtype, b)
                         )));
                     }
                     to[at + x as usize] = 1.0;
@@ -266,7 +256,7 @@ impl Leaf {
             }
             Kind::Bits => {
                 for (i, (b, x)) in bytes.chunks_exact(size).zip(to.iter_mut()).enumerate() {
-                    *x = self.dtype.number(b) as f32;
+                    *x = number(self.dtype, b) as f32;
                     if *x != 0.0 && *x != 1.0 {
                         let name = self.number_name(i);
                         return Err(RowError::Refused(format!("{name} is {x}, its space has 0 and 1")));
@@ -279,7 +269,8 @@ impl Leaf {
     /// What is wrong with the first bad number; what is not finite comes first.
     #[cold]
     fn box_error(&self, bytes: &[u8], to: &[f32], low: &[f64], high: &[f64]) -> RowError {
-        let number = |i: usize| self.dtype.number(&bytes[i * self.dtype.size()..(i + 1) * self.dtype.size()]);
+        let size = self.dtype.size();
+        let number = |i: usize| number(self.dtype, &bytes[i * size..(i + 1) * size]);
         if let Some(i) = to.iter().position(|x| !x.is_finite()) {
             let value = number(i);
             let lossy = if value.is_finite() { ", which single precision cannot hold" } else { "" };
@@ -314,30 +305,17 @@ impl Spaces {
         }
         Ok(Self { observation, action, composite: text.composite })
     }
-    /// The space of observations, flattened.
-    pub(crate) fn observation(&self) -> Space {
+    /// The space of observations.
+    pub(crate) fn observation(&self) -> ObsSpace {
         if let ([leaf], false) = (&self.observation[..], self.composite) {
-            return leaf.space();
+            return leaf.space().into();
         }
-        let (mut low, mut high) = (Vec::new(), Vec::new());
-        for leaf in &self.observation {
-            if let Space::Box(b) = leaf.space() {
-                low.extend(b.low);
-                high.extend(b.high);
-            } else {
-                low.resize(low.len() + leaf.dim(), 0.0);
-                high.resize(high.len() + leaf.dim(), 1.0);
-            }
-        }
-        Space::Box(BoxSpace { low, high })
+        let part = |leaf: &Leaf| Part { name: leaf.name.clone(), space: leaf.space() };
+        ObsSpace::of_parts(self.observation.iter().map(part).collect())
     }
     /// The space of actions.
     pub(crate) fn action(&self) -> Space {
         self.action.space()
-    }
-    /// The parts of an observation, in order: name and numbers.
-    pub(crate) fn parts(&self) -> Vec<(String, usize)> {
-        self.observation.iter().map(|leaf| (leaf.name.clone(), leaf.dim())).collect()
     }
     /// Bytes of one environment's rows, part after part.
     pub(crate) fn observation_bytes(&self) -> impl Iterator<Item = usize> + '_ {
@@ -371,7 +349,7 @@ impl Spaces {
             _ => 0,
         };
         let size = self.action.dtype.size();
-        self.action.dtype.write((start + i64::from(x)) as f64, &mut to[i * size..(i + 1) * size]);
+        write(self.action.dtype, (start + i64::from(x)) as f64, &mut to[i * size..(i + 1) * size]);
     }
     /// Writes the bytes of number `i`, brought inside its bounds as the environment's own type holds them.
     pub(crate) fn encode_number(&self, i: usize, x: f32, to: &mut [u8]) {
@@ -380,6 +358,6 @@ impl Spaces {
             x = x.max(low[i]).min(high[i]);
         }
         let size = self.action.dtype.size();
-        self.action.dtype.write(x, &mut to[i * size..(i + 1) * size]);
+        write(self.action.dtype, x, &mut to[i * size..(i + 1) * size]);
     }
 }

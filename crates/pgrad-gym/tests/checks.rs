@@ -6,7 +6,7 @@
 mod common;
 
 use common::{open, python, run, settings};
-use pgrad_env::{BoxSpace, End, EnvError, MakeErrorKind, Space};
+use pgrad_env::{BoxSpace, Dtype, End, EnvError, MakeErrorKind, ObsSpace, Part, Space};
 use pgrad_gym::{Gym, GymSettings, OnEnvError, OnOutOfBounds};
 use serde_json::json;
 
@@ -141,12 +141,22 @@ fn what_lies_outside_its_bounds_is_counted_and_reported_once_or_stops() {
 #[test]
 fn spaces_are_flattened_as_gymnasium_does_with_named_parts() {
     let gym = open("Parts-v0", &settings(&json!({})));
-    let parts: Vec<(String, usize)> =
-        [("a", 3), ("b", 2), ("c.0", 5), ("c.1", 4), ("d", 4)].map(|(n, d)| (n.to_owned(), d)).into();
-    assert_eq!(gym.parts(), parts);
-    let Space::Box(BoxSpace { low, high }) = &gym.spec().observation else { panic!("{:?}", gym.spec()) };
-    assert_eq!((low.len(), low[3], high[4], high[17]), (18, -1.0, f32::INFINITY, 255.0));
-    assert_eq!((low[2], high[2]), (0.0, 1.0), "choices are switches");
+    let parts = [
+        ("a", Space::Discrete { n: 3 }),
+        ("b", BoxSpace::new(vec![-1.0, 0.0], vec![1.0, f32::INFINITY]).shaped(&[2], Dtype::F64).into()),
+        ("c.0", Space::MultiDiscrete { nvec: vec![2, 3] }),
+        ("c.1", Space::MultiBinary { n: 4 }),
+        ("d", BoxSpace::uniform(0.0, 255.0, 4).shaped(&[2, 1, 2], Dtype::U8).into()),
+    ];
+    let parts = parts.map(|(name, space)| Part { name: name.to_owned(), space });
+    let observation = &gym.spec().observation;
+    assert_eq!(observation.parts(), parts);
+    assert_eq!(observation.component(17), "component [1, 0, 1] of `d`");
+    assert_eq!(
+        observation.to_string(),
+        "Dict('a': Discrete(3), 'b': Box([-1.0 0.0], [1.0 inf], (2,), float64), 'c.0': MultiDiscrete([2 3]), \
+         'c.1': MultiBinary(4), 'd': Box(0, 255, (2, 1, 2), uint8))"
+    );
     let (trace, _) = run(&gym, 3, 4, 1).unwrap();
     // What `gymnasium.spaces.flatten` says of the same observations.
     let script = "import numpy as np, tests.misbehaving as m\n\
@@ -168,15 +178,49 @@ fn spaces_are_flattened_as_gymnasium_does_with_named_parts() {
 }
 
 #[test]
+fn spaces_are_written_as_gymnasium_writes_them() {
+    let boxed = |low, high, shape: &[usize], dtype| -> Space {
+        BoxSpace::uniform(low, high, shape.iter().product()).shaped(shape, dtype).into()
+    };
+    let spaces = [
+        boxed(0.0, 255.0, &[84, 84, 4], Dtype::U8),
+        boxed(-1.0, 1.5, &[3], Dtype::F32),
+        boxed(f32::NEG_INFINITY, f32::INFINITY, &[], Dtype::F64),
+        boxed(0.0, 1.0, &[10, 10, 4], Dtype::Bool),
+        Space::Discrete { n: 5 },
+        Space::MultiDiscrete { nvec: vec![2, 3] },
+        Space::MultiBinary { n: 4 },
+    ];
+    let parts = || {
+        let space = Space::Discrete { n: 2 };
+        vec![
+            Part { name: "a".to_owned(), space: boxed(-0.5, 2.0, &[2], Dtype::F16) },
+            Part { name: "b".to_owned(), space },
+        ]
+    };
+    let script = "import numpy as np\n\
+                  from gymnasium.spaces import *\n\
+                  print(Box(0, 255, (84, 84, 4), np.uint8)); print(Box(-1, 1.5, (3,), np.float32))\n\
+                  print(Box(-np.inf, np.inf, (), np.float64)); print(Box(0, 1, (10, 10, 4), bool))\n\
+                  print(Discrete(5)); print(MultiDiscrete([2, 3])); print(MultiBinary(4))\n\
+                  print(Dict({'a': Box(-0.5, 2, (2,), np.float16), 'b': Discrete(2)}))";
+    let out = std::process::Command::new(python()).args(["-W", "ignore", "-c", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let ours: Vec<String> = spaces.iter().map(Space::to_string).collect();
+    let ours = [ours, vec![ObsSpace::of_parts(parts()).to_string()]].concat();
+    assert_eq!(text.lines().collect::<Vec<_>>(), ours, "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
 fn every_action_is_inside_its_space_and_arrives() {
     for (action, space) in [
         ("discrete", Space::Discrete { n: 3 }),
         ("multi-discrete", Space::MultiDiscrete { nvec: vec![2, 3] }),
         ("multi-binary", Space::MultiBinary { n: 3 }),
-        ("box", Space::Box(BoxSpace { low: vec![-0.1, 0.0], high: vec![0.1, 2.0] })),
-        ("box32", Space::Box(BoxSpace::uniform(-1.0, 1.0, 4))),
-        ("int", Space::Box(BoxSpace::uniform(-2.0, 3.0, 2))),
-        ("half", Space::Box(BoxSpace::uniform(-1.5, 1.5, 2))),
+        ("box", Space::Box(BoxSpace::new(vec![-0.1, 0.0], vec![0.1, 2.0]).shaped(&[2], Dtype::F64))),
+        ("box32", Space::Box(BoxSpace::uniform(-1.0, 1.0, 4).shaped(&[2, 2], Dtype::F32))),
+        ("int", Space::Box(BoxSpace::uniform(-2.0, 3.0, 2).shaped(&[2], Dtype::I16))),
+        ("half", Space::Box(BoxSpace::uniform(-1.5, 1.5, 2).shaped(&[2], Dtype::F16))),
     ] {
         let gym = open("Parts-v0", &GymSettings { env_workers: 1, ..settings(&json!({"action": action})) });
         assert_eq!(gym.spec().action, space, "{action}");

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Seen, Trace, pool_seeds, python, run, settings};
-use pgrad_env::{Actions, BoxSpace, End, EnvError, MakeErrorKind, RandomActions, Space, VecEnv};
+use pgrad_env::{Actions, BoxSpace, End, EnvError, MakeErrorKind, ObsSpace, RandomActions, Space, VecEnv};
 use pgrad_gym::{Gym, GymSettings, News, OnEnvError, OnOutOfBounds};
 use pgrad_testkit::python_with;
 use serde_json::{Value, json};
@@ -85,14 +85,14 @@ fn floats(value: &Value) -> Vec<f32> {
 }
 
 /// A one-hot vector for an observation that is a choice.
-fn like(space: &Space, obs: Vec<f32>) -> Vec<f32> {
-    match space {
-        Space::Discrete { n } => (0..*n).map(|i| if obs[0] == i as f32 { 1.0 } else { 0.0 }).collect(),
+fn like(space: &ObsSpace, obs: Vec<f32>) -> Vec<f32> {
+    match space.single() {
+        Some(Space::Discrete { n }) => (0..*n).map(|i| if obs[0] == i as f32 { 1.0 } else { 0.0 }).collect(),
         _ => obs,
     }
 }
 
-fn compare(trace: &Trace, space: &Space, expected: &[Vec<Value>]) -> [usize; 2] {
+fn compare(trace: &Trace, space: &ObsSpace, expected: &[Vec<Value>]) -> [usize; 2] {
     let mut ended = [0, 0];
     for (b, (seen, expected)) in trace.iter().zip(expected).enumerate() {
         assert_eq!(seen.len(), expected.len());
@@ -368,6 +368,6 @@ fn what_cannot_be_made_says_why() {
     }
     // EnvPool says the smallest positive number where it means no bound.
     let gym = Gym::open("envpool:LunarLander-v3", &usual()).unwrap();
-    assert_eq!(gym.spec().observation, Space::Box(BoxSpace::unbounded(8)));
+    assert_eq!(gym.spec().observation, BoxSpace::unbounded(8).into());
     assert_eq!(gym.own_limit(), Some(1000));
 }

@@ -356,16 +356,9 @@ impl OpenEnv for Gym {
     }
     fn about(&self) -> Vec<String> {
         let spec = self.spec();
-        let parts: Vec<String> = self
-            .parts()
-            .into_iter()
-            .filter(|(name, _)| !name.is_empty())
-            .map(|(name, n)| format!("`{name}` {n}"))
-            .collect();
-        let parts = if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) };
         let limit = self.own_limit().map_or_else(|| "none".to_owned(), |n| format!("{n} steps, its own"));
         vec![
-            format!("observation  {}{parts}", spec.observation),
+            format!("observation  {}", spec.observation),
             format!("action       {}", spec.action),
             format!("time limit   {limit}"),
             format!("made by      {}", self.versions()),

@@ -111,7 +111,7 @@ impl Env for Fragile {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Fragile".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(10),
             reward_threshold: None,

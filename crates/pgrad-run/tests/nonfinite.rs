@@ -90,7 +90,7 @@ impl Env for Faulty {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Faulty".into(),
-            observation: Space::Box(BoxSpace::unbounded(2)),
+            observation: BoxSpace::unbounded(2).into(),
             action: self.task.action.clone(),
             max_episode_steps: (!self.task.terminates).then_some(self.task.length as u32),
             reward_threshold: None,
@@ -195,12 +195,18 @@ fn observations_are_named_with_environment_episode_step_and_index() {
                     each_method(task, |algo| {
                         let error = second_iteration_fails(algo);
                         let AgentError::Env(EnvError::Observation {
-                            env, episode, step, index, value, ..
+                            env,
+                            episode,
+                            step,
+                            component,
+                            value,
+                            ..
                         }) = error
                         else {
                             panic!("{error}")
                         };
-                        assert_eq!((env, episode, u64::from(step), index), (faulty, at_episode, at_step, 1));
+                        assert_eq!((env, episode, u64::from(step)), (faulty, at_episode, at_step));
+                        assert_eq!(&*component, "component 1");
                         assert!(same(f64::from(value), bad), "{value} {bad}");
                     });
                 }
@@ -220,11 +226,12 @@ fn observations_of_a_reset_are_named_as_step_0() {
                     || Task::new(5, fault),
                     |algo| {
                         let error = second_iteration_fails(algo);
-                        let AgentError::Env(EnvError::Observation { env, episode, step, index, .. }) = error
+                        let AgentError::Env(EnvError::Observation { env, episode, step, component, .. }) =
+                            error
                         else {
                             panic!("{error}")
                         };
-                        assert_eq!((env, episode, step, index), (faulty, reset, 0, 1));
+                        assert_eq!((env, episode, step, &*component), (faulty, reset, 0, "component 1"));
                     },
                 );
             }
@@ -234,7 +241,7 @@ fn observations_of_a_reset_are_named_as_step_0() {
     let mut algo = Trainer::new(custom("Faulty", Task::new(5, first).maker(), &["n_envs=6"]), 2).unwrap();
     let error = algo.iterate().unwrap_err();
     assert!(
-        matches!(error, AgentError::Env(EnvError::Observation { env: 4, episode: 0, step: 0, index: 1, .. })),
+        matches!(&error, AgentError::Env(EnvError::Observation { env: 4, episode: 0, step: 0, component, .. }) if &**component == "component 1"),
         "{error}"
     );
 }
@@ -434,7 +441,7 @@ impl Env for Spell {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Spell".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(100),
             reward_threshold: None,

@@ -213,7 +213,7 @@ impl Env for NoSave {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "NoSave".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: Some(50),
             reward_threshold: None,

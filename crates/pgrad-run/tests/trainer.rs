@@ -76,7 +76,7 @@ impl Env for Counting {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Counting".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: BoxSpace::unbounded(1).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             reward_threshold: None,

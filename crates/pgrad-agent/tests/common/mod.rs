@@ -89,7 +89,7 @@ impl Env for Recorder {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Recorder".into(),
-            observation: Space::Box(BoxSpace::unbounded(OBS)),
+            observation: BoxSpace::unbounded(OBS).into(),
             action: self.task.action.clone(),
             max_episode_steps: self.task.limit,
             reward_threshold: None,

@@ -207,25 +207,29 @@ pub enum Finding {
         end: End,
     },
     /// An observation that is not finite.
-    #[error("{place}: component {index} of the observation is {value}; it must be finite")]
+    #[error("{place}: {component} of the observation is {value}; it must be finite")]
     ObservationNotFinite {
         /// Where.
         place: Place,
-        /// Which number.
+        /// Which number of all.
         index: usize,
+        /// The same by part and shape ([`ObsSpace::component`](crate::ObsSpace::component)).
+        component: String,
         /// Its value.
         value: f32,
     },
     /// An observation outside its space.
     #[error(
-        "{place}: component {index} of the observation is {value}; its space says {expected}; \
+        "{place}: {component} of the observation is {value}; its space says {expected}; \
          widen `EnvSpec::observation` or clip what is written"
     )]
     OutOfSpace {
         /// Where.
         place: Place,
-        /// Which number.
+        /// Which number of all.
         index: usize,
+        /// The same by part and shape.
+        component: String,
         /// Its value.
         value: f32,
         /// What the space allows there.

@@ -133,11 +133,16 @@ fn check_spec(spec: &EnvSpec, out: &mut Findings) {
     if spec.id.trim().is_empty() {
         out.add(Finding::NoName);
     }
-    for (role, space) in [(Role::Observation, &spec.observation), (Role::Action, &spec.action)] {
+    if spec.observation.obs_dim() == 0 {
+        out.add(Finding::EmptySpace { role: Role::Observation, space: spec.observation.to_string() });
+    }
+    let parts = spec.observation.parts().iter().map(|part| (Role::Observation, &part.space));
+    for (role, space) in parts.chain([(Role::Action, &spec.action)]) {
         let empty = match space {
             Space::Discrete { n } | Space::MultiBinary { n } => *n == 0,
             Space::MultiDiscrete { nvec } => nvec.is_empty() || nvec.contains(&0),
-            Space::Box(b) => b.low.is_empty() && b.high.is_empty(),
+            // A part without numbers is none.
+            Space::Box(b) => role == Role::Action && b.low.is_empty() && b.high.is_empty(),
         };
         if empty {
             out.add(Finding::EmptySpace { role, space: space.to_string() });

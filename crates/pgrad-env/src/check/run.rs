@@ -4,6 +4,7 @@ use super::finding::{Difference, Finding, Place};
 use super::{COMPARED, COPIES, COPY_STEPS, CUT, Findings};
 use crate::{Actions, BatchEnv, End, EnvSpec, MakeError, RandomActions, Space};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
+use pgrad_space::Outside;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Purpose number of the streams of a check.
@@ -235,9 +236,11 @@ impl<B: BatchEnv> Run<B> {
         } else if written != expected {
             out.add(Finding::Shape { place, expected, got: written });
         } else if let Some(index) = event.obs.iter().position(|x| !x.is_finite()) {
-            out.add(Finding::ObservationNotFinite { place, index, value: event.obs[index] });
-        } else if let Some((index, expected)) = out_of_space(&self.spec.observation, &event.obs) {
-            out.add(Finding::OutOfSpace { place, index, value: event.obs[index], expected });
+            let (component, value) = (self.spec.observation.component(index), event.obs[index]);
+            out.add(Finding::ObservationNotFinite { place, index, component, value });
+        } else if let Some(Outside { index, expected }) = self.spec.observation.outside(&event.obs) {
+            let (component, value) = (self.spec.observation.component(index), event.obs[index]);
+            out.add(Finding::OutOfSpace { place, index, component, value, expected });
         }
         if !(event.reward as f32).is_finite() {
             out.add(Finding::RewardNotFinite { place, value: event.reward });
@@ -254,34 +257,6 @@ impl<B: BatchEnv> Run<B> {
         } else if let Some(index) = event.mask.iter().position(|allowed| !allowed) {
             out.add(Finding::MaskNotAnnounced { place, index });
         }
-    }
-}
-
-/// Which number of an observation is outside its space, and what the space says of it.
-fn out_of_space(space: &Space, obs: &[f32]) -> Option<(usize, String)> {
-    let zero_or_one = |x: &f32| *x == 0.0 || *x == 1.0;
-    let one_hot = |from: usize, n: usize| {
-        let block = &obs[from..from + n];
-        let wrong = block.iter().position(|x| !zero_or_one(x));
-        let ones = block.iter().filter(|x| **x == 1.0).count();
-        let wrong = wrong.or((ones != 1).then_some(0))?;
-        Some((from + wrong, format!("one 1 and otherwise 0 among numbers {from} to {}", from + n - 1)))
-    };
-    match space {
-        Space::Discrete { n } => one_hot(0, *n),
-        Space::MultiDiscrete { nvec } => {
-            let mut from = 0;
-            nvec.iter().find_map(|n| {
-                from += n;
-                one_hot(from - n, *n)
-            })
-        }
-        Space::MultiBinary { .. } => {
-            obs.iter().position(|x| !zero_or_one(x)).map(|i| (i, "0 or 1".to_owned()))
-        }
-        Space::Box(b) => (0..obs.len())
-            .find(|i| !(b.low[*i]..=b.high[*i]).contains(&obs[*i]))
-            .map(|i| (i, format!("{} to {}", b.low[i], b.high[i]))),
     }
 }
 

@@ -35,7 +35,9 @@ pub use seaquest::Seaquest;
 pub use space_invaders::SpaceInvaders;
 
 use crate::scenery;
-use pgrad_env::{Actions, BatchEnv, Colour, Drawing, End, EnvSpec, Picture, PictureError, Space};
+use pgrad_env::{
+    Actions, BatchEnv, BoxSpace, Colour, Drawing, Dtype, End, EnvSpec, Picture, PictureError, Space,
+};
 use pgrad_num::{ColsMut, Stream, simd};
 
 /// Cells of a side of the board.
@@ -247,7 +249,9 @@ impl<G: Game> MinAtar<G> {
         let actions = if rules.minimal_actions { G::MOVES.len() } else { Move::ALL.len() };
         let spec = EnvSpec {
             id: format!("MinAtar/{}-v{}", G::NAME, u8::from(rules.minimal_actions)),
-            observation: Space::MultiBinary { n: CELLS * G::CHANNELS },
+            observation: BoxSpace::uniform(0.0, 1.0, CELLS * G::CHANNELS)
+                .shaped(&[SIDE as usize, SIDE as usize, G::CHANNELS], Dtype::Bool)
+                .into(),
             action: Space::Discrete { n: actions },
             max_episode_steps: rules.max_episode_steps.filter(|_| !G::ENDS),
             reward_threshold: None,

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x, y` (13), velocities (14); v5 also the contact forces on every body but the world (78), cut to `[-1, 1]` |
-//! | action | `Box(-1, 1, [8])`: torques of the eight joints |
+//! | action | `Box(-1.0, 1.0, (8,), float32)`: torques of the eight joints |
 //! | reward | `Δx/Δt` of the torso `+ healthy − 0.5 Σ aᵢ²`, in v5 `− 0.0005 Σ fᵢ²` over the cut contact forces |
 //! | healthy | height within [0.2, 1], all numbers of the state finite |
 //! | first state | positions + uniform on `[-0.1, 0.1)`, velocities + 0.1 × normal |

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x` (8), velocities (9) |
-//! | action | `Box(-1, 1, [6])`: torques of the six joints |
+//! | action | `Box(-1.0, 1.0, (6,), float32)`: torques of the six joints |
 //! | reward | `Δx/Δt − 0.1 Σ aᵢ²` |
 //! | first state | positions + uniform on `[-0.1, 0.1)`, velocities + 0.1 × normal |
 //! | end | cut after 1000 steps; never terminated |

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x` (5), velocities (6) cut to `[-10, 10]` |
-//! | action | `Box(-1, 1, [3])`: torques of the three joints |
+//! | action | `Box(-1.0, 1.0, (3,), float32)`: torques of the three joints |
 //! | reward | `Δx/Δt + healthy − 0.001 Σ aᵢ²` |
 //! | healthy | height above 0.7, angle within ±0.2, all other numbers of the state within ±100 |
 //! | first state | everything + uniform on `[-0.005, 0.005)` |

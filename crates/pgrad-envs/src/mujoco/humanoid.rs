@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x, y` (22), velocities (23), then of every body inertia (10 each), velocity (6 each), of every degree of freedom the actuator's force, and of every body the contact force (6 each) |
-//! | action | `Box(-0.4, 0.4, [17])`: torques |
+//! | action | `Box(-0.4, 0.4, (17,), float32)`: torques |
 //! | reward | `1.25 Δx/Δt` of the centre of mass `+ healthy − 0.1 Σ aᵢ²`, in v5 `− min(5·10⁻⁷ Σ fᵢ², 10)` over the contact forces |
 //! | healthy | height within (1, 2) |
 //! | first state | everything + uniform on `[-0.01, 0.01)` |

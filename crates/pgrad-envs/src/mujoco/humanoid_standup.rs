@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | as [`Humanoid`](super::Humanoid) of the same version |
-//! | action | `Box(-0.4, 0.4, [17])`: torques |
+//! | action | `Box(-0.4, 0.4, (17,), float32)`: torques |
 //! | reward | `z/δt − 0.1 Σ aᵢ² − min(5·10⁻⁷ Σ fᵢ², 10) + 1`; `z` the height of the torso, `δt` a step of the physics, `f` the contact forces |
 //! | first state | everything + uniform on `[-0.01, 0.01)` |
 //! | end | cut after 1000 steps; never terminated |

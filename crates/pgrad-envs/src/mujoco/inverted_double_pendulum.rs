@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | place of the cart, sines and cosines of the two angles, velocities (3) and constraint forces (v4: 3, of which two are always 0; v5: 1), both cut to `[-10, 10]` |
-//! | action | `Box(-1, 1, [1])`: force on the cart |
+//! | action | `Box(-1.0, 1.0, (1,), float32)`: force on the cart |
 //! | reward | `10 − 0.01 x² − (y − 2)² − 0.001 ω₁² − 0.005 ω₂²`; `x, y` the tip's place. In v5 the 10 is not paid for the step that ends the episode |
 //! | first state | positions + uniform on `[-0.1, 0.1)`, velocities + 0.1 × normal |
 //! | end | terminated when the tip is at a height of 1 or less; cut after 1000 steps |

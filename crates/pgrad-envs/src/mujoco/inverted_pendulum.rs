@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | place of the cart and angle of the pole, their speeds |
-//! | action | `Box(-3, 3, [1])`: force on the cart |
+//! | action | `Box(-3.0, 3.0, (1,), float32)`: force on the cart |
 //! | reward | 1 a step; in v5 not for the step that ends the episode |
 //! | first state | everything + uniform on `[-0.01, 0.01)` |
 //! | end | terminated when the angle leaves ±0.2, or a number is not finite; cut after 1000 steps |

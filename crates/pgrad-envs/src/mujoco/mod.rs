@@ -203,7 +203,7 @@ impl<T: Task> Mujoco<T> {
             action: vec![0.0; action.dim()],
             spec: EnvSpec {
                 id: about.id,
-                observation: Space::Box(BoxSpace::unbounded(dim)),
+                observation: BoxSpace::unbounded(dim).into(),
                 action: Space::Box(action),
                 max_episode_steps: about.max_episode_steps,
                 reward_threshold: about.reward_threshold,

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | angles (7), their speeds (7), places of the fingertip, the cylinder and the goal (9) |
-//! | action | `Box(-2, 2, [7])`: torques |
+//! | action | `Box(-2.0, 2.0, (7,), float32)`: torques |
 //! | reward | `−0.5 ‖cylinder − fingertip‖ − ‖cylinder − goal‖ − 0.1 Σ aᵢ²`; v4 takes the places before the step, v5 those after it |
 //! | first state | the cylinder uniform on `[-0.3, 0) × [-0.2, 0.2)`, further than 0.17 from the goal; angles at 0; their speeds + uniform on `[-0.005, 0.005)` |
 //! | end | cut after 100 steps; never terminated |

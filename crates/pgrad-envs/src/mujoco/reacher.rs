@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | cosines and sines of the two angles, the target's place (2), the two speeds, fingertip − target (v4: 3 numbers, of which the last is always 0; v5: 2) |
-//! | action | `Box(-1, 1, [2])`: torques of the two joints |
+//! | action | `Box(-1.0, 1.0, (2,), float32)`: torques of the two joints |
 //! | reward | `−‖fingertip − target‖ − Σ aᵢ²`; v4 takes the places before the step, v5 those after it |
 //! | first state | angles + uniform on `[-0.1, 0.1)`, speeds + uniform on `[-0.005, 0.005)`; the target uniform on the disc of radius 0.2, at rest |
 //! | end | cut after 50 steps; never terminated |

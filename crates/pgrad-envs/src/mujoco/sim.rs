@@ -90,7 +90,7 @@ impl Model {
                 .zip(self.model.actuator_ctrllimited())
                 .map(move |(range, limited)| if *limited { range[i] as f32 } else { free })
         };
-        BoxSpace { low: bounds(0, f32::NEG_INFINITY).collect(), high: bounds(1, f32::INFINITY).collect() }
+        BoxSpace::new(bounds(0, f32::NEG_INFINITY).collect(), bounds(1, f32::INFINITY).collect())
     }
     /// MuJoCo's own model.
     #[must_use]

@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x, y` (3), velocities (5) |
-//! | action | `Box(-1, 1, [2])`: torques of the two joints |
+//! | action | `Box(-1.0, 1.0, (2,), float32)`: torques of the two joints |
 //! | reward | `Δx/Δt − 0.0001 Σ aᵢ²` |
 //! | first state | everything + uniform on `[-0.1, 0.1)` |
 //! | end | cut after 1000 steps; never terminated |

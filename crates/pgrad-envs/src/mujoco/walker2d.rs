@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | observation | positions without `x` (8), velocities (9) cut to `[-10, 10]` |
-//! | action | `Box(-1, 1, [6])`: torques of the six joints |
+//! | action | `Box(-1.0, 1.0, (6,), float32)`: torques of the six joints |
 //! | reward | `Δx/Δt + healthy − 0.001 Σ aᵢ²` |
 //! | healthy | height within (0.8, 2), angle within ±1 |
 //! | first state | everything + uniform on `[-0.005, 0.005)` |
