@@ -402,10 +402,14 @@ mod tests {
         let team = Team::with_cores(4, 2).unwrap();
         let mut scratch = [0u32; 4];
         let mut items = [(); 64];
-        for _ in 0..200 {
-            team.each_with(&mut items, &mut scratch, |_, (), own| *own += 1);
+        for _ in 0..3 {
+            team.each_with(&mut items, &mut scratch, |_, (), own| {
+                *own += 1;
+                // Long enough for any other thread to come.
+                (0..20_000).for_each(|_| std::hint::spin_loop());
+            });
         }
-        assert_eq!((scratch[0] + scratch[1], &scratch[2..]), (200 * 64, &[0, 0][..]));
+        assert_eq!((scratch[0] + scratch[1], &scratch[2..]), (3 * 64, &[0, 0][..]));
         // Four that wait until all four have come.
         let here = std::sync::Barrier::new(4);
         team.each(&mut [(); 4], |_, ()| {
