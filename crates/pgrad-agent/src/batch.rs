@@ -6,8 +6,8 @@
 //! [`Engine::estimate`](crate::Engine::estimate) → [`Estimated`].
 
 use crate::bootstrap::resolve;
-use crate::memory::States;
 use crate::model::Role;
+use crate::states::States;
 use crate::{ActorCritic, AgentError};
 use pgrad_env::{End, EnvSpec, Space};
 use pgrad_num::{Tb, TbMut, kernels};

@@ -4,19 +4,15 @@
 //! ([`Collector::vine`]). Environments are cut into shards, by the configuration alone; a shard runs for a whole
 //! iteration without waiting for the others. A batch does not depend on where its shards ran.
 
-use crate::act::Actor;
 use crate::batch::{Batch, Samples, Store};
-use crate::episodes::Whole;
-use crate::memory::States;
+use crate::episodes::{EpisodesShape, Whole};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
-use crate::vine::Vine;
+use crate::shard::Shard;
+use crate::states::States;
+use crate::vine::{Branch, Vine, VineShape};
 use crate::{ActorCritic, AgentError, Cpu};
-use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
-use pgrad_num::{Cols, Moments, Record, RecordError, Stream, kernels, transpose};
-use pgrad_rl::dist::ActionsMut;
-
-/// Purpose number of the streams that actions are sampled from.
-const STREAM_ACTION: u32 = 4;
+use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError, VecEnv};
+use pgrad_num::{Record, RecordError, Stream, kernels};
 
 /// How much a batch holds and how it is cut for the threads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,19 +26,6 @@ pub struct RolloutShape {
     pub envs_per_shard: usize,
     /// Bootstrap from the value of the final observation where a time limit cut an episode.
     pub bootstrap_truncated: bool,
-}
-
-/// Environments of one thread's piece of work.
-pub(crate) struct Shard {
-    pub(crate) env: VecEnv,
-    pub(crate) rngs: Vec<Stream>,
-    pub(crate) seen: Moments,
-    pub(crate) actor: Actor,
-    /// Number of the shard's first environment in the run.
-    pub(crate) first: usize,
-    /// Samples whose states are to be kept, in order, and their states.
-    pub(crate) keep: Vec<u32>,
-    pub(crate) kept: Vec<Vec<f64>>,
 }
 
 /// Running normalisers: of observations, and of rewards.
@@ -119,6 +102,59 @@ impl Collector {
             vine: None,
         })
     }
+    /// A collector whose batches are whole episodes: [`Collector::collect`] plays `K` of them, and the batch says how many
+    /// samples they have.
+    ///
+    /// # Errors
+    /// When `make` fails.
+    ///
+    /// # Panics
+    /// When a size of `shape` is 0, there are fewer episodes than environments, or the model is recurrent.
+    pub fn episodes(
+        shape: EpisodesShape,
+        make: impl Fn(usize) -> BatchResult,
+        model: &ActorCritic,
+        norms: Normalizers,
+        seed: u64,
+        cpu: &Cpu,
+    ) -> Result<Self, MakeError> {
+        let EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated } = shape;
+        assert!(n_episodes >= n_envs, "every environment plays an episode at least");
+        assert!(model.recurrence().is_none(), "batches of whole episodes are not cut into sequences");
+        let fixed = RolloutShape { n_envs, n_steps: 1, envs_per_shard, bootstrap_truncated };
+        let mut collector = Self::steps(fixed, make, model, norms, seed, cpu)?;
+        collector.whole = Some(Whole::new(&shape, &mut collector.store, &collector.spec));
+        Ok(collector)
+    }
+    /// A collector that grows a vine: [`Collector::collect`] runs the policy for `T` steps in each environment and then
+    /// from states on the way. What came of it is the batch ([`Collector::branches`]); from the paths nothing is learnt.
+    ///
+    /// # Errors
+    /// When `make` fails.
+    ///
+    /// # Panics
+    /// When a size is 0; when there are no such first actions in this action space
+    /// ([`VineActions::count`](crate::VineActions::count)); when the model is recurrent.
+    pub fn vine(
+        shape: RolloutShape,
+        vine: VineShape,
+        make: impl Fn(usize) -> BatchResult,
+        model: &ActorCritic,
+        norms: Normalizers,
+        seed: u64,
+        cpu: &Cpu,
+    ) -> Result<Self, MakeError> {
+        assert!(model.recurrence().is_none(), "states of the task alone do not say what a policy remembers");
+        let mut collector = Self::steps(shape, &make, model, norms, seed, cpu)?;
+        let (vine, branches) = Vine::new(vine, make, model, &collector.spec, seed, cpu)?;
+        collector.store.branches = Some(branches);
+        collector.vine = Some(vine);
+        Ok(collector)
+    }
+    /// The rollouts of the vine, state by state; nothing without a vine.
+    pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
+        self.store.branches.iter().flat_map(Branch::all)
+    }
     /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
     /// of a later policy from `π_old` needs them ([`PolicyChunk::params_old`](crate::PolicyChunk::params_old)).
     pub fn keep_policy_params(&mut self, model: &ActorCritic) {
@@ -143,7 +179,7 @@ impl Collector {
     pub fn envs_per_shard(&self) -> usize {
         self.shape.envs_per_shard.min(self.shape.n_envs)
     }
-    /// Steps of lost episodes ([`End::Lost`]) that were not learnt from, of all batches so far.
+    /// Steps of lost episodes ([`End::Lost`](pgrad_env::End::Lost)) that were not learnt from, of all batches so far.
     #[must_use]
     pub fn lost_steps(&self) -> u64 {
         self.lost
@@ -289,129 +325,4 @@ impl Collector {
         }
         Ok(exact)
     }
-}
-
-impl Shard {
-    pub(crate) fn new(env: VecEnv, first: usize, model: &ActorCritic, seed: u64) -> Self {
-        let (spec, b) = (env.spec(), env.len());
-        let obs_dim = spec.observation.obs_dim();
-        Self {
-            actor: Actor::new(model, spec, b),
-            rngs: (0..b).map(|i| Stream::new(seed, STREAM_ACTION, (first + i) as u32)).collect(),
-            seen: Moments::new(obs_dim),
-            first,
-            keep: Vec::new(),
-            kept: Vec::new(),
-            env,
-        }
-    }
-
-    fn collect(
-        &mut self,
-        model: &ActorCritic,
-        norm: Option<&ObsNormalizer>,
-        data: &mut Samples,
-        steps: usize,
-    ) -> Result<(), AgentError> {
-        self.env.clear_finished();
-        data.cut.clear();
-        data.cut_obs.clear();
-        self.seen.clear();
-        self.kept.clear();
-        let b = self.env.len();
-        if let Some(states) = &mut data.states {
-            states.begin(b);
-        }
-        for t in 0..steps {
-            self.keep_states(t)?;
-            if norm.is_some() {
-                self.seen.add_cols(self.env.obs());
-            }
-            if let Some(states) = &mut data.states {
-                states.keep(t, &self.actor.state, b);
-            }
-            self.step(model, norm, data, t)?;
-        }
-        self.actor.look(self.env.obs(), norm);
-        transpose(&self.actor.obs, &mut data.last_obs, b);
-        Ok(())
-    }
-
-    /// One step of every environment, stored as row `t`.
-    pub(crate) fn step(
-        &mut self,
-        model: &ActorCritic,
-        norm: Option<&ObsNormalizer>,
-        data: &mut Samples,
-        t: usize,
-    ) -> Result<(), AgentError> {
-        self.look(norm, data, t);
-        self.act(model, data, t, |params, _, rngs, actions| model.dist().sample(params, rngs, actions))?;
-        self.advance(norm, data, t)
-    }
-
-    /// Stores the observations of step `t`.
-    pub(crate) fn look(&mut self, norm: Option<&ObsNormalizer>, data: &mut Samples, t: usize) {
-        let b = self.env.len();
-        self.actor.look(self.env.obs(), norm);
-        store(&self.actor.obs, &mut data.obs, t, b);
-    }
-
-    /// Does what was decided in step `t`, and stores what came of it.
-    pub(crate) fn advance(
-        &mut self,
-        norm: Option<&ObsNormalizer>,
-        data: &mut Samples,
-        t: usize,
-    ) -> Result<(), AgentError> {
-        let b = self.env.len();
-        let rows = t * b..(t + 1) * b;
-        self.actor.take(&mut self.env)?;
-        for (to, r) in data.reward[rows.clone()].iter_mut().zip(self.env.rewards()) {
-            *to = *r as f32;
-        }
-        data.ends[rows.clone()].copy_from_slice(self.env.ends());
-        for i in 0..b {
-            if self.env.ends()[i] == End::Truncated {
-                data.cut.push((rows.start + i) as u32);
-                let from = data.cut_obs.len();
-                let obs = self.env.final_obs();
-                data.cut_obs.extend((0..obs.rows()).map(|d| obs.at(d, i)));
-                if let Some(norm) = norm {
-                    norm.apply_one(&mut data.cut_obs[from..]);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets `draw` choose the actions of step `t`, from the policy's parameters, the masks and the streams, and stores
-    /// them with their log-probabilities under the policy.
-    pub(crate) fn act(
-        &mut self,
-        model: &ActorCritic,
-        data: &mut Samples,
-        t: usize,
-        draw: impl FnOnce(Cols<'_, f32>, Option<Cols<'_, bool>>, &mut [Stream], ActionsMut<'_, f32>),
-    ) -> Result<(), AgentError> {
-        let Self { actor, env, rngs, .. } = self;
-        let (b, dist) = (env.len(), model.dist());
-        actor.forward(model, &model.theta[model.actor().params.clone()]);
-        actor.choose_in(env, dist, |params, mask, actions| draw(params, mask, rngs, actions))?;
-        actor.logp(dist, &mut data.logp[t * b..(t + 1) * b]);
-        actor.remember();
-        store(&actor.masks, &mut data.masks, t, b);
-        store(&actor.index, &mut data.index_actions, t, b);
-        store(&actor.real, &mut data.real_actions, t, b);
-        if !data.params.is_empty() {
-            store(&actor.params, &mut data.params, t, b);
-        }
-        Ok(())
-    }
-}
-
-/// Writes columns `[dim x B]` as the rows of step `t`.
-fn store<T: Copy>(columns: &[T], rows: &mut [T], t: usize, b: usize) {
-    let n = columns.len();
-    transpose(columns, &mut rows[t * n..(t + 1) * n], b);
 }

@@ -9,10 +9,10 @@
 //! the episodes apart, nothing is padded, and whatever works on a rollout works on them.
 
 use crate::batch::{Samples, Store, mark_lost};
-use crate::collector::{Collector, Normalizers, RolloutShape, Shard};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
+use crate::shard::Shard;
 use crate::{ActorCritic, AgentError, Cpu};
-use pgrad_env::{BatchResult, End, Episode, MakeError};
+use pgrad_env::{End, EnvSpec, Episode};
 use pgrad_num::Cols;
 
 /// Steps after which an episode counts as endless.
@@ -68,44 +68,20 @@ struct Played {
     column: Vec<f32>,
 }
 
-impl Collector {
-    /// A collector whose batches are whole episodes: [`Collector::collect`] plays `K` of them, and the batch says how many
-    /// samples they have.
-    ///
-    /// # Errors
-    /// When `make` fails.
-    ///
-    /// # Panics
-    /// When a size of `shape` is 0, there are fewer episodes than environments, or the model is recurrent.
-    pub fn episodes(
-        shape: EpisodesShape,
-        make: impl Fn(usize) -> BatchResult,
-        model: &ActorCritic,
-        norms: Normalizers,
-        seed: u64,
-        cpu: &Cpu,
-    ) -> Result<Self, MakeError> {
-        let EpisodesShape { n_envs, n_episodes, envs_per_shard, bootstrap_truncated } = shape;
-        assert!(n_episodes >= n_envs, "every environment plays an episode at least");
-        assert!(model.recurrence().is_none(), "batches of whole episodes are not cut into sequences");
-        let fixed = RolloutShape { n_envs, n_steps: 1, envs_per_shard, bootstrap_truncated };
-        let mut collector = Self::steps(fixed, make, model, norms, seed, cpu)?;
-        let spec = collector.spec().clone();
-        let column = Store::new(vec![Samples::new(&spec, 0, 1, 0)], &spec, usize::MAX, bootstrap_truncated);
-        let played = std::mem::replace(&mut collector.store, column).shards.into_iter().map(|samples| {
+impl Whole {
+    /// Takes over what `store` has for each shard, and leaves a column for whole episodes in its place.
+    pub(crate) fn new(shape: &EpisodesShape, store: &mut Store, spec: &EnvSpec) -> Self {
+        let EpisodesShape { n_envs, n_episodes, bootstrap_truncated, .. } = *shape;
+        let column = Store::new(vec![Samples::new(spec, 0, 1, 0)], spec, usize::MAX, bootstrap_truncated);
+        let played = std::mem::replace(store, column).shards.into_iter().map(|samples| {
             let envs = samples.first..samples.first + samples.b;
             let share: Vec<usize> =
                 envs.map(|i| n_episodes / n_envs + usize::from(i < n_episodes % n_envs)).collect();
             let b = samples.b;
             Played { left: share.clone(), share, len: vec![0; b], column: Vec::new(), samples }
         });
-        collector.whole =
-            Some(Whole { played: played.collect(), finished: Vec::with_capacity(n_episodes), lost: 0 });
-        Ok(collector)
+        Self { played: played.collect(), finished: Vec::with_capacity(n_episodes), lost: 0 }
     }
-}
-
-impl Whole {
     /// Plays a batch of whole episodes.
     pub(crate) fn collect(
         &mut self,

@@ -1,7 +1,7 @@
 //! The policy's surrogate, its metric and its divergence around `θ_old`, over all samples of a batch.
 
 use crate::batch::{Estimated, SampleSet};
-use crate::lanes::{LANES, add_up, chunks_of};
+use crate::lanes::{LANES, add_up, chunks_of, strided};
 use crate::memory::{SequenceWork, bits_agree};
 use crate::model::{ChunkShape, Role};
 use crate::{ActorCritic, Cpu};
@@ -315,18 +315,6 @@ impl PolicyProblem {
     ) -> LocalPolicy<'a> {
         *flops += (model.actor().net.forward_flops() * self.n) as f64;
         LocalPolicy { problem: self, model, fisher, cpu, flops }
-    }
-}
-
-/// Element `i` of `0, k, 2k, ..., 1, k + 1, ..., k - 1, ...`, the numbers below `n`: every `k`-th comes first.
-fn strided(i: usize, n: usize, k: usize) -> usize {
-    // The first `n mod k` remainders have one number more than the others.
-    let (each, longer) = (n / k, n % k);
-    let border = longer * (each + 1);
-    if i < border {
-        i % (each + 1) * k + i / (each + 1)
-    } else {
-        (i - border) % each * k + longer + (i - border) / each
     }
 }
 
@@ -681,24 +669,5 @@ impl LocalTrial<f32> for LocalPolicy<'_> {
             trial.largest_kl = trial.kl;
         }
         trial
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kth_number_comes_first_and_none_is_missing() {
-        for n in [1, 2, 5, 12, 13, 100] {
-            for k in [1, 2, 3, 7, 12, 13, 200] {
-                let order: Vec<usize> = (0..n).map(|i| strided(i, n, k)).collect();
-                let first: Vec<usize> = (0..n).step_by(k).collect();
-                assert_eq!(order[..first.len()], first, "n {n}, k {k}");
-                let mut sorted = order.clone();
-                sorted.sort_unstable();
-                assert_eq!(sorted, (0..n).collect::<Vec<_>>(), "n {n}, k {k}");
-            }
-        }
     }
 }

@@ -15,56 +15,6 @@ use pgrad_env::End;
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, kernels, rows_to_columns, transpose};
 
-/// States before the sequences of a shard, a row each.
-#[derive(Debug)]
-pub struct States {
-    /// Steps of a sequence, `L`.
-    pub length: usize,
-    actor: Vec<f32>,
-    /// Empty with a shared trunk or without a critic.
-    critic: Vec<f32>,
-    /// The critic's states after the last row, `[state_rows x B]`: where the next batch begins.
-    pub critic_after: Vec<f32>,
-}
-
-impl States {
-    /// For `rows` rows of `b` environments; nothing without a memory.
-    ///
-    /// # Panics
-    /// When sequences do not fill the rows.
-    #[must_use]
-    pub fn new(model: &ActorCritic, rows: usize, b: usize) -> Option<Self> {
-        let length = model.recurrence()?.sequence_length;
-        assert_eq!(rows % length, 0, "sequences of {length} steps fill a rollout of {rows}");
-        let sequences = rows / length * b;
-        let critic_rows = if model.is_separate() { model.critic().net.state_rows() } else { 0 };
-        Some(Self {
-            length,
-            actor: vec![0.0; sequences * model.actor().net.state_rows()],
-            critic: vec![0.0; sequences * critic_rows],
-            critic_after: vec![0.0; b * critic_rows],
-        })
-    }
-    fn of(&self, owner: Role) -> &[f32] {
-        match owner {
-            Role::Actor => &self.actor,
-            Role::Critic => &self.critic,
-        }
-    }
-    /// The critic goes on where it was.
-    pub fn begin(&mut self, b: usize) {
-        let first = self.critic_after.len();
-        transpose(&self.critic_after, &mut self.critic[..first], b);
-    }
-    /// Keeps the actor's states `[state_rows x B]` before row `t`, if a sequence begins there.
-    pub fn keep(&mut self, t: usize, state: &[f32], b: usize) {
-        if t.is_multiple_of(self.length) {
-            let at = t / self.length * state.len();
-            transpose(state, &mut self.actor[at..at + state.len()], b);
-        }
-    }
-}
-
 /// Forgets the states (`[state_rows x B]`) of those whose episode ended.
 pub(crate) fn forget(state: &mut [f32], ends: &[End]) {
     if ends.iter().any(|end| *end != End::Running) {

@@ -10,10 +10,10 @@
 //! as in the paper. A time limit does not end it: rollouts go on behind it.
 
 use crate::batch::{Branches, Samples, action_rows};
-use crate::collector::{Collector, Normalizers, RolloutShape, Shard};
 use crate::normalize::{ObsNormalizer, RewardNormalizer};
+use crate::shard::Shard;
 use crate::{ActorCritic, AgentError, CHUNK, Cpu};
-use pgrad_env::{BatchResult, End, EnvError, MakeError, VecEnv};
+use pgrad_env::{BatchResult, End, EnvSpec, MakeError, VecEnv};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
 use pgrad_rl::dist::{ActionDist, ActionsMut};
 
@@ -121,77 +121,17 @@ impl std::fmt::Debug for Grower {
     }
 }
 
-impl Collector {
-    /// A collector that grows a vine: [`Collector::collect`] runs the policy for `T` steps in each environment and then
-    /// from states on the way. What came of it is the batch ([`Collector::branches`]); from the paths nothing is learnt.
-    ///
-    /// # Errors
-    /// When `make` fails.
-    ///
-    /// # Panics
-    /// When a size is 0; when there are no such first actions in this action space ([`VineActions::count`]).
-    pub fn vine(
-        shape: RolloutShape,
-        vine: VineShape,
-        make: impl Fn(usize) -> BatchResult,
-        model: &ActorCritic,
-        norms: Normalizers,
-        seed: u64,
-        cpu: &Cpu,
-    ) -> Result<Self, MakeError> {
-        assert!(model.recurrence().is_none(), "states of the task alone do not say what a policy remembers");
-        let k = vine.actions.count(model.dist()).unwrap_or(0);
-        assert!(
-            k > 0 && vine.n_states > 0 && vine.length > 0,
-            "a vine has states, actions and steps: {vine:?}"
-        );
-        let mut collector = Self::steps(shape, &make, model, norms, seed, cpu)?;
-        // As many states as fill a chunk.
-        let together = (CHUNK / k).max(1);
-        let (spec, b) = (collector.spec().clone(), together * k);
-        let groups = (0..vine.n_states).step_by(together).map(|first| Group {
-            first,
-            roots: Samples::new(&spec, 0, b, 1),
-            weight: vec![0.0; b],
-            q: vec![0.0; b],
-            steps: 0,
-            error: None,
-        });
-        let work = cpu.scratch(|| {
-            let mut env = VecEnv::new(make(b)?, seed, 0).without_time_limit();
-            env.reserve_episodes(b * vine.length);
-            Ok(Grower {
-                shard: Shard::new(env, 0, model, seed),
-                row: Samples::new(&spec, 0, b, 1),
-                running: vec![true; b],
-                uniform: vec![0.0; model.dist().n_outputs() * b],
-            })
-        });
-        let work = work.into_iter().collect::<Result<_, MakeError>>()?;
-        let mut samples = Samples::new(&spec, 0, 1, vine.n_states);
-        let (index_rows, real_rows) = action_rows(&spec);
-        samples.index_actions.resize(vine.n_states * k * index_rows, 0);
-        samples.real_actions.resize(vine.n_states * k * real_rows, 0.0);
-        for x in [&mut samples.weight, &mut samples.ret, &mut samples.adv] {
-            x.resize(vine.n_states * k, 0.0);
-        }
-        collector.store.branches = Some(Branches { samples, per_state: k, states: vine.n_states, steps: 0 });
-        collector.vine = Some(Vine { k, seed, iteration: 0, groups: groups.collect(), work, shape: vine });
-        Ok(collector)
-    }
-
-    /// The rollouts of the vine, state by state; nothing without a vine.
-    pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
-        self.store.branches.iter().flat_map(|branches| {
-            let Branches { samples: s, per_state: k, states: n, .. } = branches;
-            (0..n * k).map(move |i| Branch {
-                state: i / k,
-                obs: row(&s.obs, *n, i / k),
-                index_action: row(&s.index_actions, n * k, i),
-                real_action: row(&s.real_actions, n * k, i),
-                weight: s.weight[i],
-                q: s.ret[i],
-            })
+impl<'a> Branch<'a> {
+    /// The rollouts of a vine, state by state.
+    pub(crate) fn all(branches: &'a Branches) -> impl Iterator<Item = Self> {
+        let Branches { samples: s, per_state: k, states: n, .. } = branches;
+        (0..n * k).map(move |i| Branch {
+            state: i / k,
+            obs: row(&s.obs, *n, i / k),
+            index_action: row(&s.index_actions, n * k, i),
+            real_action: row(&s.real_actions, n * k, i),
+            weight: s.weight[i],
+            q: s.ret[i],
         })
     }
 }
@@ -203,6 +143,53 @@ fn row<T>(data: &[T], n: usize, i: usize) -> &[T] {
 }
 
 impl Vine {
+    /// A vine on the environments that `make(n)` makes, and the memory for its rollouts.
+    ///
+    /// # Panics
+    /// When a size is 0, or there are no such first actions ([`VineActions::count`]).
+    pub(crate) fn new(
+        shape: VineShape,
+        make: impl Fn(usize) -> BatchResult,
+        model: &ActorCritic,
+        spec: &EnvSpec,
+        seed: u64,
+        cpu: &Cpu,
+    ) -> Result<(Self, Branches), MakeError> {
+        let k = shape.actions.count(model.dist()).unwrap_or(0);
+        let sizes = k > 0 && shape.n_states > 0 && shape.length > 0;
+        assert!(sizes, "a vine has states, actions and steps: {shape:?}");
+        // As many states as fill a chunk.
+        let together = (CHUNK / k).max(1);
+        let b = together * k;
+        let groups = (0..shape.n_states).step_by(together).map(|first| Group {
+            first,
+            roots: Samples::new(spec, 0, b, 1),
+            weight: vec![0.0; b],
+            q: vec![0.0; b],
+            steps: 0,
+            error: None,
+        });
+        let work = cpu.scratch(|| {
+            let mut env = VecEnv::new(make(b)?, seed, 0).without_time_limit();
+            env.reserve_episodes(b * shape.length);
+            Ok(Grower {
+                shard: Shard::new(env, 0, model, seed),
+                row: Samples::new(spec, 0, b, 1),
+                running: vec![true; b],
+                uniform: vec![0.0; model.dist().n_outputs() * b],
+            })
+        });
+        let mut samples = Samples::new(spec, 0, 1, shape.n_states);
+        let (index_rows, real_rows) = action_rows(spec);
+        samples.index_actions.resize(shape.n_states * k * index_rows, 0);
+        samples.real_actions.resize(shape.n_states * k * real_rows, 0.0);
+        for x in [&mut samples.weight, &mut samples.ret, &mut samples.adv] {
+            x.resize(shape.n_states * k, 0.0);
+        }
+        let work = work.into_iter().collect::<Result<_, MakeError>>()?;
+        let branches = Branches { samples, per_state: k, states: shape.n_states, steps: 0 };
+        Ok((Self { k, seed, iteration: 0, groups: groups.collect(), work, shape }, branches))
+    }
     pub(crate) fn iteration(&self) -> u64 {
         self.iteration
     }
@@ -404,20 +391,5 @@ impl Samples {
         self.masks.copy_from_slice(&from.masks);
         self.index_actions.copy_from_slice(&from.index_actions);
         self.real_actions.copy_from_slice(&from.real_actions);
-    }
-}
-
-impl Shard {
-    /// Keeps the states of the samples of row `t` that were asked for.
-    pub(crate) fn keep_states(&mut self, t: usize) -> Result<(), AgentError> {
-        let b = self.env.len();
-        while let Some(sample) = self.keep.get(self.kept.len()).filter(|i| **i as usize / b == t) {
-            let env = *sample as usize % b;
-            let (id, first) = (&self.env.spec().id, self.first);
-            let state =
-                self.env.state(env).ok_or_else(|| EnvError::NoState { id: id.clone(), env: first + env })?;
-            self.kept.push(state);
-        }
-        Ok(())
     }
 }
