@@ -26,7 +26,7 @@ impl Env for Fragile {
     fn spec(&self) -> EnvSpec {
         EnvSpec {
             id: "Fragile".into(),
-            observation: Space::Box(BoxSpace::unbounded(1)),
+            observation: Space::Box(BoxSpace::unbounded(1)).into(),
             action: Space::Discrete { n: 2 },
             max_episode_steps: None,
             reward_threshold: None,
