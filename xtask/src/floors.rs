@@ -289,6 +289,7 @@ mod tests {
                     "pgrad-settings",
                     "pgrad-optim",
                     "pgrad-env",
+                    "pgrad-space",
                     "pgrad-agent",
                     "pgrad-gym",
                     "pgrad-draw",

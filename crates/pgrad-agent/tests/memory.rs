@@ -16,6 +16,7 @@ use pgrad_num::{Cols, ColsMut, Record, Stream};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_rl::dist::Actions;
 use pgrad_testkit::check_gradient;
+use std::cmp::Ordering;
 use std::sync::Mutex;
 
 const LENGTH: usize = 4;
@@ -540,7 +541,12 @@ fn a_collector_goes_on_from_what_was_saved_with_what_is_remembered() {
                 engine.estimate(data, look).unwrap();
                 let mut found = found.into_inner().unwrap();
                 // Shards come in any order.
-                found.sort_by(|a, b| a.len().cmp(&b.len()).then(a[0].total_cmp(&b[0])));
+                found.sort_by(|a, b| {
+                    a.len().cmp(&b.len()).then_with(|| {
+                        let differ = a.iter().zip(b).find(|(x, y)| x != y);
+                        differ.map_or(Ordering::Equal, |(x, y)| x.total_cmp(y))
+                    })
+                });
                 found.iter().for_each(|shard| v.extend_from_slice(shard));
                 v
             };

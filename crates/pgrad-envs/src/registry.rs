@@ -441,7 +441,7 @@ mod tests {
         }
         assert!(message("tiles:MountainCar").ends_with("; did you mean `tiles:MountainCar-v0`?"));
         let m = message("tiles:CartPole-v1");
-        assert!(m.ends_with("component 1 of the observation lies in [-inf, inf]"), "{m}");
+        assert!(m.ends_with("component 1 of the observation is in [-inf, inf]"), "{m}");
     }
 
     #[test]

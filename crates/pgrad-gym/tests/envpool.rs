@@ -358,7 +358,7 @@ fn what_cannot_be_made_says_why() {
     assert!(e.kind == MakeErrorKind::Usage && e.message.contains("has no module `envpool`"), "{e}");
     assert!(e.hint.unwrap().contains("-m pip install envpool"));
     let e = fails("envpool:CartPole-v1", settings(&json!({"num_threads": 3})));
-    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("`num_threads`, which pgrad gives"), "{e}");
+    assert!(e.kind == MakeErrorKind::Usage && e.message.contains("`num_threads`, which pgrad sets"), "{e}");
     let e = fails("envpool:CartPole-v1", settings(&json!({"no_such": 3})));
     assert!(e.kind == MakeErrorKind::Usage && e.message.contains("no_such"), "{e}");
     let e = fails("envpool:Fake-v1", fake(dir.path(), &json!({"players": 2})));

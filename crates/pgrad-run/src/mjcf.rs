@@ -383,7 +383,7 @@ reset = { noise = "uniform", qpos = 0.01, qvel = 0.01 }
             (
                 "of = \"qpos 1\", target",
                 "of = \"qpos 7\", target",
-                "there is no number 7: the model has 2 positions",
+                "index 7 is out of range: the model has 2 positions",
             ),
             ("distance cart tip", "distance cart top", "observes the body `top`"),
             ("skip = 1", "skip = 2", "leaves none of the model's 2 positions"),

@@ -414,7 +414,7 @@ fn one_struct_through_the_trait() {
     let any: &dyn std::any::Any = &*copy;
     assert_eq!(any.downcast_ref::<Every>(), Some(&Every::default()));
     let steps = every.declaration("n_steps").unwrap();
-    assert_eq!(steps.help, "Steps of each environment in an iteration (T).");
+    assert_eq!(steps.help, "Steps per environment and iteration (T).");
     assert_eq!(
         steps.facts(),
         "default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5"
@@ -438,7 +438,7 @@ fn comments_say_everything_and_read_back() {
     for part in [
         "# ---- One setting of every kind ----\n",
         "# ---- The rest ----\n",
-        "# Steps of each environment in an iteration (T).\n# default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5\nn_steps = 128\n",
+        "# Steps per environment and iteration (T).\n# default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5\nn_steps = 128\n",
         "#   kl-adaptive: A penalty on the KL | with a coefficient that adapts.\nobjective",
         "# default none; (0, inf) | none; unit: nats\ntarget_kl = \"none\"\n",
     ] {
@@ -480,7 +480,7 @@ fn the_reference_has_every_setting() {
         assert!(row.contains(&setting.help));
     }
     assert!(page.contains("## One setting of every kind\n"));
-    assert!(page.contains("| `n_steps` | Steps of each environment in an iteration (T). | integer | 1 to 1000000 | `128` | steps | Schulman et al. 2017, table 5 |"));
+    assert!(page.contains("| `n_steps` | Steps per environment and iteration (T). | integer | 1 to 1000000 | `128` | steps | Schulman et al. 2017, table 5 |"));
 }
 
 #[expect(non_snake_case, reason = "what check_declarations has to find")]

@@ -208,7 +208,7 @@ fn a_stop_leaves_no_table_and_seeds_are_refused_where_there_are_none() {
     assert!(matches!(e, StudyError::Stopped) && e.exit_code() == 75, "{e}");
     assert!(!tmp.path().join(SUMMARY_MD).exists());
     let e = quietly(&study, tmp.path(), Some(2), false).unwrap_err();
-    assert!(e.to_string().contains("kind `squares` has no seeds") && e.exit_code() == 64, "{e}");
+    assert!(e.to_string().contains("kind `squares` has no choice of seeds") && e.exit_code() == 64, "{e}");
     assert!(matches!(quietly(&study, tmp.path(), Some(0), false).unwrap_err(), StudyError::NoSeeds));
 }
 
