@@ -5,23 +5,27 @@
 //! `PGRAD_REVISION` is the commit, with `+` where what is built differs from it. Both are `unknown` where they cannot
 //! be told, in an unpacked archive for example.
 
-use std::env;
-use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 /// The crates that the numbers of a run come from.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 14] = [
     "pgrad-num",
     "pgrad-settings",
-    "pgrad-rl",
+    "pgrad-math",
     "pgrad-nn",
     "pgrad-optim",
     "pgrad-env",
     "pgrad-envs",
-    "pgrad-agent",
+    "pgrad-space",
+    "pgrad-model",
+    "pgrad-engine",
+    "pgrad-collect",
     "pgrad-algos",
     "pgrad-run",
     "pgrad-study",

@@ -4,7 +4,7 @@ use anyhow::Result;
 use xtask::command::{cargo, run};
 
 /// Crates with models, which are library tests whose names begin with `loom_`.
-const CRATES: &[&str] = &["pgrad-num", "pgrad-agent"];
+const CRATES: &[&str] = &["pgrad-num", "pgrad-collect"];
 
 /// Runs the models: the atomics are loom's, and each model is run in every interleaving of its threads.
 ///

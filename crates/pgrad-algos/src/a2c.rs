@@ -6,20 +6,21 @@
 //!
 //! `E[ ∇ log π_θ(a_i|s_i) (R_i − V(s_i)) + c₂ ∇S[π_θ](s_i) − c₁ ∇(R_i − V_θ(s_i))² ]`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{
-    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
-    TrunkSettings, actor_critic, engine,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{
+        ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
+        TrunkSettings, actor_critic, engine,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{
-    ActorCritic, AgentError, Batch, Collector, Engine, Estimated, Minibatch, Objective, Paths, PolicyTerm,
-    ValueTerm,
-};
+use pgrad_collect::Collector;
+use pgrad_engine::{Batch, Engine, Estimated, Minibatch, Objective, Paths, PolicyTerm, ValueTerm};
 use pgrad_env::EnvSpec;
+use pgrad_math::returns;
+use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Record, RecordError};
 use pgrad_optim::{RmsProp, RmsPropParams};
-use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings, settings_like};
 
 /// The registry's line.

@@ -9,12 +9,15 @@
 //!
 //! then update the shared parameters with `dθ` and `dθ_v`, asynchronously.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
-use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings};
-use crate::common::{ModelSettings, RecurrentSettings, TrunkSettings};
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{AgentError, Critic, Engine};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
+    asynchronous::{ActorLearner, ActorLearners, AsyncSettings},
+    common::{ModelSettings, RecurrentSettings, TrunkSettings},
+    shell::{Agent, Method, Shell},
+};
+use pgrad_engine::Engine;
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic};
 use pgrad_settings::{settings, settings_like};
 
 /// The registry's line.

@@ -8,14 +8,18 @@
 //! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s), 1)`
 //! (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ` (section 3.2).
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{
-    ModelSettings, NormalizeSettings, Psi, RolloutSettings, Schedule, Totals, TrunkSettings, actor_critic,
-    engine, load_finite,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{
+        ModelSettings, NormalizeSettings, Psi, RolloutSettings, Schedule, Totals, TrunkSettings,
+        actor_critic, engine, load_finite,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{ActorCritic, AgentError, Collector, Minibatch, Objective, PolicyTerm, ValueTerm};
+use pgrad_collect::Collector;
+use pgrad_engine::{Minibatch, Objective, PolicyTerm, ValueTerm};
 use pgrad_env::EnvSpec;
+use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Kfac, KfacParams, clip_scale};
 use pgrad_settings::{above, settings, settings_like};

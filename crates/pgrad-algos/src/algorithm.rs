@@ -1,7 +1,8 @@
 //! What the runner sees of an algorithm.
 
-use pgrad_agent::{ActorCritic, AgentError, Cpu, ObsNormalizer, Policy};
+use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError};
+use pgrad_model::{ActorCritic, AgentError, ObsNormalizer, Policy};
 use pgrad_num::{Record, RecordError};
 use pgrad_settings::Settings;
 use std::fmt::Debug;

@@ -10,13 +10,16 @@
 //! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
 //! `I_target` steps of all threads.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
-use crate::asynchronous::{
-    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
+    asynchronous::{
+        ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{AgentError, Engine};
+use pgrad_engine::Engine;
 use pgrad_env::EnvSpec;
+use pgrad_model::AgentError;
 
 /// The registry's line.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {

@@ -11,13 +11,16 @@
 //! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode. Where a time limit cut
 //! the episode nobody takes an `a′`: in Sarsa the mean over what ε-greedy might have taken stands for it.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config};
-use crate::asynchronous::{
-    ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
+    asynchronous::{
+        ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{AgentError, Engine};
+use pgrad_engine::Engine;
 use pgrad_env::EnvSpec;
+use pgrad_model::AgentError;
 
 /// The registry's line of one-step Q-learning.
 pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {

@@ -5,11 +5,15 @@
 //! the elite, gives the next Gaussian: `μ` their mean, `σ²` their variance plus a noise that fades. No gradient is
 //! taken: the rival of TRPO in its Figure 4.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Phase, Report, Setup, config};
-use crate::common::ModelSettings;
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{AgentError, Candidates, Critic, Engine, Trunk};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Phase, Report, Setup, config},
+    common::ModelSettings,
+    shell::{Agent, Method, Shell},
+};
+use pgrad_collect::Candidates;
+use pgrad_engine::Engine;
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic, Trunk};
 use pgrad_num::{Record, RecordError, Stream};
 use pgrad_settings::{above, settings};
 

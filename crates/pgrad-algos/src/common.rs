@@ -1,15 +1,16 @@
 //! Settings and parts that siblings have in common.
 
 use crate::algorithm::{BuildError, Report, Setup};
-use pgrad_agent::{
-    ActorCritic, Collector, Critic, Engine, EpisodesShape, Estimated, LossSums, Losses, ModelShape,
-    Normalizers, ObsNormalizer, Paths, Recurrence, RewardNormalizer, RolloutShape, Trunk as ModelTrunk,
-};
+use pgrad_collect::{Collector, EpisodesShape, Normalizers, RolloutShape};
+use pgrad_engine::{Engine, Estimated, LossSums, Losses, Paths};
 use pgrad_env::{EnvSpec, MakeError};
+use pgrad_math::returns;
+use pgrad_model::{
+    ActorCritic, Critic, ModelShape, ObsNormalizer, Recurrence, RewardNormalizer, Trunk as ModelTrunk,
+};
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_optim::{Adam, AdamParams, RunParts, StepRule};
-use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
 choice! {

@@ -15,16 +15,18 @@
 //!
 //! The two differ in `π`: Greedy-GQ has the policy that is greedy in `Q`, Softmax-GQ `π(a|s) ∝ exp(Q(s,a)/T)`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::off_policy::{
-    self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary, check_masks,
-    norm, with_temperature,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    off_policy::{
+        self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary,
+        check_masks, norm, with_temperature,
+    },
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
 };
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{ActorCritic, AgentError, Critic, Traces};
+use pgrad_engine::{Traces, bootstrap::after_step};
 use pgrad_env::EnvSpec;
+use pgrad_model::{ActorCritic, AgentError, Critic};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::{above, settings, settings_like};
 

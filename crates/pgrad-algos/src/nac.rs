@@ -11,13 +11,15 @@
 //! moves along the natural gradient, and `F` is never formed. (LSTD-Q(λ), the other way to `w`, needs a matrix
 //! over all parameters.)
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{ModelSettings, load_finite};
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{AgentError, Critic, Trunk};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{ModelSettings, load_finite},
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
+};
+use pgrad_engine::bootstrap::after_step;
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic, Trunk};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::{above, settings};
 

@@ -1,14 +1,17 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
-use crate::algorithm::{BuildError, Report, Setup};
-use crate::common::{NormalizeSettings, Psi, RecurrentSettings, Totals, default_shard};
-use pgrad_agent::{
-    ActorCritic, AgentError, Batch as Collected, Collector, Engine, EpisodesShape, Estimated,
-    Fisher as FisherKind, LocalPolicy, Minibatches, Objective, Recurrence, Role, RolloutShape, ValueTerm,
+use crate::{
+    algorithm::{BuildError, Report, Setup},
+    common::{NormalizeSettings, Psi, RecurrentSettings, Totals, default_shard},
+};
+use pgrad_collect::{Collector, EpisodesShape, RolloutShape};
+use pgrad_engine::{
+    Batch as Collected, Engine, Estimated, Fisher as FisherKind, LocalPolicy, Minibatches, Objective,
+    ValueTerm,
 };
 use pgrad_env::MakeError;
-use pgrad_num::cg::CgParams;
-use pgrad_num::{Record, RecordError, kernels};
+use pgrad_model::{ActorCritic, AgentError, Recurrence, Role};
+use pgrad_num::{Record, RecordError, cg::CgParams, kernels};
 use pgrad_optim::{Adam, AdamParams};
 use pgrad_settings::{above, choice, settings};
 

@@ -4,17 +4,23 @@
 //! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the policy's
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine};
-use crate::natural::{
-    BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, longest_step, move_along,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine},
+    natural::{
+        BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, longest_step, move_along,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{AgentError, Collector, Critic, Trunk};
+use pgrad_collect::Collector;
 use pgrad_env::EnvSpec;
-use pgrad_num::cg::{self, CgScratch};
-use pgrad_num::linop::{Damped, FnOp};
-use pgrad_num::{Record, RecordError, kernels};
+use pgrad_model::{AgentError, Critic, Trunk};
+use pgrad_num::{
+    Record, RecordError,
+    cg::{self, CgScratch},
+    kernels,
+    linop::{Damped, FnOp},
+};
 use pgrad_optim::{Local, LocalMetric, LocalTrial};
 use pgrad_settings::{above, choice, settings};
 

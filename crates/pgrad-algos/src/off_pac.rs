@@ -13,13 +13,15 @@
 //! u   ← u + α_u δ e_u                                    the actor
 //! ```
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::off_policy::{self, Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, norm};
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{AgentError, Critic, Traces};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    off_policy::{self, Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, norm},
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
+};
+use pgrad_engine::{Traces, bootstrap::after_step};
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::{above, settings};
 

@@ -1,12 +1,16 @@
 //! What methods have in common that learn about one policy from the actions of another.
 
-use crate::algorithm::BuildError;
-use crate::common::{Activation, ModelSettings, load_finite};
-use pgrad_agent::{ActorCritic, AgentError, Critic, Policy, Stepper, Traces, Trunk};
+use crate::{
+    algorithm::BuildError,
+    common::{Activation, ModelSettings, load_finite},
+};
+use pgrad_collect::Stepper;
+use pgrad_engine::Traces;
 use pgrad_env::{EnvSpec, Space};
+use pgrad_math::dist::Actions;
+use pgrad_model::{ActorCritic, AgentError, Critic, Policy, Trunk};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError, kernels};
-use pgrad_rl::dist::Actions;
 use pgrad_settings::{choice, settings};
 
 choice! {

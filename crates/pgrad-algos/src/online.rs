@@ -1,11 +1,15 @@
 //! What methods have in common that learn at every step of their environments.
 
-use crate::algorithm::{Algorithm, BuildError, Phase, Report, Setup};
-use crate::common::Schedule;
-use crate::off_policy::Behaviour;
-use crate::shell::{Agent, Method, Shell, Source};
-use pgrad_agent::{ActorCritic, AgentError, Engine, PointGradients, Stepper};
+use crate::{
+    algorithm::{Algorithm, BuildError, Phase, Report, Setup},
+    common::Schedule,
+    off_policy::Behaviour,
+    shell::{Agent, Method, Shell, Source},
+};
+use pgrad_collect::Stepper;
+use pgrad_engine::{Engine, PointGradients};
 use pgrad_env::{EnvSpec, Episode};
+use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::settings;
 

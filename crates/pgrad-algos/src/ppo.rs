@@ -7,20 +7,21 @@
 //! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`. The other rows of the paper's Table 1 put
 //! `r_t Â_t − β KL[π_θold, π_θ]` (Eq. 8) or `r_t Â_t` (Eq. 6) in place of the minimum.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{
-    ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
-    TrunkSettings, actor_critic, engine,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{
+        ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
+        TrunkSettings, actor_critic, engine,
+    },
+    shell::{Agent, Method, Shell},
 };
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{
-    ActorCritic, AgentError, Batch, Collector, Engine, Estimated, Minibatches, Objective, Paths, PolicyTerm,
-    ValueTerm,
-};
+use pgrad_collect::Collector;
+use pgrad_engine::{Batch, Engine, Estimated, Minibatches, Objective, Paths, PolicyTerm, ValueTerm};
 use pgrad_env::EnvSpec;
+use pgrad_math::returns;
+use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Record, RecordError};
 use pgrad_optim::{Adam, AdamParams};
-use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
 /// The registry's line.

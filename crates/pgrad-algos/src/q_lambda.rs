@@ -12,15 +12,17 @@
 //!
 //! With function approximation it may diverge: it follows no gradient.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::off_policy::{
-    self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_masks, greedy, norm,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    off_policy::{
+        self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_masks, greedy, norm,
+    },
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
 };
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{AgentError, Critic, Traces};
+use pgrad_engine::{Traces, bootstrap::after_step};
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::{above, settings};
 

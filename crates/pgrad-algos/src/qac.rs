@@ -6,14 +6,16 @@
 //! `δ = r + γ Q_w(s′,a′) − Q_w(s,a)`,
 //! `θ ← θ + α ∇_θ log π_θ(s,a) Q_w(s,a)`, `w ← w + β δ ∇_w Q_w(s,a)`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::ModelSettings;
-use crate::off_policy::alternative;
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{AgentError, Critic, Trunk};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::ModelSettings,
+    off_policy::alternative,
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
+};
+use pgrad_engine::bootstrap::after_step;
 use pgrad_env::{EnvSpec, Space};
+use pgrad_model::{AgentError, Critic, Trunk};
 use pgrad_num::kernels;
 use pgrad_settings::{above, settings};
 

@@ -13,15 +13,17 @@
 //! Nothing is learnt before an episode has ended. Where a time limit cut one, the sums of forms 1 and 2 stop:
 //! there is no critic to ask what would have come. Form 3 has one, and adds `V_w(final observation)`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{EpisodeSettings, ModelSettings, NormalizeSettings, Rule, Schedule, engine};
-use crate::shell::{Agent, Method, Shell};
-use pgrad_agent::{
-    AgentError, Collector, Critic, Minibatch, Objective, Paths, PolicyTerm, Role, Trunk, ValueTerm,
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{EpisodeSettings, ModelSettings, NormalizeSettings, Rule, Schedule, engine},
+    shell::{Agent, Method, Shell},
 };
+use pgrad_collect::Collector;
+use pgrad_engine::{Minibatch, Objective, Paths, PolicyTerm, ValueTerm};
 use pgrad_env::EnvSpec;
+use pgrad_math::returns;
+use pgrad_model::{AgentError, Critic, Role, Trunk};
 use pgrad_num::{Record, RecordError};
-use pgrad_rl::returns;
 use pgrad_settings::{above, choice, settings};
 
 /// The registry's line.

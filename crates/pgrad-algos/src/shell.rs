@@ -1,9 +1,13 @@
 //! What every method has, held once: model, engine, experience, steps, step size, phases, saving.
 
-use crate::algorithm::{Algorithm, Phase, PhaseObserver, Report, Reproducible, Setup};
-use crate::common::{Schedule, load_finite};
-use pgrad_agent::{ActorCritic, AgentError, Batch, Candidates, Collector, Engine, ObsNormalizer, Policy};
+use crate::{
+    algorithm::{Algorithm, Phase, PhaseObserver, Report, Reproducible, Setup},
+    common::{Schedule, load_finite},
+};
+use pgrad_collect::{Candidates, Collector};
+use pgrad_engine::{Batch, Engine};
 use pgrad_env::{EnvSpec, Episode};
+use pgrad_model::{ActorCritic, AgentError, ObsNormalizer, Policy};
 use pgrad_num::{Record, RecordError, kernels};
 
 /// Where experience comes from: environments that go on from iteration to iteration.

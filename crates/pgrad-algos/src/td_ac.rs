@@ -8,13 +8,15 @@
 //!
 //! With `λ^θ = λ^w = 0` a trace is the last gradient: one-step actor-critic, `Ψ = δ`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::ModelSettings;
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
-use crate::shell::{Agent, Method};
-use pgrad_agent::bootstrap::after_step;
-use pgrad_agent::{AgentError, Critic, Traces, Trunk};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::ModelSettings,
+    online::{Means, Online, OnlineSettings, Updates, online},
+    shell::{Agent, Method},
+};
+use pgrad_engine::{Traces, bootstrap::after_step};
 use pgrad_env::EnvSpec;
+use pgrad_model::{AgentError, Critic, Trunk};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::{above, settings};
 

@@ -10,17 +10,24 @@
 //! actions in each of some states `s_n` along the paths, with `Q̂` by rollouts, and for a state
 //! `L_n(θ) = Σ_k (π_θ/q) Q̂ / Σ_k (π_θ/q)`, or with every action once `L_n(θ) = Σ_a π_θ(a|s_n) Q̂(s_n, a)`.
 
-use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config};
-use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine};
-use crate::natural::{CriticFit, check_gradient, longest_step, move_along};
-use crate::shell::{Agent, Method, Shell};
-use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
-use pgrad_agent::{AgentError, Collector, Critic, LocalPolicy, Trunk};
+use crate::{
+    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
+    common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine},
+    natural::{CriticFit, check_gradient, longest_step, move_along},
+    shell::{Agent, Method, Shell},
+    vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings},
+};
+use pgrad_collect::Collector;
+use pgrad_engine::LocalPolicy;
 use pgrad_env::{BatchResult, EnvSpec};
-use pgrad_num::cg::{self, CgScratch};
-use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
-use pgrad_num::linop::{Damped, FnOp};
-use pgrad_num::{Record, RecordError, kernels};
+use pgrad_model::{AgentError, Critic, Trunk};
+use pgrad_num::{
+    Record, RecordError,
+    cg::{self, CgScratch},
+    kernels,
+    line_search::{BacktrackParams, Trial as Try, backtrack},
+    linop::{Damped, FnOp},
+};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 use pgrad_settings::{above, choice, settings};
 

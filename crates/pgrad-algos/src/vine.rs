@@ -1,10 +1,13 @@
 //! What TRPO's vine sampling asks for: its settings, and which of the others apply to single paths only.
 
-use crate::algorithm::{BuildError, Setup};
-use crate::common::{NormalizeSettings, RecurrentSettings};
-use crate::natural::{Batch, BatchSettings, CriticSettings, NaturalSettings};
-use pgrad_agent::{ActorCritic, Collector, VineActions, VineShape};
+use crate::{
+    algorithm::{BuildError, Setup},
+    common::{NormalizeSettings, RecurrentSettings},
+    natural::{Batch, BatchSettings, CriticSettings, NaturalSettings},
+};
+use pgrad_collect::{Collector, VineActions, VineShape};
 use pgrad_env::{BatchResult, EnvSpec, MakeError, Space};
+use pgrad_model::ActorCritic;
 use pgrad_num::Stream;
 use pgrad_settings::{choice, settings, settings_like};
 

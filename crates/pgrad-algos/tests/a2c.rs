@@ -2,15 +2,18 @@
 //! RMSProp; and a test for each setting.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Cpu};
-use pgrad_algos::a2c::Advantage;
-use pgrad_algos::{A2cConfig, A2cSettings, AlgoConfig, Report, Setup};
-use pgrad_env::probe::{ActionKind, ActionReward};
-use pgrad_env::{Each, End, Space, spec_of};
+use pgrad_algos::{A2cConfig, A2cSettings, AlgoConfig, Report, Setup, a2c::Advantage};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    Each, End, Space,
+    probe::{ActionKind, ActionReward},
+    spec_of,
+};
+use pgrad_model::ActorCritic;
 use pgrad_settings::{Settings, apply_pair};
 use pgrad_testkit::finite_difference_gradient;
 

@@ -2,12 +2,12 @@
 //! with PPO are tested there (`ppo_settings.rs`).
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, Memory, OBS, Task, relative_difference, wide};
-use pgrad_agent::Cpu;
 use pgrad_algos::{AcktrConfig, AcktrSettings, AlgoConfig, Algorithm, Report, Setup};
+use pgrad_engine::Cpu;
 use pgrad_env::{Space, spec_of};
 use pgrad_num::{Array, Record};
 use pgrad_settings::{Settings, apply_pair};

@@ -2,17 +2,19 @@
 //! the environments saw, with gradients by finite differences.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, Memory, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, AgentError, Cpu, Part, tensors};
 use pgrad_algos::{
     A3cConfig, AlgoConfig, Algorithm, AsyncNstepQConfig, AsyncOptimizer, AsyncQConfig, AsyncSarsaConfig,
     AsyncSettings, AsyncValueSettings, BuildError, Groups, Report, Reproducible, Schedule, Setup,
 };
-use pgrad_env::probe::MaskedAction;
-use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, probe::MaskedAction, spec_of,
+};
+use pgrad_model::{ActorCritic, AgentError, Part, tensors};
 use pgrad_nn::Activation;
 use pgrad_num::{Array, Cols, ColsMut, Record, Stream};
 use pgrad_settings::apply_pair;

@@ -2,10 +2,13 @@
 //! next Gaussian; every setting; equal bits over threads and after a resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::Cpu;
 use pgrad_algos::{AlgoConfig, Algorithm, CemConfig, CemSettings, Groups, Report, Setup};
-use pgrad_env::probe::{ActionKind, ActionReward, ObservedActionReward};
-use pgrad_env::{BatchResult, Each, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    BatchResult, Each,
+    probe::{ActionKind, ActionReward, ObservedActionReward},
+    spec_of,
+};
 use pgrad_num::Stream;
 use pgrad_settings::apply_pair;
 

@@ -2,14 +2,18 @@
 //! made of what the environments saw; what each setting does; equal bits over threads and after a resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Report, Setup};
-use pgrad_env::probe::{ActionKind, EndlessReward, ObservedActionReward, RightChoices};
-use pgrad_env::{BatchResult, BoxSpace, Each, End, Space, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    BatchResult, BoxSpace, Each, End, Space,
+    probe::{ActionKind, EndlessReward, ObservedActionReward, RightChoices},
+    spec_of,
+};
+use pgrad_model::ActorCritic;
 use pgrad_num::{Cols, ColsMut, Record};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{Dense, finite_difference_gradient, finite_difference_jvp};
@@ -725,7 +729,7 @@ settings_that_are_tested! {
             assert_eq!(report.get("learn/value_loss").is_none(), vine);
             assert_eq!(report.get("learn/explained_variance").is_none(), vine);
             assert_eq!(report.get("learn/accepted"), Some(1.0));
-            let policy = pgrad_agent::Policy::from_bytes(&algo.policy(1).to_bytes().unwrap()).unwrap();
+            let policy = pgrad_model::Policy::from_bytes(&algo.policy(1).to_bytes().unwrap()).unwrap();
             assert_eq!(policy.obs_dim(), 1);
             let theta = algo.model().theta[algo.model().actor().params.clone()].iter().map(|x| x.to_bits()).collect();
             assert!(!seen.contains(&theta), "{sampling}");

@@ -2,10 +2,13 @@
 //! goes to the `gemm` crate, which keeps packed copies where it likes.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::Cpu;
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Setup};
-use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward, RightChoices};
-use pgrad_env::{BatchResult, Each, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    BatchResult, Each,
+    probe::{ActionKind, EndlessReward, MaskedAction, ObservedActionReward, RightChoices},
+    spec_of,
+};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_of_all_threads};
 

@@ -2,14 +2,18 @@
 //! differences, terminations and truncations included, for every setting and every behaviour policy.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{OBS, Seen, Task, relative_difference, wide};
-use pgrad_agent::{ActorCritic, AgentError, Cpu, Critic, Policy};
 use pgrad_algos::{AlgoConfig, Algorithm, Setup};
-use pgrad_env::probe::{ActionKind, EndlessReward};
-use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step,
+    probe::{ActionKind, EndlessReward},
+    spec_of,
+};
+use pgrad_model::{ActorCritic, AgentError, Critic, Policy};
 use pgrad_nn::Activation;
 use pgrad_num::{Array, Cols, Record, Stream};
 use pgrad_settings::{Value, apply_pair};
@@ -58,12 +62,12 @@ fn is(c: &dyn AlgoConfig, key: &str, text: &str) -> bool {
 
 /// A policy with other hidden layers than what is learnt.
 fn stored() -> Policy {
-    let shape = pgrad_agent::ModelShape {
+    let shape = pgrad_model::ModelShape {
         obs_dim: OBS,
         action: Space::Discrete { n: 4 },
         hidden: vec![3],
         activation: Activation::Tanh,
-        trunk: pgrad_agent::Trunk::Separate,
+        trunk: pgrad_model::Trunk::Separate,
         critic: Critic::None,
         log_std_init: 0.0,
     };
@@ -411,13 +415,13 @@ fn the_behaviour_policy_is_read_checked_and_remembered() {
     }
 }
 
-fn other_shape() -> pgrad_agent::ModelShape {
-    pgrad_agent::ModelShape {
+fn other_shape() -> pgrad_model::ModelShape {
+    pgrad_model::ModelShape {
         obs_dim: OBS,
         action: Space::Discrete { n: 4 },
         hidden: vec![],
         activation: Activation::Tanh,
-        trunk: pgrad_agent::Trunk::Separate,
+        trunk: pgrad_model::Trunk::Separate,
         critic: Critic::None,
         log_std_init: 0.0,
     }
@@ -490,7 +494,7 @@ impl Env for Baird {
 /// The largest value of a state, and the norm of the mean update of TD(0), `‖E_b[ρ δ φ]‖`.
 fn baird(alpha_w: &str) -> (f64, f64) {
     // b takes action 0 six times out of seven; the target is action 1, always.
-    let shape = pgrad_agent::ModelShape { obs_dim: 8, action: Space::Discrete { n: 2 }, ..other_shape() };
+    let shape = pgrad_model::ModelShape { obs_dim: 8, action: Space::Discrete { n: 2 }, ..other_shape() };
     let mut b = ActorCritic::new(shape, true, 1).unwrap();
     b.theta.fill(0.0);
     b.theta[16] = 6f32.ln();

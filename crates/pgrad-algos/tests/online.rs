@@ -2,19 +2,21 @@
 //! by finite differences, terminations and truncations included, for every setting.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, AgentError, Cpu, Trunk};
 use pgrad_algos::{
     AlgoConfig, Algorithm, BuildError, Groups, NacConfig, OnlineSettings, QacConfig, Report, Schedule, Setup,
     TdAcConfig,
 };
-use pgrad_env::probe::{ActionKind, EndlessReward};
+use pgrad_engine::Cpu;
 use pgrad_env::{
-    Action, BatchResult, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step, spec_of,
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step,
+    probe::{ActionKind, EndlessReward},
+    spec_of,
 };
+use pgrad_model::{ActorCritic, AgentError, Trunk};
 use pgrad_nn::Activation;
 use pgrad_num::{Cols, Record, Stream};
 use pgrad_settings::apply_pair;

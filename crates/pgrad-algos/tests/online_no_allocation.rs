@@ -1,9 +1,12 @@
 //! Methods that learn at every step allocate nothing once they are warm.
 
-use pgrad_agent::Cpu;
 use pgrad_algos::Setup;
-use pgrad_env::probe::{ActionKind, EndlessReward, MaskedAction};
-use pgrad_env::{BatchResult, Each, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    BatchResult, Each,
+    probe::{ActionKind, EndlessReward, MaskedAction},
+    spec_of,
+};
 use pgrad_settings::apply_pair;
 use pgrad_testkit::{CountingAllocator, allocations_during};
 

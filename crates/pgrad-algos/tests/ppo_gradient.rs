@@ -5,14 +5,17 @@
 //! Adam keeps `m ← 0.9 m + 0.1 g`, so the gradients of the first two updates can be read off its state.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Cpu};
-use pgrad_algos::ppo::{Advantage, Bound};
-use pgrad_algos::{AlgoConfig, PpoConfig, Report, Setup};
+use pgrad_algos::{
+    AlgoConfig, PpoConfig, Report, Setup,
+    ppo::{Advantage, Bound},
+};
+use pgrad_engine::Cpu;
 use pgrad_env::{End, spec_of};
+use pgrad_model::ActorCritic;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
 

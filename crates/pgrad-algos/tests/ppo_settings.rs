@@ -1,14 +1,18 @@
 //! Every setting of PPO does what it says: one test a setting, by name, and none may be missing.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{OBS, Task, wide};
-use pgrad_agent::{ActorCritic, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, Groups, PpoConfig, Report, Setup};
-use pgrad_env::probe::{ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward};
-use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step,
+    probe::{ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward},
+    spec_of,
+};
+use pgrad_model::ActorCritic;
 use pgrad_num::{Array, Cols, Record, Stream};
 use pgrad_settings::apply_pair;
 use std::sync::{Arc, Mutex};

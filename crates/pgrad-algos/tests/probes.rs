@@ -4,13 +4,17 @@
 //! row, with the reason beside it.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::{ActionValue, Cpu, Critic};
 use pgrad_algos::{Algorithm, Setup};
-use pgrad_env::probe::{
-    ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
-    ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
+use pgrad_engine::Cpu;
+use pgrad_env::{
+    Each, Env,
+    probe::{
+        ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
+        ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
+    },
+    spec_of,
 };
-use pgrad_env::{Each, Env, spec_of};
+use pgrad_model::{ActionValue, Critic};
 use pgrad_num::Cols;
 use pgrad_settings::apply_pair;
 

@@ -2,10 +2,10 @@
 //! cannot be recurrent says so.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_agent::{ActionValue, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Setup};
-use pgrad_env::probe::RememberedSign;
-use pgrad_env::{BatchResult, Each, spec_of};
+use pgrad_engine::Cpu;
+use pgrad_env::{BatchResult, Each, probe::RememberedSign, spec_of};
+use pgrad_model::ActionValue;
 use pgrad_num::{Cols, ColsMut};
 use pgrad_settings::apply_pair;
 

@@ -2,13 +2,14 @@
 //! from the definitions, finite differences in `f64`. A test for each setting, by name, and none may be missing.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-#[path = "../../pgrad-agent/tests/common/mod.rs"]
+#[path = "../../pgrad-collect/tests/common/mod.rs"]
 mod common;
 
 use common::{Batch, OBS, Seen, Task, relative_difference, tasks, wide};
-use pgrad_agent::{ActorCritic, Cpu};
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Groups, ReinforceConfig, Report, Setup};
+use pgrad_engine::Cpu;
 use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step, spec_of};
+use pgrad_model::ActorCritic;
 use pgrad_num::Stream;
 use pgrad_settings::{apply_pair, check_given};
 use pgrad_testkit::finite_difference_gradient;

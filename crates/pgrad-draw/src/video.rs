@@ -4,16 +4,20 @@
 //! GIF needs nothing; MP4 is made by the program `ffmpeg`, because a codec is no part of this project.
 
 use crate::pixels::shrink;
-use pgrad_agent::Policy;
 use pgrad_env::{Content, Drawing, Form, Picture};
-use pgrad_run::config::RunConfig;
-use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate_watched};
-use pgrad_run::storage::{FsStorage, StorageError, write_atomic};
+use pgrad_model::Policy;
+use pgrad_run::{
+    config::RunConfig,
+    eval::{EvalError, EvalOptions, Evaluation, evaluate_watched},
+    storage::{FsStorage, StorageError, write_atomic},
+};
 use plotters::prelude::*;
-use std::ffi::OsStr;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::{
+    ffi::OsStr,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
 use thiserror::Error;
 
 /// Height of a drawing in pixels.

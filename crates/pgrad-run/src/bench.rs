@@ -1,17 +1,24 @@
 //! How fast it is: environment steps a second, and how near learning comes to the machine's matrix product.
 
-use crate::clock::Clock;
-use crate::config::{RunConfig, RunConfigError};
-use crate::stats::median;
-use crate::trainer::Trainer;
-use pgrad_agent::{AgentError, Cpu};
+use crate::{
+    clock::Clock,
+    config::{RunConfig, RunConfigError},
+    stats::median,
+    trainer::Trainer,
+};
 use pgrad_algos::{Phase, default_shard};
+use pgrad_engine::Cpu;
 use pgrad_env::{EnvError, MakeError, RandomActions, VecEnv};
-use pgrad_num::gemm::{Mat, Write, matmul};
-use pgrad_num::kernels;
+use pgrad_model::AgentError;
+use pgrad_num::{
+    gemm::{Mat, Write, matmul},
+    kernels,
+};
 use pgrad_settings::Value;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use thiserror::Error;
 
 /// Size of the matrices whose product is the yardstick.

@@ -1,19 +1,23 @@
 //! The configuration of a run: what to train, on what, with which settings.
 
-use crate::env::{EnvMaker, EnvNameError, EnvNews, NamedEnv};
-use crate::presets::{self, Preset};
-use crate::storage::{FsStorage, Storage, StorageError};
-use pgrad_agent::Cpu;
+use crate::{
+    env::{EnvMaker, EnvNameError, EnvNews, NamedEnv},
+    presets::{self, Preset},
+    storage::{FsStorage, Storage, StorageError},
+};
 use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Schedule, Setup};
+use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
     ConfigErrors, FieldType, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key,
     settings, suggest, to_toml,
 };
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use thiserror::Error;
 
 /// The name by which no preset is asked for.

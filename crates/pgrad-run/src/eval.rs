@@ -1,11 +1,10 @@
 //! How good a policy is.
 
-use crate::config::RunConfig;
-use crate::stats;
-use pgrad_agent::Policy;
+use crate::{config::RunConfig, stats};
 use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvError, MakeError, PictureError, Space, VecEnv};
+use pgrad_math::dist::ActionsMut;
+use pgrad_model::Policy;
 use pgrad_num::{Cols, ColsMut, Stream};
-use pgrad_rl::dist::ActionsMut;
 use thiserror::Error;
 
 /// Purpose number of the streams that a stochastic policy draws from.

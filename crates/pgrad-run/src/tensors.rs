@@ -1,4 +1,4 @@
-//! Named arrays as safetensors bytes: see [`pgrad_agent::tensors`], where a policy finds it without this
+//! Named arrays as safetensors bytes: see [`pgrad_model::tensors`], where a policy finds it without this
 //! crate.
 
-pub use pgrad_agent::tensors::*;
+pub use pgrad_model::tensors::*;

@@ -15,11 +15,14 @@
 //! ```
 //! [`driver`](crate::driver) keeps one in a run folder, with checkpoints and metrics.
 
-use crate::config::{RunConfig, RunConfigError};
-use crate::metrics::MetricsRow;
-use pgrad_agent::{AgentError, Cpu, Policy};
+use crate::{
+    config::{RunConfig, RunConfigError},
+    metrics::MetricsRow,
+};
 use pgrad_algos::{Algorithm, PhaseObserver, Report};
+use pgrad_engine::Cpu;
 use pgrad_env::Episode;
+use pgrad_model::{AgentError, Policy};
 use pgrad_num::{Record, RecordError};
 
 /// Finished episodes that the mean return looks back on.

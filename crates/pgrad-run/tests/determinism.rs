@@ -4,7 +4,7 @@
 mod driver_common;
 
 use driver_common::{METHODS, Method, Runner, result};
-use pgrad_agent::Policy;
+use pgrad_model::Policy;
 use pgrad_run::eval::{EvalError, EvalOptions, evaluate};
 use std::path::Path;
 use tempfile::tempdir;

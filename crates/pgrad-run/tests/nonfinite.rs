@@ -5,14 +5,14 @@
 mod driver_common;
 
 use driver_common::{METHODS, Method, Runner, config as named, custom};
-use pgrad_agent::AgentError;
 use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step};
+use pgrad_model::AgentError;
 use pgrad_num::{Array, Record, Stream};
-use pgrad_run::driver::RunError;
-use pgrad_run::env::EnvMaker;
-use pgrad_run::trainer::Trainer;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use pgrad_run::{driver::RunError, env::EnvMaker, trainer::Trainer};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 use tempfile::tempdir;
 
 /// Environments; each does 10 steps in an iteration.
@@ -546,5 +546,5 @@ fn a_step_size_that_is_far_too_large_is_found_out() {
     assert!(!summary.stopped && !runner.notices.is_empty());
     let rate = learning_rate(&runner);
     assert!(rate <= 100.0 && (200.0 / rate).log2().fract() == 0.0, "halved some times: {rate}");
-    pgrad_agent::Policy::from_bytes(&std::fs::read(run.join("policy.safetensors")).unwrap()).unwrap();
+    pgrad_model::Policy::from_bytes(&std::fs::read(run.join("policy.safetensors")).unwrap()).unwrap();
 }

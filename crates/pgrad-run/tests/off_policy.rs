@@ -4,10 +4,12 @@
 mod driver_common;
 
 use driver_common::Runner;
-use pgrad_agent::Policy;
-use pgrad_run::config::RunConfig;
-use pgrad_run::driver::RunError;
-use pgrad_run::eval::{EvalOptions, evaluate_run};
+use pgrad_model::Policy;
+use pgrad_run::{
+    config::RunConfig,
+    driver::RunError,
+    eval::{EvalOptions, evaluate_run},
+};
 use std::path::Path;
 use tempfile::tempdir;
 

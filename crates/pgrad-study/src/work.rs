@@ -1,24 +1,30 @@
 //! Running a study.
 
-use crate::rows::{Folder, Point};
 use crate::{
     Anchor, CURVES, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES,
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult,
     VERSION, eval_seed,
+    rows::{Folder, Point},
 };
-use pgrad_agent::AgentError;
 use pgrad_draw::plot::{Band, Curve, PlotOptions, render_svg};
-use pgrad_run::clock::Clock;
-use pgrad_run::config::{OnDivergence, RunConfig, RunConfigError};
-use pgrad_run::eval::{EvalError, EvalOptions, evaluate_run};
-use pgrad_run::run_dir;
-use pgrad_run::storage::parent_of;
-use pgrad_run::trainer::Trainer;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
-use std::time::Duration;
+use pgrad_model::AgentError;
+use pgrad_run::{
+    clock::Clock,
+    config::{OnDivergence, RunConfig, RunConfigError},
+    eval::{EvalError, EvalOptions, evaluate_run},
+    run_dir,
+    storage::parent_of,
+    trainer::Trainer,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
 use thiserror::Error;
 
 /// Points of a learning curve.

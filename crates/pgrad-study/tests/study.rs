@@ -4,19 +4,24 @@
 
 use pgrad_env::{Actions, BatchEnv, BatchResult, End, EnvSpec, VecEnv};
 use pgrad_num::{ColsMut, Stream};
-use pgrad_run::config::RunConfig;
-use pgrad_run::driver;
-use pgrad_run::eval::{EvalOptions, evaluate_run};
-use pgrad_study::scores::Verdict;
+use pgrad_run::{
+    config::RunConfig,
+    driver,
+    eval::{EvalOptions, evaluate_run},
+};
 use pgrad_study::{
     AnyStudy, CURVES, EntryError, Evaluated, Measure, RESULTS, REVISION, RunRow, SOURCES, STUDIES,
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyResult, eval_seed,
-    run_digest, run_study,
+    run_digest, run_study, scores::Verdict,
 };
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 const TINY: &str = r#"
 title = "Tiny"
@@ -215,7 +220,7 @@ fn the_scores_are_those_of_train_and_eval() {
         let options = driver::Options { run_dir: Some(run_dir.clone()), ..driver::Options::new(&mut listen) };
         let summary = driver::train(config.clone(), options).unwrap();
         let policy =
-            pgrad_agent::Policy::from_bytes(&fs::read(run_dir.join("policy.safetensors")).unwrap()).unwrap();
+            pgrad_model::Policy::from_bytes(&fs::read(run_dir.join("policy.safetensors")).unwrap()).unwrap();
         let stochastic = entry.evaluated == Evaluated::Stochastic;
         assert_eq!(stochastic, config.env_id() == "Pendulum-v1");
         let options =

@@ -1,20 +1,30 @@
 //! All actor-learners of a run.
 
-use super::learner::{ActorLearner, Exploration, Sums};
-use super::recording::{comparable, read_recording};
-use super::settings::{AsyncSettings, AsyncValueSettings};
-use super::shared::Shared;
-use crate::algorithm::{BuildError, Phase, Report, Reproducible, Setup};
-use crate::common::load_finite;
-use crate::shell::{Agent, Source};
-use pgrad_agent::{ActorCritic, AgentError, Cpu, Segment, SegmentPasses, Stepper, Turns, tensors};
+use super::{
+    learner::{ActorLearner, Exploration, Sums},
+    recording::{comparable, read_recording},
+    settings::{AsyncSettings, AsyncValueSettings},
+    shared::Shared,
+};
+use crate::{
+    algorithm::{BuildError, Phase, Report, Reproducible, Setup},
+    common::load_finite,
+    shell::{Agent, Source},
+};
+use pgrad_collect::{Stepper, Turns};
+use pgrad_engine::{Cpu, Segment, SegmentPasses};
 use pgrad_env::{EnvSpec, Episode, MakeError};
+use pgrad_model::{ActorCritic, AgentError, tensors};
 use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream};
 use pgrad_optim::Hogwild;
 use pgrad_settings::Settings;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
 
 /// Purpose number of the streams that the values of ε are drawn from.
 const STREAM_EPSILON: u32 = 6;

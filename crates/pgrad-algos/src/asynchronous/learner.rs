@@ -1,14 +1,17 @@
 //! One actor-learner.
 
-use super::settings::{AsyncValueSettings, EpsilonDraw};
-use super::shared::Shared;
+use super::{
+    settings::{AsyncValueSettings, EpsilonDraw},
+    shared::Shared,
+};
 use crate::off_policy::{Target as Policy, alternative, greedy, soften};
-use pgrad_agent::{ActorCritic, AgentError, Segment, SegmentPasses, Stepper};
+use pgrad_collect::Stepper;
+use pgrad_engine::{Segment, SegmentPasses};
 use pgrad_env::End;
+use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Stream, kernels};
 use pgrad_optim::clip_global_norm;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 /// Bins of the histogram of staleness: 0, 1, 2, 3, 4 to 7, 8 and more.
 const BINS: usize = 6;

@@ -1,6 +1,6 @@
 //! What lets another run follow a recorded one.
 
-use pgrad_agent::tensors;
+use pgrad_model::tensors;
 use pgrad_num::Array;
 use pgrad_settings::{Settings, to_toml};
 

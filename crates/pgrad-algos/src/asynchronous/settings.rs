@@ -1,11 +1,13 @@
 //! Settings of asynchronous actor-learners.
 
 use super::recording::read_recording;
-use crate::algorithm::BuildError;
-use crate::common::{Activation, ModelSettings, Schedule};
-use crate::off_policy::check_masks;
-use pgrad_agent::{ActorCritic, Critic, Trunk};
+use crate::{
+    algorithm::BuildError,
+    common::{Activation, ModelSettings, Schedule},
+    off_policy::check_masks,
+};
 use pgrad_env::{EnvSpec, Space};
+use pgrad_model::{ActorCritic, Critic, Trunk};
 use pgrad_num::Stream;
 use pgrad_optim::{HogwildRule, RmsPropParams};
 use pgrad_settings::{above, choice, settings};

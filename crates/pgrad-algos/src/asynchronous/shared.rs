@@ -1,6 +1,6 @@
 //! What actor-learners share.
 
-use pgrad_agent::Turns;
+use pgrad_collect::Turns;
 use pgrad_num::{SharedCounter, SharedVec};
 use pgrad_optim::{Hogwild, Schedule as Factor};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -1,20 +1,22 @@
 //! `pgrad eval`.
 
-use crate::args::EvalArgs;
-use crate::failure::{Code, Failure, Result};
-use crate::progress::LiveLine;
-use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, quoted};
-use pgrad_agent::Policy;
+use crate::{
+    args::EvalArgs,
+    failure::{Code, Failure, Result},
+    progress::LiveLine,
+    terminal::{self, BOLD, GREEN, Style, YELLOW, quoted},
+};
 use pgrad_draw::video::{Film, VideoError, film};
-use pgrad_run::driver::read_config;
-use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate_run};
-use pgrad_run::run_dir::POLICY;
-use pgrad_run::storage::FsStorage;
+use pgrad_model::Policy;
+use pgrad_run::{
+    driver::read_config,
+    eval::{EvalError, EvalOptions, Evaluation, evaluate_run},
+    run_dir::POLICY,
+    storage::FsStorage,
+};
 use pgrad_settings::{apply_text, settings};
 use serde_json::json;
-use std::io;
-use std::path::Path;
-use std::process::ExitCode;
+use std::{io, path::Path, process::ExitCode};
 
 settings! {
     /// Options of eval

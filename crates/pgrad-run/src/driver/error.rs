@@ -1,13 +1,15 @@
 //! Why a run ended before its time.
 
 use super::changes::refusal;
-use crate::checkpoint::CheckpointError;
-use crate::config::{Change, RunConfigError};
-use crate::metrics::MetricsError;
-use crate::run_dir::RunDirError;
-use crate::storage::StorageError;
-use crate::tensors::TensorsError;
-use pgrad_agent::{AgentError, PolicyError};
+use crate::{
+    checkpoint::CheckpointError,
+    config::{Change, RunConfigError},
+    metrics::MetricsError,
+    run_dir::RunDirError,
+    storage::StorageError,
+    tensors::TensorsError,
+};
+use pgrad_model::{AgentError, PolicyError};
 use pgrad_num::RecordError;
 use std::path::PathBuf;
 use thiserror::Error;

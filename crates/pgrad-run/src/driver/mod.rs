@@ -5,23 +5,29 @@ mod error;
 
 pub use error::{RunError, StateError};
 
-use crate::checkpoint::{CheckpointError, CheckpointStore, Loaded};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{OnDivergence, RunConfig};
-use crate::env::EnvMaker;
-use crate::metrics::{JsonlWriter, MetricsSink, TensorBoardWriter};
-use crate::run_dir::{self, RunDir, RunLabel};
-use crate::storage::{FsStorage, Storage, write_atomic};
-use crate::tensors;
-use crate::trainer::Trainer;
+use crate::{
+    checkpoint::{CheckpointError, CheckpointStore, Loaded},
+    clock::{Clock, SystemClock},
+    config::{OnDivergence, RunConfig},
+    env::EnvMaker,
+    metrics::{JsonlWriter, MetricsSink, TensorBoardWriter},
+    run_dir::{self, RunDir, RunLabel},
+    storage::{FsStorage, Storage, write_atomic},
+    tensors,
+    trainer::Trainer,
+};
 use changes::SETTINGS;
 use error::STATE;
-use pgrad_agent::AgentError;
 use pgrad_algos::{Report, Reproducible};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use pgrad_model::AgentError;
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 /// Divergences in a row after which going back is given up.
 const MAX_ROLLBACKS: i32 = 5;

@@ -6,15 +6,13 @@
 //! the same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
-use pgrad_agent::{
-    ActorCritic, Collector, Cpu, Engine, EpisodesShape, Minibatch, Minibatches, Objective, PolicyTerm, Role,
-    ValueTerm,
-};
+use pgrad_collect::{Collector, EpisodesShape};
 use pgrad_draw::plot::{Line, PlotOptions, Scale, render_lines_svg};
+use pgrad_engine::{Cpu, Engine, Minibatch, Minibatches, Objective, PolicyTerm, ValueTerm};
+use pgrad_math::{returns, surrogate};
+use pgrad_model::{ActorCritic, Role};
 use pgrad_optim::{Adam, AdamParams};
-use pgrad_rl::{returns, surrogate};
-use pgrad_run::config::RunConfig;
-use pgrad_run::trainer::Trainer;
+use pgrad_run::{config::RunConfig, trainer::Trainer};
 use serde::Deserialize;
 
 /// Seeds of what is played for the critic and for the measurement: far from those of training.
@@ -83,7 +81,7 @@ impl Psi {
             Self::Gae(lambda) => 1.0 / (1.0 - lambda),
         }
     }
-    fn write(self, p: pgrad_agent::Paths<'_>, gamma: f32) {
+    fn write(self, p: pgrad_engine::Paths<'_>, gamma: f32) {
         let (r, v, v_next, carry, mut psi, mut ret) = (p.reward, p.v, p.v_next, p.carry, p.adv, p.ret);
         match self {
             // Where a time limit cut an episode, what the critic says was cut off: for all forms the same.
@@ -227,7 +225,7 @@ impl Variance {
             }
             let data = engine.values(&model, collector.collect(&model).map_err(failed)?).map_err(failed)?;
             let gamma = self.gamma as f32;
-            let targets = |p: pgrad_agent::Paths<'_>| {
+            let targets = |p: pgrad_engine::Paths<'_>| {
                 returns::reward_to_go(p.reward, Some(p.v_next), p.carry, gamma, p.ret);
             };
             let data = engine.estimate(data, targets).map_err(failed)?;
@@ -265,7 +263,7 @@ impl Variance {
         let mut engine =
             Engine::new(cpu).with_values(model, collector.spec(), 4).with_gradients(model, usize::MAX);
         // Uphill: `Σ Ψ ∇log π`.
-        let score = |p: pgrad_agent::PolicyChunk<'_>| {
+        let score = |p: pgrad_engine::PolicyChunk<'_>| {
             let [value, d_logp, ..] = p.work;
             surrogate::score(p.logp, p.adv, value, d_logp);
             p.dist.logp_vjp(p.params, p.actions, d_logp, p.d_out);

@@ -9,7 +9,7 @@
 //!   cost of a step; `F` the mean over the steps of a trajectory.
 //!
 //! The third part draws trajectories with pgrad's own pieces (network, distribution, score, reward-to-go,
-//! [`PolicyMetric`](pgrad_agent::PolicyMetric), conjugate gradient) and compares gradient, Fisher matrix and natural gradient with the exact
+//! [`PolicyMetric`](pgrad_engine::PolicyMetric), conjugate gradient) and compares gradient, Fisher matrix and natural gradient with the exact
 //! ones, component by component.
 //!
 //! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), sections 3 to 5.

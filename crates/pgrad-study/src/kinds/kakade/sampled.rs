@@ -2,15 +2,19 @@
 
 use super::exact::Lqg;
 use crate::StudyError;
-use pgrad_agent::PolicyMetric;
+use pgrad_engine::PolicyMetric;
 use pgrad_env::{Actions, BatchEnv, VecEnv};
 use pgrad_envs::{KakadeLqg, KakadeMdp};
+use pgrad_math::{
+    dist::{ActionDist, Actions as Drawn, ActionsMut},
+    returns, surrogate,
+};
 use pgrad_nn::{Activation, Head, Network};
-use pgrad_num::cg::{CgParams, CgScratch, solve};
-use pgrad_num::linop::LinOp;
-use pgrad_num::{Cols, ColsMut, Stream, Tb, TbMut};
-use pgrad_rl::dist::{ActionDist, Actions as Drawn, ActionsMut};
-use pgrad_rl::{returns, surrogate};
+use pgrad_num::{
+    Cols, ColsMut, Stream, Tb, TbMut,
+    cg::{CgParams, CgScratch, solve},
+    linop::LinOp,
+};
 
 /// Purpose number of the streams of sampled actions.
 const STREAM_ACTIONS: u32 = 0x4b41;
@@ -254,9 +258,13 @@ pub(super) fn compare(exact: &Estimate, found: &[Estimate]) -> Vec<Compared> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exact::sigmoid;
-    use super::super::exact::tests::{differences, near};
-    use super::*;
+    use super::{
+        super::exact::{
+            sigmoid,
+            tests::{differences, near},
+        },
+        *,
+    };
 
     #[test]
     fn what_samples_are_compared_with_is_exact() {
