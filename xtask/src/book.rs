@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use xtask::command::{cargo, root, run as run_command};
+use xtask::items::text_of;
 use xtask::pages::{check, files};
 
 /// Heading of the part of an algorithm's page that explains what it logs.
@@ -13,14 +14,17 @@ const METRICS_HEADING: &str = "## Logged metrics";
 /// The page that explains what is logged whatever the algorithm.
 const RUNS_PAGE: &str = "book/src/concepts/runs.md";
 
-/// Calls by which a method logs what others log as well, and the file that has the names.
-const SHARED_METRICS: [(&str, &str); 6] = [
-    ("totals.report(", "common"),
-    ("means.report(", "online"),
-    ("critic.fit(", "natural"),
-    ("source.report(", "asynchronous/driver"),
-    ("source.value_report(", "asynchronous/driver"),
-    ("source.value_report(", "asynchronous/values"),
+/// Calls by which a method logs what others may log as well, the file and the function that have the names.
+const SHARED_METRICS: [(&str, &str, &str); 9] = [
+    ("totals.report(", "actor_critic", "Totals::report"),
+    ("totals.report_distance(", "actor_critic", "Totals::report_distance"),
+    ("means.report(", "online", "Means::report"),
+    ("report_step(", "natural", "report_step"),
+    ("report_direction(", "natural", "report_direction"),
+    ("critic.fit(", "natural", "CriticFit::fit"),
+    ("source.report(", "asynchronous/driver", "ActorLearners::report"),
+    ("source.value_report(", "asynchronous/driver", "ActorLearners::report"),
+    ("source.value_report(", "asynchronous/values", "ActorLearners::value_report"),
 ];
 
 /// Checks all documents; with `fix`, makes tables of scores anew.
@@ -88,8 +92,8 @@ fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Every algorithm has a page that explains exactly what it logs; what is logged for all of them is
-/// explained once.
+/// Every file of a method has a page of its name, which says how to train each algorithm of the file and explains exactly
+/// what they log; what is logged for all of them is explained once.
 fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let mut all = logged(&read("crates/pgrad-run/src/trainer.rs")?, "row.push(\"");
@@ -98,8 +102,10 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
     // What several methods log is in one place, which a call shows.
     let mut shared = Vec::new();
-    for (call, file) in SHARED_METRICS {
-        shared.push((call, logged(&read(&format!("crates/pgrad-algos/src/{file}.rs"))?, ".with(\"")));
+    for (call, file, function) in SHARED_METRICS {
+        let source = read(&format!("crates/pgrad-algos/src/{file}.rs"))?;
+        let function = text_of(&source, function).with_context(|| format!("{file}.rs has no {function}"))?;
+        shared.push((call, logged(&function, ".with(\"")));
     }
     for file in files(&root.join("crates/pgrad-algos/src"), "rs")? {
         let source = std::fs::read_to_string(&file)?;
@@ -108,14 +114,20 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
         for (_, metrics) in shared.iter().filter(|(call, _)| source.contains(*call)) {
             names.extend(metrics.iter().cloned());
         }
-        for entry in source.split(": crate::AlgoEntry = ").skip(1) {
-            let Some(name) = between(entry, "name: \"", "\"") else { continue };
-            let path = format!("book/src/algorithms/{name}.md");
-            match read(&path) {
-                Ok(page) => found.extend(unexplained(&path, &page, &names)),
-                Err(_) => found.push(format!("the algorithm `{name}` has no page {path}")),
-            }
+        let algorithms: Vec<&str> =
+            source.split("config! {\n").skip(1).filter_map(|c| between(c, "    name: \"", "\"")).collect();
+        if algorithms.is_empty() {
+            continue;
         }
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().replace('_', "-");
+        let path = format!("book/src/algorithms/{stem}.md");
+        let Ok(page) = read(&path) else {
+            found.push(format!("{} has no page {path}", file.display()));
+            continue;
+        };
+        found.extend(unexplained(&path, &page, &names));
+        let untold = algorithms.iter().filter(|name| !page.contains(&format!("pgrad train {name} ")));
+        found.extend(untold.map(|name| format!("{path}: does not say `pgrad train {name} ...`")));
     }
     Ok(found)
 }

@@ -6,36 +6,12 @@
 //!
 //! `E[ ∇ log π_θ(a_i|s_i) (R_i − V(s_i)) + c₂ ∇S[π_θ](s_i) − c₁ ∇(R_i − V_θ(s_i))² ]`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{
-        ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
-        TrunkSettings, actor_critic, engine,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Collector;
-use pgrad_engine::{Batch, Engine, Estimated, Minibatch, Objective, Paths, PolicyTerm, ValueTerm};
-use pgrad_env::EnvSpec;
-use pgrad_math::returns;
-use pgrad_model::{ActorCritic, AgentError};
-use pgrad_num::{Record, RecordError};
-use pgrad_optim::{RmsProp, RmsPropParams};
-use pgrad_settings::{above, choice, settings, settings_like};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "a2c",
-    title: "Advantage actor-critic, environments in step",
-    source: "Mnih et al. 2016, arXiv:1602.01783",
-    config: || Box::new(A2cConfig::default()),
-};
+use crate::prelude::*;
 
 /// A2C at work.
 struct A2c {
-    config: A2cSettings,
-    gamma: f32,
-    samples: Vec<u32>,
+    config: A2cConfig,
+    minibatches: Minibatches,
     rmsprop: RmsProp<f32>,
 }
 
@@ -43,47 +19,44 @@ impl Method for A2c {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config: c, gamma, samples, rmsprop } = self;
+        let Self { config, minibatches, rmsprop } = self;
+        let c = &config.a2c;
         let alpha = agent.step_size(c.learning_rate, c.learning_rate_schedule);
         let objective = objective(c);
 
         let (batch, model, engine) = agent.collect()?; // run π_θ in N environments for t_max steps
-        batch.write_order(samples);
-        let mut data = estimate(c, *gamma, engine, model, batch, 0)?; // R_i − V(s_i), and R_i
+        minibatches.follow(&batch);
+        let mut data = estimate(config, engine, model, batch, 0)?; // R_i − V(s_i), and R_i
         let mut totals = Totals::default();
-        for epoch in 0..c.epochs() {
+        let epochs = if c.advantage == Advantage::Vtrace { c.epochs } else { 1 };
+        for epoch in 0..epochs {
             if epoch > 0 {
-                data = estimate(c, *gamma, engine, model, data.into_batch(), epoch)?;
+                data = estimate(config, engine, model, data.into_batch(), epoch)?;
             }
-            let losses = engine.gradient(model, &data, Minibatch::whole(samples, epoch), &objective)?; // dθ
+            let losses = engine.gradient(model, &data, minibatches.whole(epoch), &objective)?; // dθ
             totals.add(&losses);
             engine.step(model, rmsprop, alpha, &losses, c.max_grad_norm); // θ
             totals.step(&losses);
         }
-        Ok(totals.report(c.entropy_coef, &data, alpha))
+        Ok(totals.report(&objective, &data, alpha))
     }
-    fn save(&self, to: &mut Record) {
-        to.put_record("rmsprop", self.rmsprop.save());
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.rmsprop.load(&from.record("rmsprop"))
-    }
+
+    state! { rmsprop }
 }
 
 /// `log π_θ(a_i|s_i) (R_i − V(s_i)) + c₂ S[π_θ](s_i) − c₁ (R_i − V_θ(s_i))²`.
 fn objective(c: &A2cSettings) -> Objective<'static> {
     Objective {
-        policy: Some(PolicyTerm::Score),
-        entropy: c.entropy_coef,
-        value: Some(ValueTerm::Squared { c1: c.value_coef }),
+        policy: Some(PolicyTerm::Score), // log π_θ(a_i|s_i) (R_i − V(s_i))
+        value: Some(ValueTerm::Squared { c1: c.value_coef }), // c₁ (R_i − V_θ(s_i))²
+        entropy: c.entropy_coef,         // c₂ S[π_θ](s_i)
         ..Objective::default()
     }
 }
 
 /// `R_i − V(s_i)`, and the critic's targets `R_i`, with the present parameters.
 fn estimate<'a>(
-    c: &A2cSettings,
-    gamma: f32,
+    A2cConfig { rollout, a2c: c, .. }: &A2cConfig,
     engine: &mut Engine,
     model: &ActorCritic,
     batch: Batch<'a>,
@@ -93,7 +66,8 @@ fn estimate<'a>(
     if c.advantage == Advantage::Vtrace && epoch > 0 {
         engine.ratios(model, &mut data)?; // π_θ/μ
     }
-    let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
+    let (gamma, lambda) = (rollout.gamma as f32, c.lambda as f32);
+    let (rho_bar, c_bar) = (c.rho_bar as f32, c.c_bar as f32);
     engine.estimate(data, |p| match c.advantage {
         Advantage::NStep => {
             let Paths { reward, v, v_next, carry, adv, mut ret, .. } = p;
@@ -172,6 +146,8 @@ settings_like! {
 }
 
 config! {
+    name: "a2c", title: "Advantage actor-critic, environments in step",
+    source: "Mnih et al. 2016, arXiv:1602.01783";
     /// All settings of A2C.
     pub struct A2cConfig {
         rollout: A2cRollout,
@@ -183,27 +159,17 @@ config! {
     }
 }
 
-impl A2cSettings {
-    /// Steps on the same rollout.
-    fn epochs(&self) -> usize {
-        if self.advantage == Advantage::Vtrace { self.epochs } else { 1 }
-    }
-}
-
 impl AlgoConfig for A2cConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.rollout.check()?;
+        self.rollout.check(self.rollout.samples())?;
         self.recurrent.check(self.rollout.n_steps, self.rollout.samples())
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let c = &self.a2c;
-        let recurrence = self.recurrent.recurrence(self.rollout.n_steps, self.rollout.samples());
-        let model = (&self.model, recurrence);
-        let (model, collector) = actor_critic(setup, &self.rollout, model, &self.trunk, &self.normalize)?;
-        let engine = engine(setup, &model, &collector).with_gradients(&model, collector.store().len());
+        let (c, networks) = (&self.a2c, (&self.model, Some(&self.recurrent), &self.trunk));
+        let (agent, minibatches) =
+            actor_critic(setup, &self.rollout, networks, &self.normalize, self.rollout.samples())?;
         let rmsprop = RmsPropParams { decay: c.rmsprop_decay, epsilon: c.rmsprop_epsilon };
-        let (rmsprop, gamma) = (RmsProp::new(model.theta.len(), rmsprop), self.rollout.gamma as f32);
-        let a2c = A2c { config: c.clone(), gamma, samples: Vec::new(), rmsprop };
-        Ok(Shell::boxed(setup, model, engine, collector, a2c))
+        let rmsprop = RmsProp::new(agent.model.theta.len(), rmsprop);
+        Ok(agent.runs(A2c { config: self.clone(), minibatches, rmsprop }))
     }
 }

@@ -9,24 +9,8 @@
 //!
 //! then update the shared parameters with `dθ` and `dθ_v`, asynchronously.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
-    asynchronous::{ActorLearner, ActorLearners, AsyncSettings},
-    common::{ModelSettings, RecurrentSettings, TrunkSettings},
-    shell::{Agent, Method, Shell},
-};
-use pgrad_engine::Engine;
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic};
-use pgrad_settings::{settings, settings_like};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "a3c",
-    title: "Asynchronous advantage actor-critic",
-    source: "Mnih et al. 2016, arXiv:1602.01783",
-    config: || Box::new(A3cConfig::default()),
-};
+use crate::asynchronous::{ActorLearner, ActorLearners, AsyncSettings};
+use crate::prelude::*;
 
 /// A3C at work.
 struct A3c {
@@ -94,6 +78,7 @@ settings_like! {
 }
 
 config! {
+    name: "a3c", title: "Asynchronous advantage actor-critic", source: "Mnih et al. 2016, arXiv:1602.01783";
     /// All settings of A3C.
     pub struct A3cConfig {
         learners: AsyncSettings,
@@ -119,6 +104,6 @@ impl AlgoConfig for A3cConfig {
         let recording = self.recording.as_deref();
         let learners = ActorLearners::new(&self.learners, None, &self.parts(), recording, &model, setup)?;
         let a3c = A3c { config: self.a3c.clone(), gamma: self.learners.gamma as f32 };
-        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, a3c))
+        Ok(Agent::new(setup, model, learners).runs(a3c))
     }
 }

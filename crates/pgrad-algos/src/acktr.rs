@@ -8,36 +8,14 @@
 //! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s), 1)`
 //! (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ` (section 3.2).
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{
-        ModelSettings, NormalizeSettings, Psi, RolloutSettings, Schedule, Totals, TrunkSettings,
-        actor_critic, engine, load_finite,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Collector;
-use pgrad_engine::{Minibatch, Objective, PolicyTerm, ValueTerm};
-use pgrad_env::EnvSpec;
-use pgrad_model::{ActorCritic, AgentError};
-use pgrad_num::{Record, RecordError, kernels};
+use crate::prelude::*;
 use pgrad_optim::{Kfac, KfacParams, clip_scale};
-use pgrad_settings::{above, settings, settings_like};
 use std::ops::Range;
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "acktr",
-    title: "Actor-critic with a Kronecker-factored trust region",
-    source: "Wu et al. 2017, arXiv:1708.05144",
-    config: || Box::new(AcktrConfig::default()),
-};
 
 /// ACKTR at work.
 struct Acktr {
-    config: AcktrSettings,
-    gamma: f32,
-    samples: Vec<u32>,
+    config: AcktrConfig,
+    minibatches: Minibatches,
     kfac: Kfac,
     gradient: Vec<f32>,
     direction: Vec<f32>,
@@ -48,14 +26,17 @@ impl Method for Acktr {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config: c, gamma, samples, kfac, gradient, direction, velocity } = self;
+        let Self { config, minibatches, kfac, gradient, direction, velocity } = self;
+        let AcktrConfig { rollout, acktr: c, .. } = &*config;
+        let (gamma, lambda) = (rollout.gamma as f32, c.lambda as f32);
+        let objective = objective(c);
         let eta_max = agent.step_size(c.learning_rate, c.learning_rate_schedule);
 
         let (batch, model, engine) = agent.collect()?; // run π_θ in N environments for T steps
         let data = engine.values(model, batch)?; // V(s_t), and V of what follows
-        let data = engine.estimate(data, |p| c.psi.estimate(p, *gamma, c.lambda as f32))?; // Â_t and V_t^targ
-        data.write_order(samples);
-        let losses = engine.gradient(model, &data, Minibatch::whole(samples, 0), &objective(c))?; // ∇L
+        let data = engine.estimate(data, |p| c.psi.estimate(p, gamma, lambda))?; // Â_t and V_t^targ
+        minibatches.follow(&data);
+        let losses = engine.gradient(model, &data, minibatches.whole(0), &objective)?; // ∇L
         let mut totals = Totals::default();
         totals.add(&losses);
         totals.step(&losses);
@@ -84,24 +65,18 @@ impl Method for Acktr {
             kernels::axpy(-1.0, velocity, &mut model.theta[part]); // θ
             *step = eta;
         }
-        Ok(totals.report(c.entropy_coef, &data, eta_max).with("learn/step_size", steps[0]))
+        Ok(totals.report(&objective, &data, eta_max).with("learn/step_size", steps[0]))
     }
-    fn save(&self, to: &mut Record) {
-        to.put("velocity", self.velocity.clone());
-        to.put_record("kfac", self.kfac.save());
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        load_finite(from, "velocity", &mut self.velocity)?;
-        self.kfac.load(&from.record("kfac"))
-    }
+
+    state! { velocity, kfac }
 }
 
 /// `L`: `log π_θ(a_t|s_t) Â_t − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t)`.
 fn objective(c: &AcktrSettings) -> Objective<'static> {
     Objective {
-        policy: Some(PolicyTerm::Score),
-        entropy: c.entropy_coef,
-        value: Some(ValueTerm::Squared { c1: c.value_coef }),
+        policy: Some(PolicyTerm::Score),                      // log π_θ(a_t|s_t) Â_t
+        value: Some(ValueTerm::Squared { c1: c.value_coef }), // c₁ (V_θ(s_t) − V_t^targ)²
+        entropy: c.entropy_coef,                              // c₂ S[π_θ](s_t)
         ..Objective::default()
     }
 }
@@ -152,6 +127,8 @@ settings_like! {
 }
 
 config! {
+    name: "acktr", title: "Actor-critic with a Kronecker-factored trust region",
+    source: "Wu et al. 2017, arXiv:1708.05144";
     /// All settings of ACKTR.
     pub struct AcktrConfig {
         rollout: AcktrRollout,
@@ -164,25 +141,17 @@ config! {
 
 impl AlgoConfig for AcktrConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.rollout.check()
+        self.rollout.check(self.rollout.samples())
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let (c, model) = (&self.acktr, (&self.model, None));
-        let (model, collector) = actor_critic(setup, &self.rollout, model, &self.trunk, &self.normalize)?;
-        let engine = engine(setup, &model, &collector)
-            .with_gradients(&model, collector.store().len())
-            .with_curvature(&model);
-        let kfac = engine.kfac(KfacParams { damping: c.damping, stats_decay: c.stats_decay });
-        let zeros = || vec![0.0; model.theta.len()];
-        let acktr = Acktr {
-            config: c.clone(),
-            gamma: self.rollout.gamma as f32,
-            samples: Vec::new(),
-            kfac,
-            gradient: zeros(),
-            direction: zeros(),
-            velocity: zeros(),
-        };
-        Ok(Shell::boxed(setup, model, engine, collector, acktr))
+        let (c, networks) = (&self.acktr, (&self.model, None, &self.trunk));
+        let (agent, minibatches) =
+            actor_critic(setup, &self.rollout, networks, &self.normalize, self.rollout.samples())?;
+        let agent = agent.with_room(|engine, model, _| engine.with_curvature(model));
+        let kfac = agent.engine.kfac(KfacParams { damping: c.damping, stats_decay: c.stats_decay });
+        let zeros = || vec![0.0; agent.model.theta.len()];
+        let (gradient, direction, velocity) = (zeros(), zeros(), zeros());
+        let config = self.clone();
+        Ok(agent.runs(Acktr { config, minibatches, kfac, gradient, direction, velocity }))
     }
 }

@@ -82,7 +82,9 @@ pub trait AlgoConfig: Groups + Debug + Send + Sync {
     ///
     /// # Errors
     /// The first contradiction.
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError>;
+    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
+        Ok(())
+    }
     /// Checks what only a look at an environment can tell. One is made where there is such a thing.
     ///
     /// # Errors
@@ -112,10 +114,24 @@ impl Clone for Box<dyn AlgoConfig> {
     }
 }
 
-/// Declares all settings of an algorithm: a struct of groups, at their defaults by `default()`. `with bytes of group`
-/// behind it adds a field for the bytes of the file that the group's settings name.
+/// An algorithm of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct AlgoEntry {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub title: &'static str,
+    /// Where it was published.
+    pub source: &'static str,
+    /// Its settings at their defaults.
+    pub config: fn() -> Box<dyn AlgoConfig>,
+}
+
+/// Declares an algorithm: its entry in the registry, and all its settings, a struct of groups that are at their defaults
+/// by `default()`. `with bytes of group` behind it adds a field for the bytes of the file that the group's settings name.
 macro_rules! config {
     (
+        name: $algo:literal, title: $title:literal, source: $source:literal;
         $(#[$doc:meta])* pub struct $name:ident { $($group:ident: $settings:ty),* $(,)? }
         $(with $bytes:ident of $names:ident)?
     ) => {
@@ -127,6 +143,16 @@ macro_rules! config {
                 /// Bytes of the file that the settings name.
                 pub $bytes: Option<Vec<u8>>,
             )?
+        }
+
+        impl $name {
+            /// The registry's entry.
+            pub const ENTRY: $crate::AlgoEntry = $crate::AlgoEntry {
+                name: $algo,
+                title: $title,
+                source: $source,
+                config: || Box::new(Self::default()),
+            };
         }
 
         impl $crate::algorithm::Groups for $name {

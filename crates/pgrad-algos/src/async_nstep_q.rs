@@ -10,24 +10,8 @@
 //! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
 //! `I_target` steps of all threads.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
-    asynchronous::{
-        ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_engine::Engine;
-use pgrad_env::EnvSpec;
-use pgrad_model::AgentError;
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "async-nstep-q",
-    title: "Asynchronous n-step Q-learning",
-    source: "Mnih et al. 2016, arXiv:1602.01783",
-    config: || Box::new(AsyncNstepQConfig::default()),
-};
+use crate::asynchronous::{ActorLearner, ActorLearners, largest, value_config};
+use crate::prelude::*;
 
 /// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy
 /// one.
@@ -68,29 +52,9 @@ impl Method for AsyncNstepQ {
     }
 }
 
-config! {
+value_config! {
+    name: "async-nstep-q", title: "Asynchronous n-step Q-learning",
+    source: "Mnih et al. 2016, arXiv:1602.01783";
     /// All settings of asynchronous n-step Q-learning.
-    pub struct AsyncNstepQConfig {
-        learners: AsyncSettings,
-        values: AsyncValueSettings,
-        network: QNetworkSettings,
-    }
-    with recording of learners
-}
-
-impl AlgoConfig for AsyncNstepQConfig {
-    fn threads(&self, _asked: usize) -> usize {
-        self.learners.workers
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        self.values.check(env)?;
-        self.learners.check(self.recording.as_deref())
-    }
-    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let model = self.network.build(setup.spec, setup.seed)?;
-        let (values, recording) = (Some(&self.values), self.recording.as_deref());
-        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
-        let method = AsyncNstepQ { gamma: self.learners.gamma as f32 };
-        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
-    }
+    pub struct AsyncNstepQConfig, |gamma| AsyncNstepQ { gamma }
 }

@@ -11,32 +11,8 @@
 //! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode. Where a time limit cut
 //! the episode nobody takes an `a′`: in Sarsa the mean over what ε-greedy might have taken stands for it.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Report, Setup, config},
-    asynchronous::{
-        ActorLearner, ActorLearners, AsyncSettings, AsyncValueSettings, QNetworkSettings, largest,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_engine::Engine;
-use pgrad_env::EnvSpec;
-use pgrad_model::AgentError;
-
-/// The registry's line of one-step Q-learning.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "async-q",
-    title: "Asynchronous one-step Q-learning",
-    source: "Mnih et al. 2016, arXiv:1602.01783",
-    config: || Box::new(AsyncQConfig::default()),
-};
-
-/// The registry's line of one-step Sarsa.
-pub const SARSA: crate::AlgoEntry = crate::AlgoEntry {
-    name: "async-sarsa",
-    title: "Asynchronous one-step Sarsa",
-    source: "Mnih et al. 2016, arXiv:1602.01783",
-    config: || Box::new(AsyncSarsaConfig::default()),
-};
+use crate::asynchronous::{ActorLearner, ActorLearners, largest, value_config};
+use crate::prelude::*;
 
 /// What `y` looks ahead with: what the two differ in.
 #[derive(Clone, Copy, PartialEq)]
@@ -106,56 +82,14 @@ impl Method for AsyncQ {
     }
 }
 
-config! {
+value_config! {
+    name: "async-q", title: "Asynchronous one-step Q-learning", source: "Mnih et al. 2016, arXiv:1602.01783";
     /// All settings of asynchronous one-step Q-learning.
-    pub struct AsyncQConfig {
-        learners: AsyncSettings,
-        values: AsyncValueSettings,
-        network: QNetworkSettings,
-    }
-    with recording of learners
+    pub struct AsyncQConfig, |gamma| AsyncQ { target: Target::Max, gamma }
 }
 
-impl AlgoConfig for AsyncQConfig {
-    fn threads(&self, _asked: usize) -> usize {
-        self.learners.workers
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        self.values.check(env)?;
-        self.learners.check(self.recording.as_deref())
-    }
-    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let model = self.network.build(setup.spec, setup.seed)?;
-        let (values, recording) = (Some(&self.values), self.recording.as_deref());
-        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
-        let method = AsyncQ { target: Target::Max, gamma: self.learners.gamma as f32 };
-        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
-    }
-}
-
-config! {
+value_config! {
+    name: "async-sarsa", title: "Asynchronous one-step Sarsa", source: "Mnih et al. 2016, arXiv:1602.01783";
     /// All settings of asynchronous one-step Sarsa.
-    pub struct AsyncSarsaConfig {
-        learners: AsyncSettings,
-        values: AsyncValueSettings,
-        network: QNetworkSettings,
-    }
-    with recording of learners
-}
-
-impl AlgoConfig for AsyncSarsaConfig {
-    fn threads(&self, _asked: usize) -> usize {
-        self.learners.workers
-    }
-    fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        self.values.check(env)?;
-        self.learners.check(self.recording.as_deref())
-    }
-    fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let model = self.network.build(setup.spec, setup.seed)?;
-        let (values, recording) = (Some(&self.values), self.recording.as_deref());
-        let learners = ActorLearners::new(&self.learners, values, &self.parts(), recording, &model, setup)?;
-        let method = AsyncQ { target: Target::Sarsa, gamma: self.learners.gamma as f32 };
-        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), learners, method))
-    }
+    pub struct AsyncSarsaConfig, |gamma| AsyncQ { target: Target::Sarsa, gamma }
 }

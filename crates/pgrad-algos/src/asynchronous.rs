@@ -22,6 +22,45 @@ pub use settings::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDra
 
 use pgrad_num::Cols;
 
+/// Declares a method that learns action values asynchronously, as [`config!`](config) does; its state at rest is made of
+/// the discount.
+macro_rules! value_config {
+    (
+        name: $algo:literal, title: $title:literal, source: $source:literal;
+        $(#[$doc:meta])* pub struct $name:ident, |$gamma:ident| $method:expr
+    ) => {
+        config! {
+            name: $algo, title: $title, source: $source;
+            $(#[$doc])*
+            pub struct $name {
+                learners: $crate::AsyncSettings,
+                values: $crate::AsyncValueSettings,
+                network: $crate::QNetworkSettings,
+            }
+            with recording of learners
+        }
+
+        impl AlgoConfig for $name {
+            fn threads(&self, _asked: usize) -> usize {
+                self.learners.workers
+            }
+            fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
+                self.values.check(env)?;
+                self.learners.check(self.recording.as_deref())
+            }
+            fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
+                let model = self.network.build(setup.spec, setup.seed)?;
+                let (values, parts) = (Some(&self.values), $crate::Groups::parts(self));
+                let recording = self.recording.as_deref();
+                let learners = ActorLearners::new(&self.learners, values, &parts, recording, &model, setup)?;
+                let $gamma = self.learners.gamma as f32;
+                Ok(Agent::new(setup, model, learners).runs($method))
+            }
+        }
+    };
+}
+pub(crate) use value_config;
+
 /// `max_a Q(s_i, a)`.
 pub(crate) fn largest(q: Cols<'_, f32>, i: usize) -> f32 {
     (1..q.rows()).fold(q.at(0, i), |best, a| if q.at(a, i) > best { q.at(a, i) } else { best })

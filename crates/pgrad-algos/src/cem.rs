@@ -5,28 +5,10 @@
 //! the elite, gives the next Gaussian: `μ` their mean, `σ²` their variance plus a noise that fades. No gradient is
 //! taken: the rival of TRPO in its Figure 4.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Phase, Report, Setup, config},
-    common::ModelSettings,
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Candidates;
-use pgrad_engine::Engine;
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::{Record, RecordError, Stream};
-use pgrad_settings::{above, settings};
+use crate::prelude::*;
 
 /// Purpose number of the stream that candidates are drawn from.
 const STREAM_CANDIDATES: u32 = 0x4345;
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "cem",
-    title: "Cross-entropy method over a policy's parameters",
-    source: "Szita and Lőrincz 2006, Neural Computation 18",
-    config: || Box::new(CemConfig::default()),
-};
 
 /// The cross-entropy method at work; the agent's policy has the mean parameters, `μ`.
 struct Cem {
@@ -34,7 +16,7 @@ struct Cem {
     iterations: u64,
     /// `σ` of each parameter.
     std: Vec<f64>,
-    rng: Stream,
+    stream: Stream,
     thetas: Vec<Vec<f32>>,
     scores: Vec<f64>,
     order: Vec<usize>,
@@ -44,12 +26,12 @@ impl Method for Cem {
     type Source = Candidates;
 
     fn iterate(&mut self, agent: &mut Agent<Candidates>) -> Result<Report, AgentError> {
-        let Self { config: c, iterations, std, rng, thetas, scores, order } = self;
+        let Self { config: c, iterations, std, stream, thetas, scores, order } = self;
         agent.phase(Phase::Collect);
         let Agent { model, source: candidates, .. } = agent;
         for theta in thetas.iter_mut() {
             for ((x, mean), std) in theta.iter_mut().zip(&model.theta).zip(std.iter()) {
-                *x = (f64::from(*mean) + std * rng.normal()) as f32; // θ_i ~ N(μ, σ²)
+                *x = (f64::from(*mean) + std * stream.normal()) as f32; // θ_i ~ N(μ, σ²)
             }
         }
         candidates.play(model, thetas, scores)?;
@@ -79,21 +61,8 @@ impl Method for Cem {
     fn shrink(&mut self, factor: f64) {
         self.std.iter_mut().for_each(|s| *s *= factor);
     }
-    fn save(&self, to: &mut Record) {
-        to.put("iterations", vec![self.iterations]);
-        to.put("std", self.std.clone());
-        Stream::save_all(std::slice::from_ref(&self.rng), "stream", to);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        let std = from.f64s("std", self.std.len())?;
-        if !std.iter().all(|x| x.is_finite() && *x >= 0.0) {
-            let reason = "a standard deviation is finite and not negative".into();
-            return Err(RecordError::Value { name: "std".into(), reason });
-        }
-        self.std.copy_from_slice(std);
-        self.iterations = from.u64("iterations")?;
-        Stream::load_all(std::slice::from_mut(&mut self.rng), "stream", from)
-    }
+
+    state! { iterations, std, stream }
 }
 
 settings! {
@@ -115,6 +84,8 @@ settings! {
 }
 
 config! {
+    name: "cem", title: "Cross-entropy method over a policy's parameters",
+    source: "Szita and Lőrincz 2006, Neural Computation 18";
     /// All settings of the cross-entropy method.
     pub struct CemConfig {
         cem: CemSettings,
@@ -130,9 +101,6 @@ impl CemSettings {
 }
 
 impl AlgoConfig for CemConfig {
-    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        Ok(())
-    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let c = &self.cem;
         let model = self.model.build(setup.spec, Critic::None, Trunk::Separate, setup.seed)?;
@@ -143,11 +111,11 @@ impl AlgoConfig for CemConfig {
             config: c.clone(),
             iterations: 0,
             std: vec![c.std_init; n],
-            rng: Stream::new(setup.seed, STREAM_CANDIDATES, 0),
+            stream: Stream::new(setup.seed, STREAM_CANDIDATES, 0),
             thetas: vec![vec![0.0; n]; c.population],
             scores: vec![0.0; c.population],
             order: (0..c.population).collect(),
         };
-        Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), candidates, cem))
+        Ok(Agent::new(setup, model, candidates).runs(cem))
     }
 }

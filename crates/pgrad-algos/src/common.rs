@@ -1,8 +1,8 @@
 //! Settings and parts that siblings have in common.
 
-use crate::algorithm::{BuildError, Report, Setup};
+use crate::algorithm::{BuildError, Setup};
 use pgrad_collect::{Collector, EpisodesShape, Normalizers, RolloutShape};
-use pgrad_engine::{Engine, Estimated, LossSums, Losses, Paths};
+use pgrad_engine::Paths;
 use pgrad_env::{EnvSpec, MakeError};
 use pgrad_math::returns;
 use pgrad_model::{
@@ -71,6 +71,29 @@ choice! {
         Lstm = "lstm",
         /// A gated recurrent unit.
         Gru = "gru",
+    }
+}
+
+choice! {
+    /// Recurrent state from which a sequence starts in training.
+    pub enum InitialState {
+        /// The state that the rollout had reached.
+        Stored = "stored",
+        /// The state that the current parameters reach from the start of the rollout, recomputed before each
+        /// epoch but the first.
+        Recomputed = "recomputed",
+    }
+}
+
+impl InitialState {
+    /// Refuses to recompute states where there is but one epoch.
+    pub(crate) fn check(self, epochs: usize) -> Result<(), BuildError> {
+        if self == Self::Recomputed && epochs == 1 {
+            let reason = "in the first epoch the states are those of the rollout; set at least 2 `epochs`, \
+                or leave `initial_state` at `stored`";
+            return Err(BuildError::setting("initial_state", &self, reason));
+        }
+        Ok(())
     }
 }
 
@@ -395,9 +418,9 @@ impl RolloutSettings {
     pub(crate) fn samples(&self) -> usize {
         self.n_envs * self.n_steps
     }
-    /// Checks that the samples of an iteration can be numbered.
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let samples = self.samples();
+    /// Refuses more samples in an iteration than can be numbered, and minibatches larger than an iteration.
+    pub(crate) fn check(&self, minibatch: usize) -> Result<(), BuildError> {
+        let (n, t, samples) = (self.n_envs, self.n_steps, self.samples());
         if u32::try_from(samples).is_err() {
             return Err(BuildError::setting(
                 "n_steps",
@@ -405,16 +428,11 @@ impl RolloutSettings {
                 format!("an iteration would have {samples} samples, but at most {} are possible", u32::MAX),
             ));
         }
-        Ok(())
-    }
-    /// Refuses minibatches larger than an iteration.
-    pub(crate) fn check_minibatch(&self, size: usize) -> Result<(), BuildError> {
-        let (n, t, samples) = (self.n_envs, self.n_steps, self.samples());
-        if size > samples {
+        if minibatch > samples {
             let reason = format!(
                 "an iteration has n_envs x n_steps = {n} x {t} = {samples} samples; use at most that many"
             );
-            return Err(BuildError::setting("minibatch_size", &size, reason));
+            return Err(BuildError::setting("minibatch_size", &minibatch, reason));
         }
         Ok(())
     }
@@ -433,63 +451,6 @@ impl RolloutSettings {
         };
         let norms = normalize.build(self.n_envs, model.shape().obs_dim, self.gamma);
         Collector::steps(shape, setup.make_env, model, norms, setup.seed, &setup.cpu)
-    }
-}
-
-/// Policy and critic, and the collector for them, of methods that learn from a number of steps.
-pub(crate) fn actor_critic(
-    setup: &Setup<'_>,
-    rollout: &RolloutSettings,
-    (model, recurrence): (&ModelSettings, Option<Recurrence>),
-    trunk: &TrunkSettings,
-    normalize: &NormalizeSettings,
-) -> Result<(ActorCritic, Collector), BuildError> {
-    let trunk = trunk.trunk.into();
-    let model = model.build_on(recurrence, setup.spec, Critic::State, trunk, &model.hidden, setup.seed)?;
-    let collector = rollout.build(normalize, &model, setup)?;
-    Ok((model, collector))
-}
-
-/// An engine with room for values of what `collector` collects.
-pub(crate) fn engine(setup: &Setup<'_>, model: &ActorCritic, collector: &Collector) -> Engine {
-    Engine::new(&setup.cpu).with_values(model, collector.spec(), collector.envs_per_shard())
-}
-
-/// Sums over the minibatches of an iteration.
-#[derive(Debug, Default)]
-pub(crate) struct Totals {
-    sums: LossSums,
-    samples: usize,
-    grad_norm: f64,
-    steps: usize,
-}
-
-impl Totals {
-    /// Adds what was computed of a minibatch.
-    pub(crate) fn add(&mut self, losses: &Losses) {
-        self.sums.add(&losses.sums);
-        self.samples += losses.n;
-    }
-    /// Counts a step along its gradient.
-    pub(crate) fn step(&mut self, losses: &Losses) {
-        self.grad_norm += losses.norm;
-        self.steps += 1;
-    }
-    /// Means over all samples.
-    pub(crate) fn mean(&self) -> LossSums {
-        self.sums.mean(self.samples)
-    }
-    /// What all actor-critics report.
-    pub(crate) fn report(&self, entropy_coef: f64, data: &Estimated<'_>, alpha: f64) -> Report {
-        let mean = self.mean();
-        Report::default()
-            .with("learn/policy_loss", -mean.surrogate - entropy_coef * mean.entropy)
-            .with("learn/value_loss", mean.value_loss)
-            .with("learn/entropy", mean.entropy)
-            .with("learn/explained_variance", data.explained_variance())
-            .with("learn/grad_norm", self.grad_norm / self.steps.max(1) as f64)
-            .with("learn/updates", self.steps as f64)
-            .with("learn/learning_rate", alpha)
     }
 }
 

@@ -15,43 +15,18 @@
 //!
 //! The two differ in `π`: Greedy-GQ has the policy that is greedy in `Q`, Softmax-GQ `π(a|s) ∝ exp(Q(s,a)/T)`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    off_policy::{
-        self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary,
-        check_masks, norm, with_temperature,
-    },
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
+use crate::off_policy::{
+    Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary, off_policy,
+    with_temperature,
 };
-use pgrad_engine::{Traces, bootstrap::after_step};
-use pgrad_env::EnvSpec;
-use pgrad_model::{ActorCritic, AgentError, Critic};
-use pgrad_num::{Record, RecordError, kernels};
-use pgrad_settings::{above, settings, settings_like};
-
-/// The registry's line of Greedy-GQ(λ).
-pub const GREEDY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "greedy-gq",
-    title: "Greedy-GQ(lambda)",
-    source: "Maei, Szepesvari, Bhatnagar, Sutton 2010",
-    config: || Box::new(GreedyGqConfig::default()),
-};
-
-/// The registry's line of Softmax-GQ(λ).
-pub const SOFTMAX: crate::AlgoEntry = crate::AlgoEntry {
-    name: "softmax-gq",
-    title: "Softmax-GQ(lambda)",
-    source: "Degris, White, Sutton 2012, section 4; Maei and Sutton 2010",
-    config: || Box::new(SoftmaxGqConfig::default()),
-};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// Greedy-GQ(λ) or Softmax-GQ(λ) at work. The network of the policy holds `Q`.
 struct Gq {
     /// `π`: what the two differ in.
     target: Target,
     config: SoftmaxGqSettings,
-    normalize: bool,
     behaviour: Behaviour,
     /// Auxiliary weights.
     w: Vec<f32>,
@@ -68,7 +43,7 @@ impl Method for Gq {
     type Source = Online;
 
     fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
-        let Self { target, config: c, normalize, behaviour, w, e, pi, pi_next, d_q, phi_bar } = self;
+        let Self { target, config: c, behaviour, w, e, pi, pi_next, d_q, phi_bar } = self;
         let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
@@ -96,7 +71,7 @@ impl Method for Gq {
                 d_q.fill(0.0);
                 d_q[a] = 1.0;
                 point.output_gradient(model, t.obs, d_q, phi); // φ
-                let scale = 1.0 / norm(*normalize, phi);
+                let scale = 1.0 / behaviour.norm(phi);
 
                 let e = e.accumulate(b, gamma * lambda * rho, 1.0, phi); // e
                 let correction = gamma_next * (1.0 - lambda) * kernels::dot(w, e) as f32;
@@ -121,15 +96,8 @@ impl Method for Gq {
             Target::Softmax { temperature } => with_temperature(model, temperature), // Q/T
         }
     }
-    fn save(&self, to: &mut Record) {
-        off_policy::save(to, &self.behaviour, &[("e", &self.e)], &self.w);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        off_policy::load(from, &self.behaviour, &mut [("e", &mut self.e)], &mut self.w)
-    }
-    fn restart(&mut self) {
-        self.e.clear();
-    }
+
+    state! { behaviour, w, e }
 }
 
 settings! {
@@ -155,6 +123,7 @@ settings_like! {
 }
 
 config! {
+    name: "greedy-gq", title: "Greedy-GQ(lambda)", source: "Maei, Szepesvari, Bhatnagar, Sutton 2010";
     /// All settings of Greedy-GQ(λ).
     pub struct GreedyGqConfig {
         online: OnlineSettings,
@@ -166,6 +135,8 @@ config! {
 }
 
 config! {
+    name: "softmax-gq", title: "Softmax-GQ(lambda)",
+    source: "Degris, White, Sutton 2012, section 4; Maei and Sutton 2010";
     /// All settings of Softmax-GQ(λ).
     pub struct SoftmaxGqConfig {
         online: OnlineSettings,
@@ -178,44 +149,42 @@ config! {
 
 impl AlgoConfig for GreedyGqConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+        self.behaviour.check_values(self.behaviour_file.as_deref(), env)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let behaviour = (&self.behaviour, self.behaviour_file.as_deref());
-        build((Target::Greedy, &self.greedy_gq), &self.online, behaviour, &self.features, setup)
+        assemble(setup, &self.online, (&self.greedy_gq, Target::Greedy), behaviour, &self.features)
     }
 }
 
 impl AlgoConfig for SoftmaxGqConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+        self.behaviour.check_values(self.behaviour_file.as_deref(), env)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let behaviour = (&self.behaviour, self.behaviour_file.as_deref());
         let target = Target::Softmax { temperature: self.softmax_gq.temperature as f32 };
-        build((target, &self.softmax_gq), &self.online, behaviour, &self.features, setup)
+        assemble(setup, &self.online, (&self.softmax_gq, target), behaviour, &self.features)
     }
 }
 
 /// GQ(λ) of the policy `target`.
-fn build(
-    (target, config): (Target, &SoftmaxGqSettings),
-    settings: &OnlineSettings,
-    (behaviour, file): (&BehaviourSettings, Option<&[u8]>),
-    features: &FeatureSettings,
+fn assemble(
     setup: &Setup<'_>,
+    settings: &OnlineSettings,
+    (config, target): (&SoftmaxGqSettings, Target),
+    behaviour: (&BehaviourSettings, Option<&[u8]>),
+    features: &FeatureSettings,
 ) -> Result<Box<dyn Algorithm>, BuildError> {
-    let model = features.build(setup.spec, Critic::None, setup.seed)?;
+    let n_envs = settings.n_envs;
+    let (model, behaviour) = off_policy(setup, n_envs, behaviour, features, Critic::None, target)?;
     let (parameters, actions) = (model.actor().params.len(), model.dist().n_outputs());
     let gq = Gq {
         target,
         config: config.clone(),
-        normalize: behaviour.normalize_step,
-        behaviour: Behaviour::new(behaviour, file, setup.spec, target, &model, settings.n_envs)?,
+        behaviour,
         w: vec![0.0; parameters],
-        e: Traces::new(settings.n_envs, parameters),
+        e: Traces::new(n_envs, parameters),
         pi: vec![0.0; actions],
         pi_next: vec![0.0; actions],
         d_q: vec![0.0; actions],

@@ -11,25 +11,8 @@
 //! moves along the natural gradient, and `F` is never formed. (LSTD-Q(λ), the other way to `w`, needs a matrix
 //! over all parameters.)
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{ModelSettings, load_finite},
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
-};
-use pgrad_engine::bootstrap::after_step;
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::{Record, RecordError, kernels};
-use pgrad_settings::{above, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "nac",
-    title: "Natural actor-critic with compatible features, learning at every step",
-    source: "Bhatnagar et al. 2009, Algorithm 3; Peters and Schaal 2008",
-    config: || Box::new(NacConfig::default()),
-};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// Natural actor-critic at work.
 struct Nac {
@@ -80,12 +63,8 @@ impl Method for Nac {
             .with("learn/alpha_w", c.alpha_w * factor)
             .with("learn/alpha_advantage", c.alpha_advantage * factor))
     }
-    fn save(&self, to: &mut Record) {
-        to.put("w", self.w.clone());
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        load_finite(from, "w", &mut self.w)
-    }
+
+    state! { w }
 }
 
 settings! {
@@ -103,6 +82,8 @@ settings! {
 }
 
 config! {
+    name: "nac", title: "Natural actor-critic with compatible features, learning at every step",
+    source: "Bhatnagar et al. 2009, Algorithm 3; Peters and Schaal 2008";
     /// All settings of the natural actor-critic.
     pub struct NacConfig {
         online: OnlineSettings,
@@ -112,9 +93,6 @@ config! {
 }
 
 impl AlgoConfig for NacConfig {
-    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        Ok(())
-    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n = model.actor().params.len();

@@ -1,18 +1,20 @@
 //! What natural policy gradient and TRPO have in common: settings, and the critic that is fitted beside them.
 
-use crate::{
-    algorithm::{BuildError, Report, Setup},
-    common::{NormalizeSettings, Psi, RecurrentSettings, Totals, default_shard},
-};
+use crate::actor_critic::Totals;
+use crate::algorithm::{BuildError, Report, Setup};
+use crate::common::{ModelSettings, NormalizeSettings, Psi, RecurrentSettings, default_shard};
+use crate::shell::Agent;
+use crate::state::Saved;
 use pgrad_collect::{Collector, EpisodesShape, RolloutShape};
 use pgrad_engine::{
     Batch as Collected, Engine, Estimated, Fisher as FisherKind, LocalPolicy, Minibatches, Objective,
     ValueTerm,
 };
 use pgrad_env::MakeError;
-use pgrad_model::{ActorCritic, AgentError, Recurrence, Role};
-use pgrad_num::{Record, RecordError, cg::CgParams, kernels};
-use pgrad_optim::{Adam, AdamParams};
+use pgrad_model::{ActorCritic, AgentError, Critic, Role, Trunk};
+use pgrad_num::cg::{CgInfo, CgParams, CgScratch};
+use pgrad_num::{Record, RecordError, kernels};
+use pgrad_optim::{Adam, AdamParams, Trial};
 use pgrad_settings::{above, choice, settings};
 
 choice! {
@@ -87,10 +89,6 @@ impl RecurrentSettings {
             });
         }
         self.check(batch.n_steps, critic.minibatch_size)
-    }
-    /// The recurrent layer for a batch.
-    pub(crate) fn of_batch(&self, batch: &BatchSettings, critic: &CriticSettings) -> Option<Recurrence> {
-        self.recurrence(batch.n_steps, critic.minibatch_size)
     }
 }
 
@@ -285,19 +283,74 @@ impl CriticFit {
             .with("learn/value_loss", totals.mean().value_loss)
             .with("learn/explained_variance", data.explained_variance()))
     }
-    pub(crate) fn save(&self, out: &mut Record) {
+}
+
+impl Saved for CriticFit {
+    fn save(&self, name: &str, to: &mut Record) {
         if let Some(adam) = &self.adam {
             let mut r = Record::new();
             r.put_record("adam", adam.save());
             r.put_record("minibatches", self.minibatches.save());
-            out.put_record("critic", r);
+            to.put_record(name, r);
         }
     }
-    pub(crate) fn load(&mut self, from: &Record) -> Result<(), RecordError> {
+    fn load(&mut self, name: &str, from: &Record) -> Result<(), RecordError> {
         let Some(adam) = &mut self.adam else { return Ok(()) };
-        adam.load(&from.record("critic").record("adam"))?;
-        self.minibatches.load(&from.record("critic").record("minibatches"))
+        adam.load(&from.record(name).record("adam"))?;
+        self.minibatches.load(&from.record(name).record("minibatches"))
     }
+}
+
+/// Room for vectors over the policy's parameters.
+pub(crate) struct Vectors {
+    /// The gradient.
+    pub(crate) g: Vec<f32>,
+    /// The direction `F⁻¹ g`.
+    pub(crate) s: Vec<f32>,
+    /// The parameters on trial.
+    pub(crate) theta: Vec<f32>,
+    pub(crate) scratch: CgScratch<f32>,
+}
+
+/// Policy and critic, the environments that `collector` makes for them, and what goes with both. The engine has room for
+/// the policy's local problem and the critic's fit.
+pub(crate) fn natural(
+    setup: &Setup<'_>,
+    batch: &BatchSettings,
+    (model, recurrent): (&ModelSettings, &RecurrentSettings),
+    (critic, kind): (&CriticSettings, Critic),
+    collector: impl FnOnce(&ActorCritic) -> Result<Collector, MakeError>,
+) -> Result<(Agent<Collector>, CriticFit, Vectors), BuildError> {
+    let memory = recurrent.recurrence(batch.n_steps, critic.minibatch_size);
+    let hidden = &critic.critic_hidden;
+    let model = model.build_on(memory, setup.spec, kind, Trunk::Separate, hidden, setup.seed)?;
+    let collector = collector(&model)?;
+    let fit = CriticFit::new(critic, &model, &collector, setup);
+    let n = model.actor().net.n_params();
+    let zeros = || vec![0.0; n];
+    let vectors = Vectors { g: zeros(), s: zeros(), theta: zeros(), scratch: CgScratch::new(n) };
+    let agent = Agent::collecting(setup, model, collector)
+        .with_room(|engine, model, _| fit.room(engine, model))
+        .with_room(|engine, model, c| engine.with_local_problem(model, c.store().len()));
+    Ok((agent, fit, vectors))
+}
+
+/// What a step came to; nothing where none was taken.
+pub(crate) fn report_step(taken: Option<Trial>, surrogate_old: f64, step: f64) -> Report {
+    Report::default()
+        .with("learn/surrogate", taken.map_or(0.0, |t| t.surrogate - surrogate_old))
+        .with("learn/kl", taken.map_or(0.0, |t| t.kl))
+        .with("learn/largest_kl", taken.map_or(0.0, |t| t.largest_kl))
+        .with("learn/step_size", step)
+}
+
+/// Adds what there was at θ_old: entropy, gradient, and how its natural direction was found.
+pub(crate) fn report_direction(report: Report, entropy: f64, g: &[f32], solved: &CgInfo) -> Report {
+    report
+        .with("learn/entropy", entropy)
+        .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
+        .with("learn/cg_products", solved.iterations as f64)
+        .with("learn/cg_residual", solved.relative_residual)
 }
 
 /// The length `√(2δ / sᵀFs)` of the longest step along `s` whose divergence is `δ` in the quadratic model; 0 along a

@@ -4,50 +4,23 @@
 //! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the policy's
 //! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine},
-    natural::{
-        BatchSettings, CriticFit, CriticSettings, NaturalSettings, check_gradient, longest_step, move_along,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Collector;
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::{
-    Record, RecordError,
-    cg::{self, CgScratch},
-    kernels,
-    linop::{Damped, FnOp},
-};
-use pgrad_optim::{Local, LocalMetric, LocalTrial};
-use pgrad_settings::{above, choice, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "npg",
-    title: "Natural policy gradient",
-    source: "Kakade 2002, NIPS 14",
-    config: || Box::new(NpgConfig::default()),
-};
+use crate::natural::*;
+use crate::prelude::*;
 
 /// NPG at work.
 struct Npg {
     config: NpgConfig,
     critic: CriticFit,
-    /// `g`, `s` and the parameters on trial.
-    vectors: [Vec<f32>; 3],
-    scratch: CgScratch<f32>,
+    vectors: Vectors,
 }
 
 impl Method for Npg {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config, critic, vectors, scratch } = self;
+        let Self { config, critic, vectors: Vectors { g, s, theta, scratch } } = self;
         let NpgConfig { npg: c, natural, .. } = config;
-        let ([g, s, theta], scale) = (vectors, agent.step_scale());
+        let scale = agent.step_scale();
 
         let (batch, model, engine) = agent.collect()?; // run π_θ
         let data = critic.estimate(engine, model, batch, natural, config.batch.gamma)?; // Ψ_t, V_t^targ
@@ -61,26 +34,15 @@ impl Method for Npg {
         let theta_old = &model.theta[model.actor().params.clone()];
         let alpha = scale * step_length(c, s_f_s);
         move_along(theta_old, alpha, s, theta); // θ + α F⁻¹ ∇η
-        let taken = local.trial(theta);
+        let taken = Some(local.trial(theta));
         let entropy = local.entropy();
         model.set_policy(theta)?;
-        let report = Report::default()
-            .with("learn/surrogate", taken.surrogate - surrogate_old)
-            .with("learn/kl", taken.kl)
-            .with("learn/largest_kl", taken.largest_kl)
-            .with("learn/step_size", alpha)
-            .with("learn/entropy", entropy)
-            .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
-            .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual);
+        let report = report_step(taken, surrogate_old, alpha);
+        let report = report_direction(report, entropy, g, &solved);
         critic.fit(engine, model, &data, scale, report)
     }
-    fn save(&self, to: &mut Record) {
-        self.critic.save(to);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.critic.load(from)
-    }
+
+    state! { critic }
 }
 
 /// `α`: fixed, or such that `½ α² sᵀFs = δ`.
@@ -115,6 +77,7 @@ settings! {
 }
 
 config! {
+    name: "npg", title: "Natural policy gradient", source: "Kakade 2002, NIPS 14";
     /// All settings of NPG.
     pub struct NpgConfig {
         batch: BatchSettings,
@@ -133,18 +96,9 @@ impl AlgoConfig for NpgConfig {
         self.recurrent.check_batch(&self.batch, &self.critic)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let hidden = &self.critic.critic_hidden;
-        let memory = self.recurrent.of_batch(&self.batch, &self.critic);
-        let model =
-            self.model.build_on(memory, setup.spec, Critic::State, Trunk::Separate, hidden, setup.seed)?;
-        let collector = self.batch.build(&self.normalize, &model, setup)?;
-        let critic = CriticFit::new(&self.critic, &model, &collector, setup);
-        let engine = critic
-            .room(engine(setup, &model, &collector), &model)
-            .with_local_problem(&model, collector.store().len());
-        let n_params = model.actor().net.n_params();
-        let vectors = std::array::from_fn(|_| vec![0.0; n_params]);
-        let npg = Npg { config: self.clone(), critic, vectors, scratch: CgScratch::new(n_params) };
-        Ok(Shell::boxed(setup, model, engine, collector, npg))
+        let collector = |model: &ActorCritic| self.batch.build(&self.normalize, model, setup);
+        let (networks, critic) = ((&self.model, &self.recurrent), (&self.critic, Critic::State));
+        let (agent, critic, vectors) = natural(setup, &self.batch, networks, critic, collector)?;
+        Ok(agent.runs(Npg { config: self.clone(), critic, vectors }))
     }
 }

@@ -13,30 +13,13 @@
 //! u   ← u + α_u δ e_u                                    the actor
 //! ```
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    off_policy::{self, Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, norm},
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
-};
-use pgrad_engine::{Traces, bootstrap::after_step};
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic};
-use pgrad_num::{Record, RecordError, kernels};
-use pgrad_settings::{above, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "off-pac",
-    title: "Off-Policy Actor-Critic, with a GTD(lambda) critic",
-    source: "Degris, White, Sutton 2012, arXiv:1205.4839",
-    config: || Box::new(OffPacConfig::default()),
-};
+use crate::off_policy::{Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, off_policy};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// Off-PAC at work.
 struct OffPac {
     config: OffPacSettings,
-    normalize: bool,
     behaviour: Behaviour,
     /// Auxiliary weights of the critic.
     w: Vec<f32>,
@@ -50,7 +33,7 @@ impl Method for OffPac {
     type Source = Online;
 
     fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
-        let Self { config: c, normalize, behaviour, w, e_v, e_u, phi_next } = self;
+        let Self { config: c, behaviour, w, e_v, e_u, phi_next } = self;
         let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
@@ -72,7 +55,7 @@ impl Method for OffPac {
                 let v = t.finite("value", point.value_gradient(model, t.obs, 0, phi))?; // v̂(s), φ
                 let gamma_next = after_step(t.end, gamma, bootstrap); // γ(s')
                 let delta = t.finite("TD error", t.reward + gamma_next * v_next - v)?; // δ
-                let scale = 1.0 / norm(*normalize, phi);
+                let scale = 1.0 / behaviour.norm(phi);
 
                 let e_v = e_v.accumulate(b, rho * gamma * lambda, rho, phi); // e_v
                 let correction = gamma_next * (1.0 - lambda) * kernels::dot(w, e_v) as f32;
@@ -95,17 +78,8 @@ impl Method for OffPac {
         }
         Ok(means.report("learn/rho").with("learn/rho_max", means.largest()))
     }
-    fn save(&self, to: &mut Record) {
-        off_policy::save(to, &self.behaviour, &[("e_v", &self.e_v), ("e_u", &self.e_u)], &self.w);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        let traces = &mut [("e_v", &mut self.e_v), ("e_u", &mut self.e_u)];
-        off_policy::load(from, &self.behaviour, traces, &mut self.w)
-    }
-    fn restart(&mut self) {
-        self.e_v.clear();
-        self.e_u.clear();
-    }
+
+    state! { behaviour, w, e_v, e_u }
 }
 
 settings! {
@@ -123,6 +97,8 @@ settings! {
 }
 
 config! {
+    name: "off-pac", title: "Off-Policy Actor-Critic, with a GTD(lambda) critic",
+    source: "Degris, White, Sutton 2012, arXiv:1205.4839";
     /// All settings of Off-PAC.
     pub struct OffPacConfig {
         online: OnlineSettings,
@@ -135,17 +111,16 @@ config! {
 
 impl AlgoConfig for OffPacConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+        self.behaviour.check(self.behaviour_file.as_deref(), env)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let model = self.features.build(setup.spec, Critic::State, setup.seed)?;
         let (n_envs, file) = (self.online.n_envs, self.behaviour_file.as_deref());
-        let target = Target::Softmax { temperature: 1.0 };
+        let (behaviour, target) = ((&self.behaviour, file), Target::Softmax { temperature: 1.0 });
+        let (model, behaviour) = off_policy(setup, n_envs, behaviour, &self.features, Critic::State, target)?;
         let features = model.critic().params.len();
         let off_pac = OffPac {
             config: self.off_pac.clone(),
-            normalize: self.behaviour.normalize_step,
-            behaviour: Behaviour::new(&self.behaviour, file, setup.spec, target, &model, n_envs)?,
+            behaviour,
             w: vec![0.0; features],
             e_v: Traces::new(n_envs, features),
             e_u: Traces::new(n_envs, model.actor().params.len()),

@@ -1,11 +1,9 @@
 //! What methods have in common that learn about one policy from the actions of another.
 
-use crate::{
-    algorithm::BuildError,
-    common::{Activation, ModelSettings, load_finite},
-};
+use crate::algorithm::{BuildError, Setup};
+use crate::common::{Activation, ModelSettings};
+use crate::state::Saved;
 use pgrad_collect::Stepper;
-use pgrad_engine::Traces;
 use pgrad_env::{EnvSpec, Space};
 use pgrad_math::dist::Actions;
 use pgrad_model::{ActorCritic, AgentError, Critic, Policy, Trunk};
@@ -59,6 +57,24 @@ impl BehaviourSettings {
         let asked = self.behaviour == BehaviourKind::Policy && !self.behaviour_policy.is_empty();
         asked.then_some(("behaviour_policy", self.behaviour_policy.as_str()))
     }
+    /// Refuses what is not a choice among alternatives, and the policy of a `file` that does not fit.
+    pub(crate) fn check(&self, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
+        if !matches!(env.action, Space::Discrete { .. }) {
+            return Err(BuildError::Environment {
+                env: env.id.clone(),
+                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
+            });
+        }
+        if self.behaviour == BehaviourKind::Policy {
+            Behaviour::from_file(self, file, env)?;
+        }
+        Ok(())
+    }
+    /// As [`BehaviourSettings::check`], of a method that asks for the values of all actions in the next state.
+    pub(crate) fn check_values(&self, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
+        check_masks(env)?;
+        self.check(file, env)
+    }
 }
 
 impl FeatureSettings {
@@ -73,6 +89,20 @@ impl FeatureSettings {
         }
         Ok(model)
     }
+}
+
+/// A policy (or the values of all actions) that learns off-policy, what critic it needs, and the behaviour policy.
+pub(crate) fn off_policy(
+    setup: &Setup<'_>,
+    n_envs: usize,
+    (behaviour, file): (&BehaviourSettings, Option<&[u8]>),
+    features: &FeatureSettings,
+    critic: Critic,
+    target: Target,
+) -> Result<(ActorCritic, Behaviour), BuildError> {
+    let model = features.build(setup.spec, critic, setup.seed)?;
+    let behaviour = Behaviour::new(behaviour, file, setup.spec, target, &model, n_envs)?;
+    Ok((model, behaviour))
 }
 
 /// The policy that is learnt, as a function of the outputs of its network.
@@ -116,7 +146,7 @@ pub(crate) fn greedy(outputs: &[f32]) -> usize {
 /// The index of an action of a discrete space.
 ///
 /// # Panics
-/// With numbers: [`Behaviour::check`] refuses their spaces.
+/// With numbers: [`BehaviourSettings::check`] refuses their spaces.
 pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
     match action {
         Actions::Index(a) => a.at(0, 0) as usize,
@@ -125,7 +155,13 @@ pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
 }
 
 /// The behaviour policy at work.
-pub(crate) enum Behaviour {
+pub(crate) struct Behaviour {
+    actor: BehaviourActor,
+    normalize_step: bool,
+}
+
+/// Who acts.
+enum BehaviourActor {
     Uniform,
     Policy { policy: Box<Policy>, bytes: Vec<u8> },
     SoftTarget { epsilon: f32, target: Target, tape: Box<NetworkTape<f32>>, column: Vec<f32>, pi: Vec<f32> },
@@ -160,20 +196,7 @@ impl Behaviour {
         }
         Ok(policy)
     }
-    /// Checks the settings.
-    pub(crate) fn check(c: &BehaviourSettings, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
-        if !matches!(env.action, Space::Discrete { .. }) {
-            return Err(BuildError::Environment {
-                env: env.id.clone(),
-                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
-            });
-        }
-        if c.behaviour == BehaviourKind::Policy {
-            Self::from_file(c, file, env)?;
-        }
-        Ok(())
-    }
-    pub(crate) fn new(
+    fn new(
         c: &BehaviourSettings,
         file: Option<&[u8]>,
         env: &EnvSpec,
@@ -181,47 +204,62 @@ impl Behaviour {
         model: &ActorCritic,
         n_envs: usize,
     ) -> Result<Self, BuildError> {
-        Ok(match c.behaviour {
-            BehaviourKind::Uniform => Self::Uniform,
-            BehaviourKind::Policy => Self::Policy {
+        let actor = match c.behaviour {
+            BehaviourKind::Uniform => BehaviourActor::Uniform,
+            BehaviourKind::Policy => BehaviourActor::Policy {
                 policy: Box::new(Self::from_file(c, file, env)?.with_batch(n_envs)),
                 bytes: file.unwrap_or_default().to_vec(),
             },
-            BehaviourKind::SoftTarget => Self::SoftTarget {
+            BehaviourKind::SoftTarget => BehaviourActor::SoftTarget {
                 epsilon: c.behaviour_epsilon as f32,
                 target,
                 tape: Box::new(model.actor().net.tape(n_envs)),
                 column: vec![0.0; model.dist().n_outputs()],
                 pi: vec![0.0; model.dist().n_outputs()],
             },
-        })
+        };
+        Ok(Self { actor, normalize_step: c.normalize_step })
     }
     /// Draws `a_t ~ b(·|s_t)` in the present states.
     pub(crate) fn act(&mut self, stepper: &mut Stepper, model: &ActorCritic) -> Result<(), AgentError> {
-        stepper.act_with(model.dist(), |obs, mut out| match self {
-            Self::Uniform => out.data_mut().fill(0.0),
-            Self::Policy { policy, .. } => policy.outputs(obs, out),
-            Self::SoftTarget { epsilon, target, tape, column, pi } => {
+        stepper.act_with(model.dist(), |obs, mut out| match &mut self.actor {
+            BehaviourActor::Uniform => out.data_mut().fill(0.0),
+            BehaviourActor::Policy { policy, .. } => policy.outputs(obs, out),
+            BehaviourActor::SoftTarget { epsilon, target, tape, column, pi } => {
                 let outputs = model.policy_outputs(obs, tape);
                 soften(outputs.as_cols(), *epsilon, *target, column, pi, out);
             }
         })
     }
-    /// Checks that a saved run had the same behaviour policy.
-    pub(crate) fn check_file(&self, from: &Record) -> Result<(), RecordError> {
+    /// The bytes of its file.
+    fn file(&self) -> &[u8] {
+        match &self.actor {
+            BehaviourActor::Policy { bytes, .. } => bytes,
+            _ => &[],
+        }
+    }
+    /// What a step size is divided by: `‖∇Q‖²` or `‖∇V‖²`, the number of active features when these are binary; or 1.
+    pub(crate) fn norm(&self, gradient: &[f32]) -> f32 {
+        if self.normalize_step {
+            (kernels::dot(gradient, gradient) as f32).max(f32::MIN_POSITIVE)
+        } else {
+            1.0
+        }
+    }
+}
+
+/// What makes it another behaviour: the bytes of its file.
+impl Saved for Behaviour {
+    fn save(&self, name: &str, to: &mut Record) {
+        to.put(name, self.file().to_vec());
+    }
+    fn load(&mut self, name: &str, from: &Record) -> Result<(), RecordError> {
         let own = self.file();
-        if from.u8s("behaviour", own.len()).is_ok_and(|saved| saved == own) {
+        if from.u8s(name, own.len()).is_ok_and(|saved| saved == own) {
             return Ok(());
         }
         let reason = "the behaviour policy's file has changed since the run began";
-        Err(RecordError::Value { name: "behaviour".into(), reason: reason.into() })
-    }
-    /// What makes it another behaviour: the bytes of its file.
-    pub(crate) fn file(&self) -> &[u8] {
-        match self {
-            Self::Policy { bytes, .. } => bytes,
-            _ => &[],
-        }
+        Err(RecordError::Value { name: name.into(), reason: reason.into() })
     }
 }
 
@@ -246,29 +284,6 @@ pub(crate) fn soften(
     }
 }
 
-/// Saves what such methods have: the behaviour policy's file, traces, and auxiliary weights where there are any.
-pub(crate) fn save(to: &mut Record, behaviour: &Behaviour, traces: &[(&str, &Traces)], w: &[f32]) {
-    traces.iter().for_each(|(name, e)| e.save(name, to));
-    if !w.is_empty() {
-        to.put("w", w.to_vec());
-    }
-    to.put("behaviour", behaviour.file().to_vec());
-}
-
-/// Restores what [`save`] saved.
-pub(crate) fn load(
-    from: &Record,
-    behaviour: &Behaviour,
-    traces: &mut [(&str, &mut Traces)],
-    w: &mut [f32],
-) -> Result<(), RecordError> {
-    behaviour.check_file(from)?;
-    for (name, e) in traces.iter_mut() {
-        e.load(name, from)?;
-    }
-    if w.is_empty() { Ok(()) } else { load_finite(from, "w", w) }
-}
-
 /// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of `s'`.
 pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
     if env.masks_actions {
@@ -286,11 +301,6 @@ pub(crate) fn with_temperature(model: &ActorCritic, temperature: f32) -> ActorCr
         scaled.theta[view.range.clone()].iter_mut().for_each(|x| *x /= temperature);
     }
     scaled
-}
-
-/// What a step size is divided by: `‖∇Q‖²` or `‖∇V‖²`, the number of active features when these are binary.
-pub(crate) fn norm(normalize: bool, gradient: &[f32]) -> f32 {
-    if normalize { (kernels::dot(gradient, gradient) as f32).max(f32::MIN_POSITIVE) } else { 1.0 }
 }
 
 /// That the auxiliary weights are finite.

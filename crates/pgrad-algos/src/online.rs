@@ -1,13 +1,11 @@
 //! What methods have in common that learn at every step of their environments.
 
-use crate::{
-    algorithm::{Algorithm, BuildError, Phase, Report, Setup},
-    common::Schedule,
-    off_policy::Behaviour,
-    shell::{Agent, Method, Shell, Source},
-};
+use crate::algorithm::{Algorithm, BuildError, Phase, Report, Setup};
+use crate::common::Schedule;
+use crate::off_policy::Behaviour;
+use crate::shell::{Agent, Method, Source};
 use pgrad_collect::Stepper;
-use pgrad_engine::{Engine, PointGradients};
+use pgrad_engine::PointGradients;
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_model::{ActorCritic, AgentError};
 use pgrad_num::{Record, RecordError, kernels};
@@ -62,7 +60,7 @@ pub(crate) fn online<M: Method<Source = Online> + 'static>(
         gradient: vec![0.0; model.theta.len() - model.actor().params.len()],
         update: vec![0.0; model.theta.len()],
     };
-    Ok(Shell::boxed(setup, model, Engine::new(&setup.cpu), source, method))
+    Ok(Agent::new(setup, model, source).runs(method))
 }
 
 impl Source for Online {

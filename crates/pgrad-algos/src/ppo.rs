@@ -7,35 +7,11 @@
 //! (Eqs. 7 and 9), with `r_t = π_θ(a_t|s_t) / π_θold(a_t|s_t)`. The other rows of the paper's Table 1 put
 //! `r_t Â_t − β KL[π_θold, π_θ]` (Eq. 8) or `r_t Â_t` (Eq. 6) in place of the minimum.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{
-        ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings, Schedule, Totals,
-        TrunkSettings, actor_critic, engine,
-    },
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Collector;
-use pgrad_engine::{Batch, Engine, Estimated, Minibatches, Objective, Paths, PolicyTerm, ValueTerm};
-use pgrad_env::EnvSpec;
-use pgrad_math::returns;
-use pgrad_model::{ActorCritic, AgentError};
-use pgrad_num::{Record, RecordError};
-use pgrad_optim::{Adam, AdamParams};
-use pgrad_settings::{above, choice, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "ppo",
-    title: "Proximal Policy Optimization",
-    source: "Schulman et al. 2017, arXiv:1707.06347",
-    config: || Box::new(PpoConfig::default()),
-};
+use crate::prelude::*;
 
 /// PPO at work.
 struct Ppo {
-    config: PpoSettings,
-    gamma: f32,
+    config: PpoConfig,
     /// β, where there is a penalty.
     beta: f64,
     minibatches: Minibatches,
@@ -46,18 +22,18 @@ impl Method for Ppo {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config: c, gamma, beta, minibatches, adam } = self;
+        let Self { config, beta, minibatches, adam } = self;
+        let c = &config.ppo;
         let alpha = agent.step_size(c.learning_rate, c.learning_rate_schedule);
-        let epsilon = agent.annealed(c.clip, c.clip_schedule);
-        let objective = objective(c, epsilon, *beta);
+        let objective = objective(c, agent.annealed(c.clip, c.clip_schedule), *beta);
 
         let (batch, model, engine) = agent.collect()?; // run π_θold in N environments for T steps
         minibatches.follow(&batch);
-        let mut data = estimate(c, *gamma, engine, model, batch, 0)?; // Â_t and V_t^targ
-        let (mut totals, mut stopped) = (Totals::default(), false);
+        let mut data = estimate(config, engine, model, batch, 0)?; // Â_t and V_t^targ
+        let mut totals = Totals::default();
         'epochs: for epoch in 0..c.epochs {
             if epoch > 0 && c.recompute_advantage {
-                data = estimate(c, *gamma, engine, model, data.into_batch(), epoch)?;
+                data = estimate(config, engine, model, data.into_batch(), epoch)?;
             }
             if epoch > 0 && c.initial_state == InitialState::Recomputed {
                 engine.recompute_states(model, &mut data); // of a recurrent policy, with θ
@@ -66,42 +42,22 @@ impl Method for Ppo {
                 let losses = engine.gradient(model, &data, minibatch, &objective)?; // ∇L(θ), Eq. 9
                 totals.add(&losses);
                 if c.target_kl.is_some_and(|target| losses.mean().kl > 1.5 * target) {
-                    stopped = true;
+                    totals.stop();
                     break 'epochs;
                 }
                 engine.step(model, adam, alpha, &losses, c.max_grad_norm); // θ
                 totals.step(&losses);
             }
         }
-        let report = (totals.report(c.entropy_coef, &data, alpha))
-            .with("learn/kl", totals.mean().kl)
-            .with("learn/kl_stopped", f64::from(u8::from(stopped)));
-        Ok(match c.objective {
-            Bound::Clip => {
-                report.with("learn/clip_fraction", totals.mean().clipped).with("learn/clip", epsilon)
-            }
-            Bound::KlAdaptive => {
-                let d = engine.divergence(model, &data, minibatches.all()); // d = E_t[KL[π_θold, π_θ]]
-                let used = std::mem::replace(beta, adapted(*beta, d, c.kl_target));
-                report.with("learn/kl_coef", used).with("learn/kl_after", d)
-            }
-            Bound::KlFixed => report.with("learn/kl_coef", *beta),
-            Bound::Nothing => report,
-        })
+        // d = E_t[KL[π_θold, π_θ]], section 4
+        let all = minibatches.all();
+        let d = (c.objective == Bound::KlAdaptive).then(|| engine.divergence(model, &data, all));
+        *beta = d.map_or(*beta, |d| adapted(*beta, d, c.kl_target));
+        let report = totals.report(&objective, &data, alpha);
+        Ok(totals.report_distance(report, &objective).with("learn/kl_after", d))
     }
-    fn save(&self, to: &mut Record) {
-        to.put("beta", vec![self.beta]);
-        to.put_record("adam", self.adam.save());
-        to.put_record("minibatches", self.minibatches.save());
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.beta = from.f64("beta")?;
-        if !(self.beta.is_finite() && self.beta > 0.0) {
-            return Err(RecordError::Value { name: "beta".into(), reason: "a weight is positive".into() });
-        }
-        self.adam.load(&from.record("adam"))?;
-        self.minibatches.load(&from.record("minibatches"))
-    }
+
+    state! { beta, adam, minibatches }
 }
 
 /// `L(θ)`, Eq. 9, with the surrogate of Eq. 6, 7 or 8.
@@ -111,16 +67,11 @@ fn objective(c: &PpoSettings, epsilon: f64, beta: f64) -> Objective<'static> {
         Bound::KlAdaptive | Bound::KlFixed => (PolicyTerm::Ratio, beta), // r_t Â_t − β KL[π_θold, π_θ], Eq. 8
         Bound::Nothing => (PolicyTerm::Ratio, 0.0),         // r_t Â_t, Eq. 6
     };
-    let c1 = c.value_coef;
-    let value = match c.value_clip {
-        None => ValueTerm::Squared { c1 }, // c₁ (V_θ(s_t) − V_t^targ)²
-        Some(range) => ValueTerm::SquaredClipped { c1, range },
-    };
     Objective {
         policy: Some(policy),
         kl,
-        entropy: c.entropy_coef, // c₂ S[π_θ](s_t)
-        value: Some(value),
+        value: Some(ValueTerm::squared(c.value_coef, c.value_clip)), // c₁ (V_θ(s_t) − V_t^targ)²
+        entropy: c.entropy_coef,                                     // c₂ S[π_θ](s_t)
         standardize: c.normalize_advantage,
         ..Objective::default()
     }
@@ -128,8 +79,7 @@ fn objective(c: &PpoSettings, epsilon: f64, beta: f64) -> Objective<'static> {
 
 /// `Â_t` and `V_t^targ` of the data, with the present parameters.
 fn estimate<'a>(
-    c: &PpoSettings,
-    gamma: f32,
+    PpoConfig { rollout, ppo: c, .. }: &PpoConfig,
     engine: &mut Engine,
     model: &ActorCritic,
     batch: Batch<'a>,
@@ -139,7 +89,8 @@ fn estimate<'a>(
     if c.advantage == Advantage::Vtrace && epoch > 0 {
         engine.ratios(model, &mut data)?; // π_θ/π_θold, 1 in the first epoch
     }
-    let (lambda, rho_bar, c_bar) = (c.lambda as f32, c.rho_bar as f32, c.c_bar as f32);
+    let (gamma, lambda) = (rollout.gamma as f32, c.lambda as f32);
+    let (rho_bar, c_bar) = (c.rho_bar as f32, c.c_bar as f32);
     engine.estimate(data, |p| match c.advantage {
         Advantage::Gae => Psi::Gae.estimate(p, gamma, lambda), // Â_t, Eq. 11; V_t^targ = Â_t + V(s_t)
         Advantage::LambdaReturn => Psi::LambdaReturn.estimate(p, gamma, lambda),
@@ -156,14 +107,12 @@ fn estimate<'a>(
 /// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and 2³⁰, from
 /// where it can come back.
 fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
-    let beta = if d < d_targ / 1.5 {
-        beta / 2.0
-    } else if d > d_targ * 1.5 {
-        beta * 2.0
-    } else {
-        beta
+    let factor = match d {
+        d if d < d_targ / 1.5 => 0.5,
+        d if d > d_targ * 1.5 => 2.0,
+        _ => 1.0,
     };
-    beta.clamp(2f64.powi(-30), 2f64.powi(30))
+    (beta * factor).clamp(2f64.powi(-30), 2f64.powi(30))
 }
 
 choice! {
@@ -191,17 +140,6 @@ choice! {
         /// V-trace, for data that are stale in later epochs: each step back is weighted by the ratio of the
         /// current policy to the one that acted. Requires `recompute_advantage`.
         Vtrace = "vtrace",
-    }
-}
-
-choice! {
-    /// Recurrent state from which a sequence starts in training.
-    pub enum InitialState {
-        /// The state that the rollout had reached.
-        Stored = "stored",
-        /// The state that the current parameters reach from the start of the rollout, recomputed before each
-        /// epoch but the first.
-        Recomputed = "recomputed",
     }
 }
 
@@ -270,6 +208,7 @@ settings! {
 }
 
 config! {
+    name: "ppo", title: "Proximal Policy Optimization", source: "Schulman et al. 2017, arXiv:1707.06347";
     /// All settings of PPO.
     pub struct PpoConfig {
         rollout: RolloutSettings,
@@ -284,33 +223,24 @@ config! {
 impl AlgoConfig for PpoConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         let c = &self.ppo;
-        self.rollout.check()?;
-        self.rollout.check_minibatch(c.minibatch_size)?;
+        self.rollout.check(c.minibatch_size)?;
         if c.advantage == Advantage::Vtrace && (!c.recompute_advantage || c.epochs == 1) {
             let reason = "V-trace corrects for data that grow stale from one epoch to the next; set \
                 `recompute_advantage=true` and at least 2 `epochs`, or leave `advantage` at `gae`";
             return Err(BuildError::setting("advantage", &c.advantage, reason));
         }
-        if c.initial_state == InitialState::Recomputed && c.epochs == 1 {
-            let reason = "in the first epoch the states are those of the rollout; set at least 2 `epochs`, \
-                or leave `initial_state` at `stored`";
-            return Err(BuildError::setting("initial_state", &c.initial_state, reason));
-        }
+        c.initial_state.check(c.epochs)?;
         self.recurrent.check(self.rollout.n_steps, c.minibatch_size)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let c = &self.ppo;
-        let recurrence = self.recurrent.recurrence(self.rollout.n_steps, c.minibatch_size);
-        let model = (&self.model, recurrence);
-        let (model, mut collector) = actor_critic(setup, &self.rollout, model, &self.trunk, &self.normalize)?;
+        let (c, networks) = (&self.ppo, (&self.model, Some(&self.recurrent), &self.trunk));
+        let (mut agent, minibatches) =
+            actor_critic(setup, &self.rollout, networks, &self.normalize, c.minibatch_size)?;
         if matches!(c.objective, Bound::KlAdaptive | Bound::KlFixed) {
-            collector.keep_policy_params(&model);
+            agent.source.keep_policy_params(&agent.model);
         }
-        let minibatches = Minibatches::of(collector.store(), c.minibatch_size, setup.seed);
-        let engine = engine(setup, &model, &collector).with_gradients(&model, minibatches.size());
         let adam = AdamParams { epsilon: c.adam_epsilon, ..AdamParams::default() };
-        let (adam, gamma) = (Adam::new(model.theta.len(), adam), self.rollout.gamma as f32);
-        let ppo = Ppo { config: c.clone(), gamma, beta: c.kl_coef, minibatches, adam };
-        Ok(Shell::boxed(setup, model, engine, collector, ppo))
+        let adam = Adam::new(agent.model.theta.len(), adam);
+        Ok(agent.runs(Ppo { config: self.clone(), beta: c.kl_coef, minibatches, adam }))
     }
 }

@@ -12,32 +12,15 @@
 //!
 //! With function approximation it may diverge: it follows no gradient.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    off_policy::{
-        self, Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_masks, greedy, norm,
-    },
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
+use crate::off_policy::{
+    Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, greedy, off_policy,
 };
-use pgrad_engine::{Traces, bootstrap::after_step};
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic};
-use pgrad_num::{Record, RecordError, kernels};
-use pgrad_settings::{above, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "q-lambda",
-    title: "Watkins's Q(lambda)",
-    source: "Watkins 1989; Sutton and Barto 1998, section 7.6",
-    config: || Box::new(QLambdaConfig::default()),
-};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// Q(λ) at work. The network of the policy holds `Q`: its most probable action is the greedy one.
 struct QLambda {
     config: QLambdaSettings,
-    normalize: bool,
     behaviour: Behaviour,
     e: Traces,
     /// Room for a cotangent of `Q`.
@@ -48,7 +31,7 @@ impl Method for QLambda {
     type Source = Online;
 
     fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
-        let Self { config: c, normalize, behaviour, e, d_q } = self;
+        let Self { config: c, behaviour, e, d_q } = self;
         let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
@@ -74,7 +57,7 @@ impl Method for QLambda {
                 point.output_gradient(model, t.obs, d_q, phi); // φ
                 let is_greedy = q >= best;
                 let e = e.accumulate(b, if is_greedy { gamma * lambda } else { 0.0 }, 1.0, phi); // e
-                kernels::axpy(alpha / norm(*normalize, phi) * delta, e, d_theta); // θ
+                kernels::axpy(alpha / behaviour.norm(phi) * delta, e, d_theta); // θ
                 if !t.continues() {
                     e.fill(0.0); // the next episode begins
                 }
@@ -84,15 +67,8 @@ impl Method for QLambda {
         }
         Ok(means.report("learn/greedy_fraction"))
     }
-    fn save(&self, to: &mut Record) {
-        off_policy::save(to, &self.behaviour, &[("e", &self.e)], &[]);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        off_policy::load(from, &self.behaviour, &mut [("e", &mut self.e)], &mut [])
-    }
-    fn restart(&mut self) {
-        self.e.clear();
-    }
+
+    state! { behaviour, e }
 }
 
 settings! {
@@ -106,6 +82,8 @@ settings! {
 }
 
 config! {
+    name: "q-lambda", title: "Watkins's Q(lambda)",
+    source: "Watkins 1989; Sutton and Barto 1998, section 7.6";
     /// All settings of Q(λ).
     pub struct QLambdaConfig {
         online: OnlineSettings,
@@ -118,16 +96,16 @@ config! {
 
 impl AlgoConfig for QLambdaConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        check_masks(env)?;
-        Behaviour::check(&self.behaviour, self.behaviour_file.as_deref(), env)
+        self.behaviour.check_values(self.behaviour_file.as_deref(), env)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let model = self.features.build(setup.spec, Critic::None, setup.seed)?;
-        let (n_envs, file) = (self.online.n_envs, self.behaviour_file.as_deref());
+        let n_envs = self.online.n_envs;
+        let behaviour = (&self.behaviour, self.behaviour_file.as_deref());
+        let (model, behaviour) =
+            off_policy(setup, n_envs, behaviour, &self.features, Critic::None, Target::Greedy)?;
         let q_lambda = QLambda {
             config: self.q_lambda.clone(),
-            normalize: self.behaviour.normalize_step,
-            behaviour: Behaviour::new(&self.behaviour, file, setup.spec, Target::Greedy, &model, n_envs)?,
+            behaviour,
             e: Traces::new(n_envs, model.actor().params.len()),
             d_q: vec![0.0; model.dist().n_outputs()],
         };

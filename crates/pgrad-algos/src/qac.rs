@@ -6,26 +6,9 @@
 //! `δ = r + γ Q_w(s′,a′) − Q_w(s,a)`,
 //! `θ ← θ + α ∇_θ log π_θ(s,a) Q_w(s,a)`, `w ← w + β δ ∇_w Q_w(s,a)`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::ModelSettings,
-    off_policy::alternative,
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
-};
-use pgrad_engine::bootstrap::after_step;
-use pgrad_env::{EnvSpec, Space};
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::kernels;
-use pgrad_settings::{above, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "qac",
-    title: "Q actor-critic: the critic learns by Sarsa",
-    source: "Sutton et al. 2000; Silver 2015, lecture 7",
-    config: || Box::new(QacConfig::default()),
-};
+use crate::off_policy::alternative;
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// Q actor-critic at work.
 struct Qac {
@@ -83,6 +66,8 @@ settings! {
 }
 
 config! {
+    name: "qac", title: "Q actor-critic: the critic learns by Sarsa",
+    source: "Sutton et al. 2000; Silver 2015, lecture 7";
     /// All settings of Q actor-critic.
     pub struct QacConfig {
         online: OnlineSettings,

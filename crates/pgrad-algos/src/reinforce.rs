@@ -13,63 +13,44 @@
 //! Nothing is learnt before an episode has ended. Where a time limit cut one, the sums of forms 1 and 2 stop:
 //! there is no critic to ask what would have come. Form 3 has one, and adds `V_w(final observation)`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{EpisodeSettings, ModelSettings, NormalizeSettings, Rule, Schedule, engine},
-    shell::{Agent, Method, Shell},
-};
-use pgrad_collect::Collector;
-use pgrad_engine::{Minibatch, Objective, Paths, PolicyTerm, ValueTerm};
-use pgrad_env::EnvSpec;
-use pgrad_math::returns;
-use pgrad_model::{AgentError, Critic, Role, Trunk};
-use pgrad_num::{Record, RecordError};
-use pgrad_settings::{above, choice, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "reinforce",
-    title: "REINFORCE, with the return, the reward-to-go or a baseline",
-    source: "Williams 1992, Machine Learning 8",
-    config: || Box::new(ReinforceConfig::default()),
-};
+use crate::prelude::*;
 
 /// REINFORCE at work.
 struct Reinforce {
-    config: ReinforceSettings,
-    gamma: f32,
-    /// Episodes of a batch, `K`.
-    k: usize,
-    samples: Vec<u32>,
+    config: ReinforceConfig,
+    minibatches: Minibatches,
     /// The policy's step rule, and the baseline's if there is one.
-    rules: Vec<Rule>,
+    policy: Rule,
+    baseline: Option<Rule>,
 }
 
 impl Method for Reinforce {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config: c, gamma, k, samples, rules } = self;
+        let Self { config, minibatches, policy, baseline } = self;
+        let ReinforceConfig { episodes, reinforce: c, .. } = &*config;
+        let (gamma, k) = (episodes.gamma as f32, episodes.n_episodes);
         let alpha = agent.step_size(c.learning_rate, c.learning_rate_schedule);
         let alpha_w = agent.step_size(c.value_learning_rate, c.learning_rate_schedule);
 
         let (batch, model, engine) = agent.collect()?; // K whole episodes under π_θ
         let data = engine.values(model, batch)?; // b(s_t) = V_w(s_t)
-        let data = engine.estimate(data, |p| estimate(p, c, *gamma))?; // Ψ_t and G_t
-        data.write_order(samples);
-        let losses = engine.gradient(model, &data, Minibatch::whole(samples, 0), &objective(c, *k))?; // ∇J(θ)
-        let norm = engine.step_network(model, Role::Actor, &mut rules[0], alpha, c.max_grad_norm); // θ
-        let (mean, std) = data.advantage_moments(samples);
+        let data = engine.estimate(data, |p| estimate(p, c, gamma))?; // Ψ_t and G_t
+        minibatches.follow(&data);
+        let losses = engine.gradient(model, &data, minibatches.whole(0), &objective(c, k))?; // ∇J(θ)
+        let norm = engine.step_network(model, Role::Actor, policy, alpha, c.max_grad_norm); // θ
+        let (mean, std) = data.advantage_moments(minibatches.all());
         let (sums, n) = (losses.sums, losses.n as f64);
         let report = Report::default()
-            .with("learn/policy_loss", -(sums.surrogate + c.entropy_coef * sums.entropy) / *k as f64)
+            .with("learn/policy_loss", -(sums.surrogate + c.entropy_coef * sums.entropy) / k as f64)
             .with("learn/psi_mean", mean)
             .with("learn/psi_std", std)
             .with("learn/entropy", sums.entropy / n)
             .with("learn/batch_steps", n)
             .with("learn/grad_norm", norm)
             .with("learn/learning_rate", alpha);
-        let [_, rule] = &mut rules[..] else { return Ok(report) };
+        let Some(rule) = baseline else { return Ok(report) };
         let norm = engine.step_network(model, Role::Critic, rule, alpha_w, c.max_grad_norm); // w
         Ok(report
             .with("learn/value_loss", sums.value_loss / n)
@@ -77,15 +58,8 @@ impl Method for Reinforce {
             .with("learn/value_grad_norm", norm)
             .with("learn/value_learning_rate", alpha_w))
     }
-    fn save(&self, to: &mut Record) {
-        for (name, rule) in ["policy", "baseline"].iter().zip(&self.rules) {
-            to.put_record(name, rule.save());
-        }
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        let mut rules = ["policy", "baseline"].iter().zip(&mut self.rules);
-        rules.try_for_each(|(name, rule)| rule.load(&from.record(name)))
-    }
+
+    state! { policy, baseline }
 }
 
 /// `(1/K) Σ_t ( Ψ_t log π(a_t|s_t) + β S[π](s_t) − ½ (G_t − V_w(s_t))² )`.
@@ -174,6 +148,8 @@ settings! {
 }
 
 config! {
+    name: "reinforce", title: "REINFORCE, with the return, the reward-to-go or a baseline",
+    source: "Williams 1992, Machine Learning 8";
     /// All settings of REINFORCE.
     pub struct ReinforceConfig {
         episodes: EpisodeSettings,
@@ -192,19 +168,15 @@ impl AlgoConfig for ReinforceConfig {
         let critic = if c.psi == Psi::Baseline { Critic::State } else { Critic::None };
         let model = self.model.build(setup.spec, critic, Trunk::Separate, setup.seed)?;
         let collector = self.episodes.build(c.bootstrap_time_limit, &self.normalize, &model, setup)?;
-        let networks = std::iter::once(model.actor()).chain(model.has_critic().then(|| model.critic()));
+        let minibatches = Minibatches::of(collector.store(), usize::MAX, setup.seed);
+        let agent = Agent::collecting(setup, model, collector)
+            .with_room(|engine, model, _| engine.with_gradients(model, usize::MAX));
         let rule = |n| match c.optimizer {
             Optimizer::Sgd => Rule::Sgd,
             Optimizer::Adam => Rule::adam(n, c.adam_epsilon),
         };
-        let reinforce = Reinforce {
-            config: c.clone(),
-            gamma: self.episodes.gamma as f32,
-            k: self.episodes.n_episodes,
-            samples: Vec::new(),
-            rules: networks.map(|part| rule(part.params.len())).collect(),
-        };
-        let engine = engine(setup, &model, &collector).with_gradients(&model, usize::MAX);
-        Ok(Shell::boxed(setup, model, engine, collector, reinforce))
+        let policy = rule(agent.model.actor().params.len());
+        let baseline = agent.model.has_critic().then(|| rule(agent.model.critic().params.len()));
+        Ok(agent.runs(Reinforce { config: self.clone(), minibatches, policy, baseline }))
     }
 }

@@ -125,6 +125,11 @@ impl<S> Agent<S> {
 }
 
 impl Agent<Collector> {
+    /// An agent at rest that learns from batches of `collector`; its engine has room for values of them.
+    pub(crate) fn collecting(setup: &Setup<'_>, model: ActorCritic, collector: Collector) -> Self {
+        Self::new(setup, model, collector)
+            .with_room(|engine, model, c| engine.with_values(model, c.spec(), c.envs_per_shard()))
+    }
     /// Runs the policy in the environments; lends what came of it, and what learns from it.
     ///
     /// # Errors
@@ -139,33 +144,35 @@ impl Agent<Collector> {
     }
 }
 
-/// A method with its agent: an [`Algorithm`].
-pub(crate) struct Shell<M: Method> {
-    agent: Agent<M::Source>,
-    method: M,
-}
-
-impl<M: Method + 'static> Shell<M> {
-    /// `method` at rest, as the runner sees it.
-    pub(crate) fn boxed(
-        setup: &Setup<'_>,
-        model: ActorCritic,
-        engine: Engine,
-        source: M::Source,
-        method: M,
-    ) -> Box<dyn Algorithm> {
-        let agent = Agent {
+impl<S: Source + 'static> Agent<S> {
+    /// An agent at rest, whose engine has room for nothing yet.
+    pub(crate) fn new(setup: &Setup<'_>, model: ActorCritic, source: S) -> Self {
+        Self {
             model,
-            engine,
+            engine: Engine::new(&setup.cpu),
             source,
             steps: 0,
             collected: 0,
             total_steps: setup.total_steps,
             step_scale: 1.0,
             observer: Box::new(drop),
-        };
-        Box::new(Self { agent, method })
+        }
     }
+    /// Makes room in the engine.
+    pub(crate) fn with_room(mut self, room: impl FnOnce(Engine, &ActorCritic, &S) -> Engine) -> Self {
+        self.engine = room(self.engine, &self.model, &self.source);
+        self
+    }
+    /// The algorithm that `method` is with this agent.
+    pub(crate) fn runs(self, method: impl Method<Source = S> + 'static) -> Box<dyn Algorithm> {
+        Box::new(Shell { agent: self, method })
+    }
+}
+
+/// A method with its agent: an [`Algorithm`].
+struct Shell<M: Method> {
+    agent: Agent<M::Source>,
+    method: M,
 }
 
 impl<M: Method> Algorithm for Shell<M> {

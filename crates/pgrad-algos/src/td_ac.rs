@@ -8,25 +8,8 @@
 //!
 //! With `λ^θ = λ^w = 0` a trace is the last gradient: one-step actor-critic, `Ψ = δ`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::ModelSettings,
-    online::{Means, Online, OnlineSettings, Updates, online},
-    shell::{Agent, Method},
-};
-use pgrad_engine::{Traces, bootstrap::after_step};
-use pgrad_env::EnvSpec;
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::{Record, RecordError, kernels};
-use pgrad_settings::{above, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "td-ac",
-    title: "TD and TD(lambda) actor-critic, learning at every step",
-    source: "Sutton and Barto 2018, section 13.5",
-    config: || Box::new(TdAcConfig::default()),
-};
+use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::prelude::*;
 
 /// TD(λ) actor-critic at work.
 struct TdAc {
@@ -82,23 +65,8 @@ impl Method for TdAc {
             .with("learn/alpha_theta", c.alpha_theta * factor)
             .with("learn/alpha_w", c.alpha_w * factor))
     }
-    fn save(&self, to: &mut Record) {
-        self.z_theta.save("z_theta", to);
-        self.z_w.save("z_w", to);
-        to.put("discount", self.discount.clone());
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.z_theta.load("z_theta", from)?;
-        self.z_w.load("z_w", from)?;
-        let n = self.discount.len();
-        self.discount.copy_from_slice(from.f32s("discount", n)?);
-        Ok(())
-    }
-    fn restart(&mut self) {
-        self.z_theta.clear();
-        self.z_w.clear();
-        self.discount.fill(1.0);
-    }
+
+    state! { z_theta, z_w, discount: 1.0 }
 }
 
 settings! {
@@ -120,6 +88,8 @@ settings! {
 }
 
 config! {
+    name: "td-ac", title: "TD and TD(lambda) actor-critic, learning at every step",
+    source: "Sutton and Barto 2018, section 13.5";
     /// All settings of the TD(λ) actor-critic.
     pub struct TdAcConfig {
         online: OnlineSettings,
@@ -129,9 +99,6 @@ config! {
 }
 
 impl AlgoConfig for TdAcConfig {
-    fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        Ok(())
-    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n_envs = self.online.n_envs;

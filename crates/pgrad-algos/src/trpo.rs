@@ -10,51 +10,25 @@
 //! actions in each of some states `s_n` along the paths, with `Q̂` by rollouts, and for a state
 //! `L_n(θ) = Σ_k (π_θ/q) Q̂ / Σ_k (π_θ/q)`, or with every action once `L_n(θ) = Σ_a π_θ(a|s_n) Q̂(s_n, a)`.
 
-use crate::{
-    algorithm::{AlgoConfig, Algorithm, BuildError, Report, Setup, config},
-    common::{ModelSettings, NormalizeSettings, RecurrentSettings, engine},
-    natural::{CriticFit, check_gradient, longest_step, move_along},
-    shell::{Agent, Method, Shell},
-    vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings},
-};
-use pgrad_collect::Collector;
-use pgrad_engine::LocalPolicy;
-use pgrad_env::{BatchResult, EnvSpec};
-use pgrad_model::{AgentError, Critic, Trunk};
-use pgrad_num::{
-    Record, RecordError,
-    cg::{self, CgScratch},
-    kernels,
-    line_search::{BacktrackParams, Trial as Try, backtrack},
-    linop::{Damped, FnOp},
-};
-use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
-use pgrad_settings::{above, choice, settings};
-
-/// The registry's line.
-pub const ENTRY: crate::AlgoEntry = crate::AlgoEntry {
-    name: "trpo",
-    title: "Trust Region Policy Optimization",
-    source: "Schulman et al. 2015, arXiv:1502.05477",
-    config: || Box::new(TrpoConfig::default()),
-};
+use crate::natural::*;
+use crate::prelude::*;
+use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
+use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 
 /// TRPO at work.
 struct Trpo {
     config: TrpoConfig,
     critic: CriticFit,
-    /// `g`, `s` and the parameters on trial.
-    vectors: [Vec<f32>; 3],
-    scratch: CgScratch<f32>,
+    vectors: Vectors,
 }
 
 impl Method for Trpo {
     type Source = Collector;
 
     fn iterate(&mut self, agent: &mut Agent<Collector>) -> Result<Report, AgentError> {
-        let Self { config, critic, vectors, scratch } = self;
+        let Self { config, critic, vectors: Vectors { g, s, theta, scratch } } = self;
         let TrpoConfig { trpo: c, natural, .. } = config;
-        let ([g, s, theta], scale) = (vectors, agent.step_scale());
+        let scale = agent.step_scale();
 
         let (batch, model, engine) = agent.collect()?; // run π_θold; a vine: Q̂(s_n, a_n,k), section 5.2
         let data = critic.estimate(engine, model, batch, natural, config.batch.gamma)?; // Ψ_t, V_t^targ
@@ -67,34 +41,25 @@ impl Method for Trpo {
         let s_f_s = solved.quadratic_form; // sᵀ F s
         let theta_old = &model.theta[model.actor().params.clone()];
         let beta = scale * first_step(c, s_f_s, &mut local, s); // β = √(2δ / sᵀFs)
-        let search = backtrack(backtracking(c), beta, |step| {
+        let tries = BacktrackParams { ratio: c.backtrack_ratio, max_tries: c.backtrack_tries };
+        let search = backtrack(tries, beta, |step| {
             move_along(theta_old, step, s, theta); // θ = θ_old + β s
             judge(c, local.trial(theta), surrogate_old)
         });
-        let entropy = local.entropy();
+        let alpha = search.step.unwrap_or(0.0);
         let taken = search.last.filter(|_| search.step.is_some());
+        let entropy = local.entropy();
         if taken.is_some() {
             model.set_policy(theta)?; // otherwise θ stays θ_old
         }
-        let report = Report::default()
-            .with("learn/surrogate", taken.map_or(0.0, |t| t.surrogate - surrogate_old))
-            .with("learn/kl", taken.map_or(0.0, |t| t.kl))
-            .with("learn/largest_kl", taken.map_or(0.0, |t| t.largest_kl))
-            .with("learn/step_size", search.step.unwrap_or(0.0))
-            .with("learn/tries", search.tries as f64)
-            .with("learn/accepted", f64::from(u8::from(taken.is_some())))
-            .with("learn/entropy", entropy)
-            .with("learn/grad_norm", kernels::sum_of_squares(g, 0.0).sqrt())
-            .with("learn/cg_products", solved.iterations as f64)
-            .with("learn/cg_residual", solved.relative_residual);
+        let accepted = f64::from(u8::from(taken.is_some()));
+        let report = report_step(taken, surrogate_old, alpha);
+        let report = report.with("learn/tries", search.tries as f64).with("learn/accepted", accepted);
+        let report = report_direction(report, entropy, g, &solved);
         critic.fit(engine, model, &data, scale, report)
     }
-    fn save(&self, to: &mut Record) {
-        self.critic.save(to);
-    }
-    fn load(&mut self, from: &Record) -> Result<(), RecordError> {
-        self.critic.load(from)
-    }
+
+    state! { critic }
 }
 
 /// The longest step that the quadratic model of what bounds it allows.
@@ -104,10 +69,6 @@ fn first_step(c: &TrpoSettings, s_f_s: f64, local: &mut LocalPolicy<'_>, s: &[f3
         Constraint::MaxKl => longest_step(c.delta, local.largest_quadratic_form(s)),
         Constraint::Penalty => 1.0 / c.penalty_coef, // the maximum of gᵀ β s − C/2 β² sᵀFs
     }
-}
-
-fn backtracking(c: &TrpoSettings) -> BacktrackParams {
-    BacktrackParams { ratio: c.backtrack_ratio, max_tries: c.backtrack_tries }
 }
 
 /// A step must improve the surrogate and stay within the bound; a comparison with NaN is false.
@@ -151,6 +112,7 @@ settings! {
 }
 
 config! {
+    name: "trpo", title: "Trust Region Policy Optimization", source: "Schulman et al. 2015, arXiv:1502.05477";
     /// All settings of TRPO.
     pub struct TrpoConfig {
         batch: TrpoBatch,
@@ -174,18 +136,9 @@ impl AlgoConfig for TrpoConfig {
         self.vine.check_env(make)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let (single_path, hidden) = (self.vine.single_path(), &self.critic.critic_hidden);
-        let kind = if single_path { Critic::State } else { Critic::None };
-        let memory = self.recurrent.of_batch(&self.batch, &self.critic);
-        let model = self.model.build_on(memory, setup.spec, kind, Trunk::Separate, hidden, setup.seed)?;
-        let collector = self.vine.build(&self.batch, &self.normalize, &model, setup)?;
-        let critic = CriticFit::new(&self.critic, &model, &collector, setup);
-        let engine = critic
-            .room(engine(setup, &model, &collector), &model)
-            .with_local_problem(&model, collector.store().len());
-        let n_params = model.actor().net.n_params();
-        let vectors = std::array::from_fn(|_| vec![0.0; n_params]);
-        let trpo = Trpo { config: self.clone(), critic, vectors, scratch: CgScratch::new(n_params) };
-        Ok(Shell::boxed(setup, model, engine, collector, trpo))
+        let collector = |model: &ActorCritic| self.vine.build(&self.batch, &self.normalize, model, setup);
+        let (networks, critic) = ((&self.model, &self.recurrent), (&*self.critic, self.vine.critic()));
+        let (agent, critic, vectors) = natural(setup, &self.batch, networks, critic, collector)?;
+        Ok(agent.runs(Trpo { config: self.clone(), critic, vectors }))
     }
 }

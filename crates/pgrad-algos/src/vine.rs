@@ -1,13 +1,11 @@
 //! What TRPO's vine sampling asks for: its settings, and which of the others apply to single paths only.
 
-use crate::{
-    algorithm::{BuildError, Setup},
-    common::{NormalizeSettings, RecurrentSettings},
-    natural::{Batch, BatchSettings, CriticSettings, NaturalSettings},
-};
+use crate::algorithm::{BuildError, Setup};
+use crate::common::{NormalizeSettings, RecurrentSettings};
+use crate::natural::{Batch, BatchSettings, CriticSettings, NaturalSettings};
 use pgrad_collect::{Collector, VineActions, VineShape};
 use pgrad_env::{BatchResult, EnvSpec, MakeError, Space};
-use pgrad_model::ActorCritic;
+use pgrad_model::{ActorCritic, Critic};
 use pgrad_num::Stream;
 use pgrad_settings::{choice, settings, settings_like};
 
@@ -86,6 +84,10 @@ impl VineSettings {
     /// Whether data come from single paths.
     pub(crate) fn single_path(&self) -> bool {
         self.sampling == Sampling::SinglePath
+    }
+    /// The critic: rollouts of a vine tell values without one.
+    pub(crate) fn critic(&self) -> Critic {
+        if self.single_path() { Critic::State } else { Critic::None }
     }
     /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole episodes.
     pub(crate) fn check(

@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
-use pgrad_algos::{A2cConfig, A2cSettings, AlgoConfig, Report, Setup, a2c::Advantage};
+use pgrad_algos::a2c::{A2cSettings, Advantage};
+use pgrad_algos::{A2cConfig, AlgoConfig, Report, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{
     Each, End, Space,

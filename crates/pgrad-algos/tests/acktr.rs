@@ -6,7 +6,8 @@
 mod common;
 
 use common::{Batch, Memory, OBS, Task, relative_difference, wide};
-use pgrad_algos::{AcktrConfig, AcktrSettings, AlgoConfig, Algorithm, Report, Setup};
+use pgrad_algos::acktr::AcktrSettings;
+use pgrad_algos::{AcktrConfig, AlgoConfig, Algorithm, Report, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{Space, spec_of};
 use pgrad_num::{Array, Record};

@@ -2,7 +2,8 @@
 //! next Gaussian; every setting; equal bits over threads and after a resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
-use pgrad_algos::{AlgoConfig, Algorithm, CemConfig, CemSettings, Groups, Report, Setup};
+use pgrad_algos::cem::CemSettings;
+use pgrad_algos::{AlgoConfig, Algorithm, CemConfig, Groups, Report, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{
     BatchResult, Each,

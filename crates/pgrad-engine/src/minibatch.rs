@@ -94,21 +94,22 @@ impl Minibatches {
         debug_assert!(self.sequences.is_none() || samples == self.order.len());
         self.order.resize(samples, 0);
     }
-    /// From now on the samples are those of `store`: their number varies with whole episodes, and where some are lost.
+    /// From now on the samples are those of `store`, in its order: their number varies with whole episodes, and where some
+    /// are lost.
     ///
     /// # Panics
     /// When the batch has sequences and the one that these minibatches were made for had none, or the other way round.
     pub fn follow(&mut self, store: &Store) {
         match (&mut self.sequences, store.sequences()) {
-            (None, None) => self.resize(store.len()),
+            (None, None) => {}
             (Some(own), Some((_, all))) => {
                 own.all.clear();
                 own.all.extend(all);
                 own.order.resize(own.all.len(), 0);
-                self.order.resize(own.all.len() * own.length, 0);
             }
             _ => panic!("a model stays recurrent, or not"),
         }
+        store.write_order(&mut self.order);
     }
     /// Number of minibatches of an epoch.
     #[must_use]
@@ -138,6 +139,11 @@ impl Minibatches {
         if let Some(sequences) = sequences {
             sequences.write(order);
         }
+    }
+    /// All samples in one minibatch of pass `epoch`.
+    #[must_use]
+    pub fn whole(&self, epoch: usize) -> Minibatch<'_> {
+        Minibatch::whole(&self.order, epoch)
     }
     /// Draws the order of pass `epoch`, and cuts it into minibatches.
     pub fn shuffled(&mut self, epoch: usize) -> impl Iterator<Item = Minibatch<'_>> {

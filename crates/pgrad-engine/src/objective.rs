@@ -46,6 +46,14 @@ pub enum ValueTerm<'f> {
     Custom(&'f (dyn Fn(ValueChunk<'_>) + Sync)),
 }
 
+impl ValueTerm<'_> {
+    /// The squared error, clipped where a range is given.
+    #[must_use]
+    pub fn squared(c1: f64, range: Option<f64>) -> Self {
+        range.map_or(Self::Squared { c1 }, |range| Self::SquaredClipped { c1, range })
+    }
+}
+
 /// An objective to climb. Terms that are not named are not there.
 #[derive(Clone, Copy, Default)]
 pub struct Objective<'f> {
