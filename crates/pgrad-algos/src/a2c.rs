@@ -161,15 +161,14 @@ config! {
 
 impl AlgoConfig for A2cConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.rollout.check(self.rollout.samples())?;
-        self.recurrent.check(self.rollout.n_steps, self.rollout.samples())
+        self.rollout.check(self.rollout.samples(), Some(&self.recurrent))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.a2c, (&self.model, Some(&self.recurrent), &self.trunk));
         let (agent, minibatches) =
             actor_critic(setup, &self.rollout, networks, &self.normalize, self.rollout.samples())?;
+        let n = agent.model.theta.len();
         let rmsprop = RmsPropParams { decay: c.rmsprop_decay, epsilon: c.rmsprop_epsilon };
-        let rmsprop = RmsProp::new(agent.model.theta.len(), rmsprop);
-        Ok(agent.runs(A2c { config: self.clone(), minibatches, rmsprop }))
+        Ok(agent.runs(A2c { config: self.clone(), minibatches, rmsprop: RmsProp::new(n, rmsprop) }))
     }
 }

@@ -14,16 +14,15 @@ use crate::prelude::*;
 
 /// A3C at work.
 struct A3c {
-    config: A3cSettings,
-    gamma: f32,
+    config: A3cConfig,
 }
 
 impl Method for A3c {
     type Source = ActorLearners;
 
     fn iterate(&mut self, agent: &mut Agent<ActorLearners>) -> Result<Report, AgentError> {
-        let Self { config: c, gamma } = self;
-        let (gamma, beta, c_v) = (*gamma, c.entropy_coef as f32, c.value_coef as f32);
+        let A3cConfig { learners, a3c: c, .. } = &self.config;
+        let (gamma, beta, c_v) = (learners.gamma as f32, c.entropy_coef as f32, c.value_coef as f32);
         agent.run(|w| {
             while w.synchronize()? {
                 // dθ ← 0, dθ_v ← 0; θ′ ← θ, θ′_v ← θ_v; until T > T_max
@@ -103,7 +102,6 @@ impl AlgoConfig for A3cConfig {
         let model = self.model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
         let recording = self.recording.as_deref();
         let learners = ActorLearners::new(&self.learners, None, &self.parts(), recording, &model, setup)?;
-        let a3c = A3c { config: self.a3c.clone(), gamma: self.learners.gamma as f32 };
-        Ok(Agent::new(setup, model, learners).runs(a3c))
+        Ok(Agent::new(setup, model, learners).runs(A3c { config: self.clone() }))
     }
 }

@@ -141,7 +141,7 @@ config! {
 
 impl AlgoConfig for AcktrConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.rollout.check(self.rollout.samples())
+        self.rollout.check(self.rollout.samples(), None)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.acktr, (&self.model, None, &self.trunk));
@@ -151,7 +151,6 @@ impl AlgoConfig for AcktrConfig {
         let kfac = agent.engine.kfac(KfacParams { damping: c.damping, stats_decay: c.stats_decay });
         let zeros = || vec![0.0; agent.model.theta.len()];
         let (gradient, direction, velocity) = (zeros(), zeros(), zeros());
-        let config = self.clone();
-        Ok(agent.runs(Acktr { config, minibatches, kfac, gradient, direction, velocity }))
+        Ok(agent.runs(Acktr { config: self.clone(), minibatches, kfac, gradient, direction, velocity }))
     }
 }

@@ -183,6 +183,10 @@ impl BuildError {
     pub(crate) fn setting(key: &'static str, value: &impl ToString, reason: impl Into<String>) -> Self {
         Self::Inconsistent { key, value: value.to_string(), reason: reason.into() }
     }
+    /// The refusal of an environment.
+    pub(crate) fn environment(env: &EnvSpec, reason: impl Into<String>) -> Self {
+        Self::Environment { env: env.id.clone(), reason: reason.into() }
+    }
 }
 
 /// A phase of an iteration.

@@ -39,7 +39,7 @@ impl Method for Cem {
         agent.count(steps);
         agent.phase(Phase::Learn);
         order.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-        let elite = &order[..c.elite()];
+        let elite = &order[..elite_size(c)];
         let fading = 1.0 - *iterations as f64 / c.extra_iterations as f64;
         let noise = c.extra_std * c.extra_std * fading.max(0.0);
         let n = elite.len() as f64;
@@ -63,6 +63,11 @@ impl Method for Cem {
     }
 
     state! { iterations, std, stream }
+}
+
+/// Number of candidates that make the next Gaussian.
+fn elite_size(c: &CemSettings) -> usize {
+    ((c.population as f64 * c.elite_fraction).round() as usize).clamp(2, c.population)
 }
 
 settings! {
@@ -90,13 +95,6 @@ config! {
     pub struct CemConfig {
         cem: CemSettings,
         model: ModelSettings,
-    }
-}
-
-impl CemSettings {
-    /// Number of candidates that make the next Gaussian.
-    fn elite(&self) -> usize {
-        ((self.population as f64 * self.elite_fraction).round() as usize).clamp(2, self.population)
     }
 }
 

@@ -313,10 +313,7 @@ impl ModelSettings {
         };
         let critic_hidden = critic_hidden.to_vec();
         let model = ActorCritic::with_memory(shape, critic_hidden, recurrence, self.orthogonal_init, seed);
-        model.map_err(|e| BuildError::Environment {
-            env: env.id.clone(),
-            reason: format!("no network can be built: {e}"),
-        })
+        model.map_err(|e| BuildError::environment(env, format!("no network can be built: {e}")))
     }
 }
 
@@ -418,8 +415,13 @@ impl RolloutSettings {
     pub(crate) fn samples(&self) -> usize {
         self.n_envs * self.n_steps
     }
-    /// Refuses more samples in an iteration than can be numbered, and minibatches larger than an iteration.
-    pub(crate) fn check(&self, minibatch: usize) -> Result<(), BuildError> {
+    /// Refuses more samples in an iteration than can be numbered, minibatches larger than an iteration, and sequences that
+    /// do not fill both.
+    pub(crate) fn check(
+        &self,
+        minibatch: usize,
+        recurrent: Option<&RecurrentSettings>,
+    ) -> Result<(), BuildError> {
         let (n, t, samples) = (self.n_envs, self.n_steps, self.samples());
         if u32::try_from(samples).is_err() {
             return Err(BuildError::setting(
@@ -434,7 +436,7 @@ impl RolloutSettings {
             );
             return Err(BuildError::setting("minibatch_size", &minibatch, reason));
         }
-        Ok(())
+        recurrent.map_or(Ok(()), |r| r.check(self.n_steps, minibatch))
     }
     /// Builds the environments and their storage.
     pub(crate) fn build(

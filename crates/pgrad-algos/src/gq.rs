@@ -32,9 +32,7 @@ struct Gq {
     w: Vec<f32>,
     e: Traces,
     /// Room for `π(·|s)`, `π(·|s')` and a cotangent of `Q`.
-    pi: Vec<f32>,
-    pi_next: Vec<f32>,
-    d_q: Vec<f32>,
+    room: [Vec<f32>; 3],
     /// Room for `φ̄`.
     phi_bar: Vec<f32>,
 }
@@ -43,7 +41,7 @@ impl Method for Gq {
     type Source = Online;
 
     fn iterate(&mut self, agent: &mut Agent<Online>) -> Result<Report, AgentError> {
-        let Self { target, config: c, behaviour, w, e, pi, pi_next, d_q, phi_bar } = self;
+        let Self { target, config: c, behaviour, w, e, room: [pi, pi_next, d_q], phi_bar } = self;
         let (gamma, bootstrap) = agent.source.discount();
         let lambda = c.lambda as f32;
         let mut means = Means::default();
@@ -185,9 +183,7 @@ fn assemble(
         behaviour,
         w: vec![0.0; parameters],
         e: Traces::new(n_envs, parameters),
-        pi: vec![0.0; actions],
-        pi_next: vec![0.0; actions],
-        d_q: vec![0.0; actions],
+        room: [(); 3].map(|()| vec![0.0; actions]),
         phi_bar: vec![0.0; parameters],
     };
     online(settings, model, setup, gq)

@@ -74,19 +74,11 @@ settings! {
 
 impl RecurrentSettings {
     /// Refuses what a memory does not go with.
-    pub(crate) fn check_batch(
-        &self,
-        batch: &BatchSettings,
-        critic: &CriticSettings,
-    ) -> Result<(), BuildError> {
+    fn check_batch(&self, batch: &BatchSettings, critic: &CriticSettings) -> Result<(), BuildError> {
         if self.is_on() && batch.batch == Batch::Episodes {
-            return Err(BuildError::Inconsistent {
-                key: "recurrent",
-                value: self.recurrent.to_string(),
-                reason: "sequences cannot be cut from complete episodes; set `batch=steps`, or leave \
-                    `recurrent` at `none`"
-                    .to_owned(),
-            });
+            let reason = "sequences cannot be cut from complete episodes; set `batch=steps`, or leave \
+                `recurrent` at `none`";
+            return Err(BuildError::setting("recurrent", &self.recurrent, reason));
         }
         self.check(batch.n_steps, critic.minibatch_size)
     }
@@ -97,12 +89,15 @@ impl BatchSettings {
     pub(crate) fn samples(&self) -> usize {
         if self.batch == Batch::Steps { self.n_envs * self.n_steps } else { 0 }
     }
-    /// Refuses fewer episodes than environments and batches that cannot be numbered.
-    pub(crate) fn check(&self, critic: Option<&CriticSettings>) -> Result<(), BuildError> {
-        let refuse = |key, value: usize, reason| {
-            Err(BuildError::Inconsistent { key, value: value.to_string(), reason })
-        };
-        let (samples, size) = (self.samples(), critic.map_or(0, |c| c.minibatch_size));
+    /// Refuses fewer episodes than environments, batches that cannot be numbered, and what critic and memory do not go with.
+    pub(crate) fn check(
+        &self,
+        (critic, kind): (&CriticSettings, Critic),
+        recurrent: &RecurrentSettings,
+    ) -> Result<(), BuildError> {
+        let refuse = |key, value: usize, reason: String| Err(BuildError::setting(key, &value, reason));
+        let samples = self.samples();
+        let size = if kind == Critic::None { 0 } else { critic.minibatch_size };
         match self.batch {
             Batch::Episodes if self.n_episodes < self.n_envs => refuse(
                 "n_episodes",
@@ -122,7 +117,7 @@ impl BatchSettings {
                     self.n_envs, self.n_steps
                 ),
             ),
-            _ => Ok(()),
+            _ => recurrent.check_batch(self, critic),
         }
     }
     /// Builds the environments and their storage.

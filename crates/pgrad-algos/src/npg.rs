@@ -92,8 +92,7 @@ config! {
 
 impl AlgoConfig for NpgConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
-        self.batch.check(Some(&self.critic))?;
-        self.recurrent.check_batch(&self.batch, &self.critic)
+        self.batch.check((&self.critic, Critic::State), &self.recurrent)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let collector = |model: &ActorCritic| self.batch.build(&self.normalize, model, setup);

@@ -59,12 +59,7 @@ impl BehaviourSettings {
     }
     /// Refuses what is not a choice among alternatives, and the policy of a `file` that does not fit.
     pub(crate) fn check(&self, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
-        if !matches!(env.action, Space::Discrete { .. }) {
-            return Err(BuildError::Environment {
-                env: env.id.clone(),
-                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
-            });
-        }
+        check_discrete(env)?;
         if self.behaviour == BehaviourKind::Policy {
             Behaviour::from_file(self, file, env)?;
         }
@@ -284,12 +279,21 @@ pub(crate) fn soften(
     }
 }
 
+/// That an action is one choice among alternatives.
+pub(crate) fn check_discrete(env: &EnvSpec) -> Result<(), BuildError> {
+    if matches!(env.action, Space::Discrete { .. }) {
+        return Ok(());
+    }
+    let reason = format!("the method needs a `Discrete` action space, not {}", env.action);
+    Err(BuildError::environment(env, reason))
+}
+
 /// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of `s'`.
 pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
     if env.masks_actions {
         let reason =
             "the method considers all actions in the next state and cannot know which are allowed there";
-        return Err(BuildError::Environment { env: env.id.clone(), reason: reason.into() });
+        return Err(BuildError::environment(env, reason));
     }
     Ok(())
 }

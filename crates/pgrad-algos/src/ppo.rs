@@ -223,14 +223,13 @@ config! {
 impl AlgoConfig for PpoConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         let c = &self.ppo;
-        self.rollout.check(c.minibatch_size)?;
+        self.rollout.check(c.minibatch_size, Some(&self.recurrent))?;
         if c.advantage == Advantage::Vtrace && (!c.recompute_advantage || c.epochs == 1) {
             let reason = "V-trace corrects for data that grow stale from one epoch to the next; set \
                 `recompute_advantage=true` and at least 2 `epochs`, or leave `advantage` at `gae`";
             return Err(BuildError::setting("advantage", &c.advantage, reason));
         }
-        c.initial_state.check(c.epochs)?;
-        self.recurrent.check(self.rollout.n_steps, c.minibatch_size)
+        c.initial_state.check(c.epochs)
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.ppo, (&self.model, Some(&self.recurrent), &self.trunk));
@@ -239,8 +238,8 @@ impl AlgoConfig for PpoConfig {
         if matches!(c.objective, Bound::KlAdaptive | Bound::KlFixed) {
             agent.source.keep_policy_params(&agent.model);
         }
-        let adam = AdamParams { epsilon: c.adam_epsilon, ..AdamParams::default() };
-        let adam = Adam::new(agent.model.theta.len(), adam);
+        let n = agent.model.theta.len();
+        let adam = Adam::new(n, AdamParams { epsilon: c.adam_epsilon, ..AdamParams::default() });
         Ok(agent.runs(Ppo { config: self.clone(), beta: c.kl_coef, minibatches, adam }))
     }
 }

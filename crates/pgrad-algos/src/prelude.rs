@@ -16,6 +16,7 @@ pub(crate) use pgrad_engine::{
 pub(crate) use pgrad_env::{BatchResult, EnvSpec, Space};
 pub(crate) use pgrad_math::returns;
 pub(crate) use pgrad_model::{ActorCritic, AgentError, Critic, Role, Trunk};
+pub(crate) use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 pub(crate) use pgrad_num::linop::{Damped, FnOp};
 pub(crate) use pgrad_num::{Stream, cg, kernels};
 pub(crate) use pgrad_optim::{

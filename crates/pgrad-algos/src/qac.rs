@@ -81,14 +81,12 @@ impl AlgoConfig for QacConfig {
         if matches!(env.action, Space::Discrete { .. }) {
             return Ok(());
         }
-        Err(BuildError::Environment {
-            env: env.id.clone(),
-            reason: format!(
-                "its actions are {}, but the critic of qac has one output Q(s, a) for each action of a \
-                 Discrete space; use td-ac or nac, whose critics estimate the value of states",
-                env.action
-            ),
-        })
+        let reason = format!(
+            "its actions are {}, but the critic of qac has one output Q(s, a) for each action of a Discrete \
+             space; use td-ac or nac, whose critics estimate the value of states",
+            env.action
+        );
+        Err(BuildError::environment(env, reason))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::Action, Trunk::Separate, setup.seed)?;

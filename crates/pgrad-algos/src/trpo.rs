@@ -13,7 +13,6 @@
 use crate::natural::*;
 use crate::prelude::*;
 use crate::vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
-use pgrad_num::line_search::{BacktrackParams, Trial as Try, backtrack};
 
 /// TRPO at work.
 struct Trpo {
@@ -128,8 +127,7 @@ config! {
 
 impl AlgoConfig for TrpoConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        self.batch.check(self.vine.single_path().then_some(&self.critic))?;
-        self.recurrent.check_batch(&self.batch, &self.critic)?;
+        self.batch.check((&self.critic, self.vine.critic()), &self.recurrent)?;
         self.vine.check(&self.batch, &self.recurrent, env)
     }
     fn check_env(&self, make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {

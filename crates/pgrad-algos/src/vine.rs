@@ -139,14 +139,12 @@ impl VineSettings {
         if env.save(0).is_some_and(|state| env.load(0, &state)) {
             return Ok(());
         }
-        Err(BuildError::Environment {
-            env: env.spec().id.clone(),
-            reason: format!(
-                "`sampling` = {} returns it to earlier states, but it does not save and restore its state \
-                 (`Env::save`, `Env::load`); use `sampling=single-path`",
-                self.sampling
-            ),
-        })
+        let reason = format!(
+            "`sampling` = {} returns it to earlier states, but it does not save and restore its state \
+             (`Env::save`, `Env::load`); use `sampling=single-path`",
+            self.sampling
+        );
+        Err(BuildError::environment(env.spec(), reason))
     }
     /// Builds the environments and their storage.
     pub(crate) fn build(

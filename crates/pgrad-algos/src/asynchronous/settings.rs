@@ -4,9 +4,9 @@ use super::recording::read_recording;
 use crate::{
     algorithm::BuildError,
     common::{Activation, ModelSettings, Schedule},
-    off_policy::check_masks,
+    off_policy::{check_discrete, check_masks},
 };
-use pgrad_env::{EnvSpec, Space};
+use pgrad_env::EnvSpec;
 use pgrad_model::{ActorCritic, Critic, Trunk};
 use pgrad_num::Stream;
 use pgrad_optim::{HogwildRule, RmsPropParams};
@@ -156,20 +156,12 @@ impl AsyncSettings {
 impl AsyncValueSettings {
     /// Checks the probabilities, and that the task is one choice among alternatives that are always there.
     pub(crate) fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
-        if !matches!(env.action, Space::Discrete { .. }) {
-            return Err(BuildError::Environment {
-                env: env.id.clone(),
-                reason: format!("the method needs a `Discrete` action space, not {}", env.action),
-            });
-        }
+        check_discrete(env)?;
         check_masks(env)?;
         let sum = self.epsilon_1_probability + self.epsilon_2_probability;
         if sum > 1.0 + 1e-9 {
-            return Err(BuildError::Inconsistent {
-                key: "epsilon_2_probability",
-                value: self.epsilon_2_probability.to_string(),
-                reason: format!("together with `epsilon_1_probability` it adds up to {sum}, more than 1"),
-            });
+            let reason = format!("together with `epsilon_1_probability` it adds up to {sum}, more than 1");
+            return Err(BuildError::setting("epsilon_2_probability", &self.epsilon_2_probability, reason));
         }
         Ok(())
     }
