@@ -265,13 +265,23 @@ pub(crate) struct SampleSet<'a> {
 }
 
 impl<'a> SampleSet<'a> {
+    /// The shard and the index in it, of sample `i`.
+    #[inline]
+    pub(crate) fn place(&self, i: u32) -> (u32, u32) {
+        let i = if self.kept.is_empty() { i } else { self.kept[i as usize] };
+        // A division takes longer than all else; small runs have a single shard.
+        if self.data.len() == 1 { (0, i) } else { (i / self.shard_len, i % self.shard_len) }
+    }
+    /// The data of a shard.
+    #[inline]
+    pub(crate) fn shard(&self, number: u32) -> &'a Samples {
+        &self.data[number as usize]
+    }
     /// The shard's data and the index in it, of sample `i`.
     #[inline]
     pub(crate) fn get(&self, i: u32) -> (&'a Samples, usize) {
-        let i = if self.kept.is_empty() { i } else { self.kept[i as usize] };
-        // Division of 32 bits: a gather does one for every sample.
-        let (shard, at) = (i / self.shard_len, i % self.shard_len);
-        (&self.data[shard as usize], at as usize)
+        let (shard, at) = self.place(i);
+        (self.shard(shard), at as usize)
     }
     /// Numbers of a state.
     pub(crate) fn state_rows(&self, owner: Role) -> usize {

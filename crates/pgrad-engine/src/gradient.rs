@@ -3,6 +3,7 @@
 use crate::{
     Cpu,
     batch::SampleSet,
+    gather::Places,
     lanes::{LANES, add_up},
     memory::{SequenceWork, bits_agree},
     objective::{Loss, LossSums, PolicyChunk, ValueChunk},
@@ -93,6 +94,7 @@ pub(crate) struct ChunkWork {
     pub(crate) d_out: Aligned<f32>,
     /// Samples that there is room for.
     room: usize,
+    places: Places,
     sequences: SequenceWork,
 }
 
@@ -282,6 +284,7 @@ impl ChunkWork {
             work: std::array::from_fn(|_| numbers()),
             d_out: Aligned::new(outputs * room),
             room,
+            places: Places::new(room),
             sequences: SequenceWork::new(model, chunk),
         }
     }
@@ -310,50 +313,41 @@ impl ChunkWork {
         self.sequences.order = order;
     }
 
+    /// Finds the samples and gathers their observations.
     pub(crate) fn gather_obs(&mut self, set: SampleSet<'_>, ids: &[u32]) {
-        let (n, dim) = (ids.len(), self.x.len() / self.room);
-        for (j, id) in ids.iter().enumerate() {
-            let (data, at) = set.get(*id);
-            for (to, x) in self.x[j..].iter_mut().step_by(n).zip(&data.obs[at * dim..(at + 1) * dim]) {
-                *to = *x;
-            }
-        }
+        self.places.find(set, ids);
+        let dim = self.x.len() / self.room;
+        self.places.gather(set, &mut self.x, dim, |data| &data.obs);
     }
 
-    /// Gathers what the policy's loss needs.
+    /// Gathers what the policy's loss needs of the samples that [`ChunkWork::gather_obs`] found.
     pub(crate) fn gather_policy(&mut self, set: SampleSet<'_>, ids: &[u32]) -> Gathered {
-        let n = ids.len();
-        let (index_rows, real_rows) =
-            (self.index_actions.len() / self.room, self.real_actions.len() / self.room);
+        let (places, room) = (&self.places, self.room);
         let masked = set.masked;
-        let mask_rows = if masked { self.masks.len() / self.room } else { 0 };
-        let old_rows = if set.keeps_params() { self.params_old.len() / self.room } else { 0 };
-        for (j, id) in ids.iter().enumerate() {
-            let (data, at) = set.get(*id);
-            self.logp_old[j] = data.logp[at];
-            self.adv[j] = data.adv[at];
-            for r in 0..index_rows {
-                self.index_actions[r * n + j] = data.index_actions[at * index_rows + r];
-            }
-            for r in 0..real_rows {
-                self.real_actions[r * n + j] = data.real_actions[at * real_rows + r];
-            }
-            for r in 0..mask_rows {
-                self.masks[r * n + j] = data.masks[at * mask_rows + r];
-            }
-            for r in 0..old_rows {
-                self.params_old[r * n + j] = data.params[at * old_rows + r];
-            }
+        let old_rows = if set.keeps_params() { self.params_old.len() / room } else { 0 };
+        places.gather(set, &mut self.logp_old, 1, |data| &data.logp);
+        places.gather(set, &mut self.adv, 1, |data| &data.adv);
+        let rows = |len: usize| len / room;
+        let (index_rows, real_rows) = (rows(self.index_actions.len()), rows(self.real_actions.len()));
+        if index_rows > 0 {
+            places.gather(set, &mut self.index_actions, index_rows, |data| &data.index_actions);
         }
-        Gathered { n, masked, old_rows, same_bits: set.same_bits }
+        if real_rows > 0 {
+            places.gather(set, &mut self.real_actions, real_rows, |data| &data.real_actions);
+        }
+        if masked {
+            let mask_rows = rows(self.masks.len());
+            places.gather(set, &mut self.masks, mask_rows, |data| &data.masks);
+        }
+        if old_rows > 0 {
+            places.gather(set, &mut self.params_old, old_rows, |data| &data.params);
+        }
+        Gathered { n: ids.len(), masked, old_rows, same_bits: set.same_bits }
     }
 
-    fn gather_value(&mut self, set: SampleSet<'_>, ids: &[u32]) {
-        for (j, id) in ids.iter().enumerate() {
-            let (data, at) = set.get(*id);
-            self.v_old[j] = data.v[at];
-            self.ret[j] = data.ret[at];
-        }
+    fn gather_value(&mut self, set: SampleSet<'_>) {
+        self.places.gather(set, &mut self.v_old, 1, |data| &data.v);
+        self.places.gather(set, &mut self.ret, 1, |data| &data.ret);
     }
 
     fn policy_pass(
@@ -394,7 +388,7 @@ impl ChunkWork {
         loss: &Loss<'_>,
     ) {
         let n = ids.len();
-        self.gather_value(set, ids);
+        self.gather_value(set);
         let part = model.critic();
         let rows = part.net.n_inputs();
         let x = Cols::new(&self.x[..rows * n], rows, n);
@@ -416,7 +410,7 @@ impl ChunkWork {
     ) {
         let n = ids.len();
         let gathered = self.gather_policy(set, ids);
-        self.gather_value(set, ids);
+        self.gather_value(set);
         self.forward(model.actor(), model, n);
         self.v[..n].copy_from_slice(&self.actor.outputs()[..n]);
         // The value is row 0 of the outputs, the policy's rows follow.

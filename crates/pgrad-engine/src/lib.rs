@@ -19,6 +19,7 @@ mod cpu;
 mod curvature;
 mod engine;
 mod fisher;
+mod gather;
 mod gradient;
 mod lanes;
 mod local;
