@@ -147,7 +147,7 @@ impl Method for X {
     fn save(&self) {}
 }
 fn objective(c: u8) {
-    term(c)
+    min_term(c)
 }
 fn term(c: u8) -> u8 { c }
 fn min_term(c: u8) -> u8 { c }
