@@ -181,7 +181,8 @@ settings! {
             when: recurrent is "lstm" | "gru";
         /// Steps per training sequence; must divide the steps of an iteration and the samples of a minibatch.
         /// Gradients go back to the first step of a sequence and no further: longer sequences can learn
-        /// longer dependencies, but fewer are computed side by side. Unset: the longest possible, up to 32.
+        /// longer dependencies, but fewer are computed side by side. Unset: the longest possible, up to 32;
+        /// sizes for which that would be below 8 are refused.
         sequence_length: Option<usize> = None, range: 1..=1_048_576, unit: "steps",
             source: "Werbos 1990; Kapturowski et al. 2019",
             when: recurrent is "lstm" | "gru";
@@ -197,14 +198,20 @@ settings! {
 impl RecurrentSettings {
     /// Longest sequence, where nobody says how long.
     const DEFAULT_LENGTH: usize = 32;
+    /// Shortest sequence that is taken without being asked for, unless an iteration is shorter still.
+    const SHORTEST_DEFAULT: usize = 8;
 
     /// Whether there is a memory.
     pub(crate) fn is_on(&self) -> bool {
         self.recurrent != Recurrent::Nothing
     }
-    /// Refuses sequences that do not fill an iteration of `n_steps` or minibatches of `minibatch` samples.
+    /// Refuses sequences that do not fill an iteration of `n_steps` or minibatches of `minibatch` samples, and sizes
+    /// for which no useful length does: a default that is too short would change what is learnt without a word.
     pub(crate) fn check(&self, n_steps: usize, minibatch: usize) -> Result<(), BuildError> {
-        let Some(length) = self.sequence_length.filter(|_| self.is_on()) else { return Ok(()) };
+        if !self.is_on() {
+            return Ok(());
+        }
+        let Some(length) = self.sequence_length else { return Self::check_default(n_steps, minibatch) };
         for (whole, what) in [(n_steps, "steps of an iteration"), (minibatch, "samples of a minibatch")] {
             if whole % length != 0 {
                 return Err(BuildError::setting(
@@ -216,11 +223,43 @@ impl RecurrentSettings {
         }
         Ok(())
     }
+    fn check_default(n_steps: usize, minibatch: usize) -> Result<(), BuildError> {
+        let fits = |n_steps: usize, minibatch: usize| {
+            let length = Self::longest(n_steps, minibatch);
+            length >= Self::SHORTEST_DEFAULT.min(n_steps)
+        };
+        if fits(n_steps, minibatch) {
+            return Ok(());
+        }
+        // One of the two sizes a few steps away always fits: a multiple of the other's divisor.
+        let nearest = |from: usize, fits: &dyn Fn(usize) -> bool| {
+            (1..=from).flat_map(|d| [from + d, from - d]).find(|n| *n > 0 && fits(*n))
+        };
+        let others = [
+            nearest(n_steps, &|n| fits(n, minibatch)).map(|n| format!("n_steps = {n}")),
+            nearest(minibatch, &|m| fits(n_steps, m)).map(|m| format!("minibatch_size = {m}")),
+        ];
+        let others: Vec<_> = others.into_iter().flatten().collect();
+        let longest = Self::longest(n_steps, minibatch);
+        Err(BuildError::setting(
+            "sequence_length",
+            &"none",
+            format!(
+                "the longest sequences that fill {n_steps} steps and minibatches of {minibatch} samples have \
+                 {longest} steps, too few to learn what to remember; use {}, or set sequence_length = {longest} \
+                 to train on such sequences",
+                others.join(" or ")
+            ),
+        ))
+    }
+    /// The longest sequence that fills both, up to the longest that is taken by default.
+    fn longest(n_steps: usize, minibatch: usize) -> usize {
+        let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
+        (1..=Self::DEFAULT_LENGTH).rev().find(fits).unwrap_or(1)
+    }
     /// The recurrent layer for iterations of `n_steps` and minibatches of `minibatch` samples.
     pub(crate) fn recurrence(&self, n_steps: usize, minibatch: usize) -> Option<Recurrence> {
-        let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
-        let longest = (1..=Self::DEFAULT_LENGTH).rev().find(fits);
-        self.layer(self.sequence_length.or(longest).unwrap_or(1))
+        self.layer(self.sequence_length.unwrap_or_else(|| Self::longest(n_steps, minibatch)))
     }
     /// The recurrent layer for sequences of `sequence_length` steps.
     pub(crate) fn layer(&self, sequence_length: usize) -> Option<Recurrence> {
@@ -464,4 +503,32 @@ pub(crate) fn load_finite(from: &Record, name: &str, to: &mut [f32]) -> Result<(
     }
     to.copy_from_slice(values);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_length_that_nobody_chose_is_never_short() {
+        let memory = RecurrentSettings { recurrent: Recurrent::Lstm, ..RecurrentSettings::default() };
+        let length = |n_steps, minibatch| {
+            memory
+                .check(n_steps, minibatch)
+                .map(|()| memory.recurrence(n_steps, minibatch).unwrap().sequence_length)
+        };
+        assert_eq!(length(128, 1024).unwrap(), 32);
+        assert_eq!(length(125, 1000).unwrap(), 25);
+        assert_eq!(length(5, 40).unwrap(), 5, "a short iteration is one sequence");
+        let message = length(125, 1024).unwrap_err().to_string();
+        assert!(message.contains("have 1 steps"), "{message}");
+        assert!(
+            message.contains("use n_steps = 128 or minibatch_size = 1025, or set sequence_length = 1"),
+            "{message}"
+        );
+        let mut asked = memory.clone();
+        asked.sequence_length = Some(1);
+        asked.check(125, 1024).unwrap();
+        RecurrentSettings::default().check(125, 1024).unwrap();
+    }
 }

@@ -118,7 +118,7 @@ struct Memory {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut policy = crate::Policy::from_bytes(&std::fs::read("policy.safetensors")?)?;
+/// let mut policy = pgrad_model::Policy::from_bytes(&std::fs::read("policy.safetensors")?)?;
 /// let action = policy.act(&[0.0, 0.1, 0.0, -0.1])?;
 /// # Ok(()) }
 /// ```
