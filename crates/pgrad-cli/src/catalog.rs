@@ -6,6 +6,9 @@ use pgrad_algos::AlgoEntry;
 use pgrad_run::config::{RunConfig, RunSettings};
 use pgrad_run::env::NamedEnv;
 use pgrad_settings::{Settings, Value, read_key, reference_text};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 /// Columns of help.
 const HELP_WIDTH: usize = 96;
@@ -60,7 +63,7 @@ pub(crate) fn settings_help(algo: &AlgoEntry) -> String {
 pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Result<RunConfig> {
     let file = match &args.config {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Failure::reading(path, &e))?;
+            let text = read_config(path).map_err(|e| Failure::reading(path, &e))?;
             Some((text, path.display().to_string()))
         }
         None => None,
@@ -112,4 +115,16 @@ pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Re
     // To show settings nothing has to be installed.
     config.check_at_home()?;
     Ok(config)
+}
+
+/// The text of a configuration, which may come through a pipe but not without end.
+fn read_config(path: &Path) -> io::Result<String> {
+    const MAX_LEN: u64 = 1 << 20;
+    let mut text = String::new();
+    File::open(path)?.take(MAX_LEN + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_LEN {
+        let what = format!("it has more than {MAX_LEN} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    Ok(text)
 }

@@ -1,6 +1,6 @@
 //! How the command fails: one message, a hint, an exit code.
 
-use crate::terminal::{BOLD_RED, CYAN, Style};
+use crate::terminal::{BOLD_RED, CYAN, Style, harmless};
 use pgrad_env::MakeError;
 use pgrad_envs::UnknownEnv;
 use pgrad_run::config::RunConfigError;
@@ -135,6 +135,7 @@ impl Failure {
             io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
                 Self::usage(message).hint("give the path of a file that exists")
             }
+            io::ErrorKind::FileTooLarge => Self::new(Code::Data, message),
             io::ErrorKind::InvalidData => Self::new(Code::Data, message).hint("the file must be UTF-8 text"),
             _ => Self::new(Code::Io, message),
         }
@@ -143,9 +144,9 @@ impl Failure {
     pub(crate) fn render(&self, style: Style) -> String {
         let mut out = String::new();
         for (message, hint) in &self.problems {
-            out.push_str(&format!("{} {message}\n", style.paint(BOLD_RED, "error:")));
+            out.push_str(&format!("{} {}\n", style.paint(BOLD_RED, "error:"), harmless(message)));
             if let Some(hint) = hint {
-                out.push_str(&format!("  {} {hint}\n", style.paint(CYAN, "hint:")));
+                out.push_str(&format!("  {} {}\n", style.paint(CYAN, "hint:"), harmless(hint)));
             }
         }
         out

@@ -1,6 +1,6 @@
 //! The live line while something takes long.
 
-use crate::terminal::{self, Style, YELLOW, duration, grouped};
+use crate::terminal::{self, Style, YELLOW, duration, grouped, harmless};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pgrad_run::driver::Progress;
 use std::io::{self, IsTerminal};
@@ -34,14 +34,16 @@ impl LiveLine {
     }
     /// A line of its own that is worth attention, above the live one.
     pub(crate) fn note(&self, text: &str) {
-        self.say(&format!("{} {text}", Style::stderr().paint(YELLOW, "note:")));
+        self.line(&format!("{} {}\n", Style::stderr().paint(YELLOW, "note:"), harmless(text)));
     }
     /// A line of its own above the live one.
     pub(crate) fn say(&self, text: &str) {
-        let line = format!("{text}\n");
+        self.line(&format!("{}\n", harmless(text)));
+    }
+    fn line(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| terminal::to_stderr(&line)),
-            None => terminal::to_stderr(&line),
+            Some(bar) => bar.suspend(|| terminal::to_stderr(line)),
+            None => terminal::to_stderr(line),
         }
     }
 }

@@ -66,9 +66,20 @@ pub(crate) fn to_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
+/// `text` without anything that would act on a terminal: what comes from names, files and environments may hold
+/// control characters, and marks that turn the direction of writing. Ends of lines stay.
+pub(crate) fn harmless(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let acts = |c: char| (c.is_control() && c != '\n') || turns(c);
+    if !text.chars().any(acts) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// A path as it can be typed into a shell.
 pub(crate) fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
+    let text = harmless(&path.display().to_string());
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text
@@ -105,6 +116,14 @@ pub(crate) fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_acts_on_a_terminal_is_shown() {
+        assert_eq!(harmless("a\u{1b}[2Jb\r\u{7}\u{9b}\tc"), "a\\u{1b}[2Jb\\r\\u{7}\\u{9b}\\tc");
+        assert_eq!(harmless("x\u{202e}y"), "x\\u{202e}y");
+        assert_eq!(harmless("Grüße\n42 °"), "Grüße\n42 °");
+        assert_eq!(quoted(Path::new("a\u{1b}b")), "'a\\u{1b}b'");
+    }
 
     #[test]
     fn numbers_for_people() {

@@ -90,6 +90,12 @@ pub enum VideoError {
         /// Width and height of this one.
         got: (u32, u32),
     },
+    /// The environment draws nothing.
+    #[error("the environment's frames have {} by {} pixels: there is nothing to show", size.0, size.1)]
+    Empty {
+        /// Width and height of a frame.
+        size: (u32, u32),
+    },
     /// The file could not be written.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -102,7 +108,7 @@ impl VideoError {
         match self {
             Self::Format { .. } => 64,
             Self::Eval(e) => e.exit_code(),
-            Self::Size { .. } => 65,
+            Self::Size { .. } | Self::Empty { .. } => 65,
             Self::NoEncoder { .. } | Self::Encoder { .. } | Self::Storage(_) => 74,
         }
     }
@@ -232,6 +238,9 @@ enum Sink {
 impl Encoder {
     fn start(format: Format, path: &Path, rate: f64, first: Frame) -> Result<Self, VideoError> {
         let size = (first.width, first.height);
+        if size.0 == 0 || size.1 == 0 {
+            return Err(VideoError::Empty { size });
+        }
         let (to, stride, rate) = match format {
             Format::Gif => {
                 let stride = (rate / MAX_GIF_RATE).ceil().max(1.0);
@@ -404,6 +413,18 @@ mod tests {
         assert_eq!(at(1.5, 0.48), [255; 3], "outside the circle");
         assert_eq!(at(1.5, 0.75), [0, 255, 0]);
         assert_eq!(at(1.5, 0.83), [255; 3], "above the line");
+    }
+
+    #[test]
+    fn frames_without_pixels_are_refused() {
+        for (width, height) in [(0, 0), (0, 5), (5, 0)] {
+            for format in [Format::Gif, Format::Mp4] {
+                let frame = Frame { width, height, rgb: Vec::new() };
+                let e = Encoder::start(format, Path::new("film"), 10.0, frame).err().unwrap();
+                assert!(matches!(e, VideoError::Empty { size } if size == (width, height)), "{e}");
+                assert_eq!(e.exit_code(), 65);
+            }
+        }
     }
 
     #[test]

@@ -533,7 +533,20 @@ impl CheckpointStore {
                 skipped.push(Skipped { path: self.dir.join(entry.name), defect });
             }
         }
-        for step in self.steps().map_err(CheckpointError::Unreadable)? {
+        self.load_from(u64::MAX, skipped)
+    }
+
+    /// Loads the newest valid checkpoint before `step`: for one that is whole and cannot be used.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::load_newest`].
+    pub fn load_before(&self, step: u64) -> Result<Loaded, CheckpointError> {
+        self.load_from(step, Vec::new())
+    }
+
+    fn load_from(&self, before: u64, mut skipped: Vec<Skipped>) -> Result<Loaded, CheckpointError> {
+        let steps = self.steps().map_err(CheckpointError::Unreadable)?;
+        for step in steps.into_iter().filter(|step| before == u64::MAX || *step < before) {
             match self.check(step) {
                 Ok(found) => return Ok(Loaded { step, files: found.files, skipped }),
                 Err(defect) => skipped.push(Skipped { path: self.path(step), defect }),

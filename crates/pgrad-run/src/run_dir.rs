@@ -15,10 +15,16 @@
 //! A folder is made exclusively and never shared: two runs cannot write into one.
 
 use crate::clock::WallTime;
-use crate::storage::{FsStorage, Operation, Storage, StorageError, parent_of, unique_suffix};
-use std::fs::{File, OpenOptions, TryLockError};
+#[cfg(unix)]
+use crate::storage::Folder;
+use crate::storage::{
+    Entry, FsStorage, Operation, Storage, StorageError, is_leftover, parent_of, remove_leftovers,
+    unique_suffix,
+};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Folder of the runs that were given no name.
@@ -125,8 +131,7 @@ impl RunLabel<'_> {
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Never read again: dropping it gives the lock back.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl RunDir {
@@ -150,7 +155,7 @@ impl RunDir {
                     return Err(RunDirError::NotADir { path: given.to_owned() });
                 }
                 storage.create_dir_all(given)?;
-                if !storage.list(given)?.is_empty() {
+                if !is_unused(&storage.list(given)?) {
                     return Err(RunDirError::Taken { path: given.to_owned() });
                 }
                 given.to_owned()
@@ -159,11 +164,11 @@ impl RunDir {
         storage.sync_dir(parent_of(&root))?;
         let lock = lock(&root, true)?;
         // Another process may have found the folder empty at the same moment and been faster.
-        if storage.list(&root)?.iter().any(|entry| entry.name != LOCK) {
+        if !is_unused(&storage.list(&root)?) {
             return Err(RunDirError::Taken { path: root });
         }
         storage.sync_dir(&root)?;
-        Ok(Self { root, _lock: lock })
+        Ok(Self { root, lock })
     }
 
     /// Opens the folder of an earlier run to continue it.
@@ -173,7 +178,13 @@ impl RunDir {
     pub fn open(root: &Path) -> Result<Self, RunDirError> {
         check(root)?;
         let lock = lock(root, false)?;
-        Ok(Self { root: root.to_owned(), _lock: lock })
+        Ok(Self { root: root.to_owned(), lock })
+    }
+
+    /// `storage` as it is to be used for this folder: see [`Lock::storage`].
+    #[must_use]
+    pub fn storage(&self, storage: &Arc<dyn Storage>) -> Arc<dyn Storage> {
+        self.lock.storage(storage)
     }
 
     /// The folder.
@@ -231,27 +242,57 @@ pub fn check(root: &Path) -> Result<(), RunDirError> {
     }
 }
 
+/// Whether a folder holds no more than what a start that ended before there was a configuration leaves behind.
+fn is_unused(entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| entry.name == LOCK || is_leftover(entry))
+}
+
 /// The lock of a folder. Dropping it gives it back, at once: a program that was started meanwhile from another
 /// thread may hold a copy of the file for a moment, and closing ours alone would leave the lock with it.
 #[derive(Debug)]
-pub struct Lock(File);
+pub struct Lock {
+    file: File,
+    /// The folder that is locked, where it can be held.
+    folder: Option<Arc<dyn Storage>>,
+}
+
+impl Lock {
+    /// `storage` as it is to be used for the folder. On the file system it is the very folder that is locked: when
+    /// another one takes its path, that one is left alone.
+    #[must_use]
+    pub fn storage(&self, storage: &Arc<dyn Storage>) -> Arc<dyn Storage> {
+        let folder = self.folder.as_ref().filter(|_| storage.is_file_system());
+        Arc::clone(folder.unwrap_or(storage))
+    }
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // When it cannot be unlocked, closing the file does it.
-        let _ = self.0.unlock();
+        let _ = self.file.unlock();
     }
 }
 
-/// Takes the lock of a folder; the lock of a `new` one is made to last.
+/// Takes the lock of a folder; the lock of a `new` one is made to last. What a process that was killed has left half
+/// written is removed.
 ///
 /// # Errors
 /// When another process has it, or it cannot be written.
 pub fn lock(root: &Path, new: bool) -> Result<Lock, RunDirError> {
     let path = root.join(LOCK);
     let failed = |cause| StorageError::new(Operation::Lock, &path, cause);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    #[cfg(unix)]
+    let (mut file, folder) = {
+        let folder = Folder::open(root)?;
+        let file = folder.lock_file(&path).map_err(failed)?;
+        (file, Some(Arc::new(folder) as Arc<dyn Storage>))
+    };
+    #[cfg(not(unix))]
+    let (mut file, folder) = {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        (file.map_err(failed)?, None)
+    };
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -269,7 +310,8 @@ pub fn lock(root: &Path, new: bool) -> Result<Lock, RunDirError> {
         if new { file.sync_all() } else { Ok(()) }
     };
     write(&mut file).map_err(failed)?;
-    Ok(Lock(file))
+    remove_leftovers(folder.as_deref().unwrap_or(&FsStorage), root)?;
+    Ok(Lock { file, folder })
 }
 
 #[cfg(test)]
@@ -304,6 +346,9 @@ mod tests {
         let run = create(&root).unwrap();
         assert_eq!(run.metrics(), root.join("metrics.jsonl"));
         let e = create(&root).unwrap_err();
+        assert!(matches!(&e, RunDirError::Locked { .. }) && e.exit_code() == 75, "{e}");
+        std::fs::write(run.config(), "").unwrap();
+        let e = create(&root).unwrap_err();
         assert!(matches!(&e, RunDirError::Taken { .. }), "{e}");
         assert!(e.to_string().contains("pgrad resume"), "{e}");
         assert_eq!(e.exit_code(), 64);
@@ -332,6 +377,37 @@ mod tests {
         let run = RunDir::open(&root).unwrap();
         assert!(RunDir::open(&root).is_err());
         drop(run);
+    }
+
+    #[test]
+    fn a_start_that_ended_early_blocks_nothing() {
+        let tmp = tempfile::tempdir().unwrap();
+        let root = tmp.path().join("run");
+        drop(create(&root).unwrap());
+        let leftover = root.join("config.toml.tmp-0123456789abcdef");
+        std::fs::write(&leftover, "half").unwrap();
+        let run = create(&root).unwrap();
+        assert!(!leftover.exists());
+        // A file of somebody's own is no leftover.
+        drop(run);
+        std::fs::write(root.join("notes.tmp-mine"), "x").unwrap();
+        assert!(matches!(create(&root), Err(RunDirError::Taken { .. })));
+        assert!(root.join("notes.tmp-mine").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_that_leads_elsewhere_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (root, victim) = (tmp.path().join("run"), tmp.path().join("victim"));
+        drop(create(&root).unwrap());
+        std::fs::write(root.join(CONFIG), "").unwrap();
+        std::fs::write(&victim, "precious").unwrap();
+        std::fs::remove_file(root.join(LOCK)).unwrap();
+        std::os::unix::fs::symlink(&victim, root.join(LOCK)).unwrap();
+        let e = RunDir::open(&root).unwrap_err();
+        assert_eq!(e.exit_code(), 74, "{e}");
+        assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
     }
 
     #[test]

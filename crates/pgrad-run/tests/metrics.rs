@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use pgrad_num::Stream;
-use pgrad_run::metrics::{Cut, JsonlWriter, MetricsError, MetricsLog, MetricsRow, MetricsSink, read_log};
+use pgrad_run::metrics::{
+    Cut, JsonlWriter, Mark, MetricsError, MetricsLog, MetricsRow, MetricsSink, read_log,
+};
 use pgrad_run::storage::{Fate, SimOp, SimStorage, Storage};
 use std::path::Path;
 use std::sync::Arc;
@@ -100,7 +102,7 @@ fn a_resumed_file_equals_an_uninterrupted_one() {
         for resumed_at in [0, rows.saturating_sub(3), rows.saturating_sub(1)] {
             let fork = after.fork();
             let step = resumed_at as u64 * 128;
-            let (mut writer, what) = JsonlWriter::resume(storage(&fork), Path::new(PATH), step).unwrap();
+            let (mut writer, what) = JsonlWriter::resume(storage(&fork), Path::new(PATH), step, &[]).unwrap();
             let kept = rows.min(resumed_at + 1);
             assert_eq!((what.rows_kept, what.rows_dropped), (kept, rows - kept));
             for i in kept as u64..12 {
@@ -116,8 +118,8 @@ fn a_resumed_file_equals_an_uninterrupted_one() {
 #[test]
 fn a_missing_file_is_begun_anew() {
     let sim = disk();
-    let (mut writer, cut) = JsonlWriter::resume(storage(&sim), Path::new(PATH), 500).unwrap();
-    assert_eq!(cut, Cut { rows_kept: 0, rows_dropped: 0, bytes_dropped: 0, torn: None });
+    let (mut writer, cut) = JsonlWriter::resume(storage(&sim), Path::new(PATH), 500, &[]).unwrap();
+    assert_eq!(cut, Cut { rows_kept: 0, rows_dropped: 0, bytes_dropped: 0, torn: None, aside: None });
     writer.write(&row(4, 0.0)).unwrap();
     assert_eq!(log(&sim).rows.len(), 1);
 }
@@ -130,7 +132,7 @@ fn a_tail_of_zeros_is_cut_off() {
     let good = text(&sim);
     sim.corrupt(Path::new(PATH), |b| b.resize(b.len() + 4096, 0));
     assert_eq!(log(&sim).torn.unwrap().offset, good.len() as u64);
-    let (_, cut) = JsonlWriter::resume(storage(&sim), Path::new(PATH), 128).unwrap();
+    let (_, cut) = JsonlWriter::resume(storage(&sim), Path::new(PATH), 128, &[]).unwrap();
     assert_eq!((cut.rows_kept, cut.rows_dropped, cut.bytes_dropped), (1, 0, 4096));
     assert_eq!(cut.torn.unwrap().offset, good.len() as u64);
     assert_eq!(text(&sim), good);
@@ -156,7 +158,7 @@ fn damage_before_the_end_is_an_error_with_its_line() {
         sim.append(Path::new(PATH), format!("{good}{bad}{good}").as_bytes()).unwrap();
         for result in [
             read_log(&sim, Path::new(PATH)).map(drop),
-            JsonlWriter::resume(storage(&sim), Path::new(PATH), 9).map(drop),
+            JsonlWriter::resume(storage(&sim), Path::new(PATH), 9, &[]).map(drop),
         ] {
             let e = result.unwrap_err();
             assert!(matches!(e, MetricsError::Line { line: 2, .. }), "{bad:?}: {e}");
@@ -229,7 +231,7 @@ fn rows_before_a_sync_survive_every_crash() {
             });
             // Writes reach the disk in any order, so later rows may stand behind holes: all of that is
             // cut, and what the resume needs is there.
-            let (_, cut) = JsonlWriter::resume(storage(&after), Path::new(PATH), last * 128).unwrap();
+            let (_, cut) = JsonlWriter::resume(storage(&after), Path::new(PATH), last * 128, &[]).unwrap();
             assert_eq!(cut.rows_kept, last as usize + 1);
             holes += usize::from(cut.torn.is_some());
             let needed: Vec<&str> = whole.lines().take(cut.rows_kept).collect();
@@ -245,4 +247,42 @@ fn names_that_would_break_the_line_are_refused() {
     let sim = disk();
     let mut writer = JsonlWriter::create(storage(&sim), Path::new(PATH)).unwrap();
     let _ = writer.write(&MetricsRow { step: 0, values: vec![("a\"b", 1.0)] });
+}
+
+/// What a checkpoint says of the file decides what is continued, and what is not of this run is put aside whole.
+#[test]
+fn metrics_that_a_checkpoint_does_not_know_are_put_aside() {
+    let (sim, path) = (disk(), Path::new(PATH));
+    let mut writer = JsonlWriter::create(storage(&sim), path).unwrap();
+    let mut marks = Vec::new();
+    for i in 1..=4 {
+        let mut row = MetricsRow::new(i * 100);
+        row.push("loss", i as f64);
+        writer.write(&row).unwrap();
+        marks.insert(0, writer.mark().unwrap());
+    }
+    let whole = sim.read(path, 10_000).unwrap();
+    let resumed = |bytes: &[u8], marks: &[Mark]| {
+        let sim = disk();
+        sim.write_new(path, bytes).unwrap();
+        let (writer, cut) = JsonlWriter::resume(storage(&sim), path, 300, marks).unwrap();
+        let left = sim.read(path, 10_000).unwrap();
+        assert!(writer.mark().unwrap().is_of(&left));
+        let aside = cut.aside.as_ref().map(|aside| sim.read(aside, 10_000).unwrap());
+        (left.len() as u64, aside, cut)
+    };
+    // As it was written: the rows after step 300 are done again.
+    let (left, aside, cut) = resumed(&whole, &marks[1..]);
+    assert_eq!((left, aside, cut.rows_kept, cut.rows_dropped), (marks[1].length, None, 3, 1));
+    // A digit of the third row, and the second row cut off in its middle.
+    let mut flipped = whole.clone();
+    flipped[marks[2].length as usize + 12] ^= 1;
+    let short = whole[..marks[3].length as usize + 5].to_vec();
+    for (bytes, mark) in [(flipped, &marks[2]), (short, &marks[3])] {
+        let (left, aside, cut) = resumed(&bytes, &marks[1..]);
+        assert_eq!((left, aside), (mark.length, Some(bytes)), "{cut:?}");
+    }
+    // Of another run altogether.
+    let (left, aside, cut) = resumed(b"{\"step\":100}\n", &marks[1..]);
+    assert_eq!((left, aside.unwrap().len(), cut.rows_kept), (0, 13, 0));
 }

@@ -108,6 +108,14 @@ pub enum ConfigError {
         /// Name of the section.
         key: String,
     },
+    /// More errors than are worth telling.
+    #[error("{origin}: {count} more errors like these")]
+    More {
+        /// Name of the text.
+        origin: String,
+        /// How many.
+        count: usize,
+    },
     /// A `key=value` without `=`, or without a key.
     #[error("{place}: expected `key=value`, but got `{got}`")]
     Pair {
@@ -124,7 +132,7 @@ impl ConfigError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Setting { error, .. } => error.hint(),
-            Self::Syntax { .. } => None,
+            Self::Syntax { .. } | Self::More { .. } => None,
             Self::Section { .. } => Some("remove the section's line and the dots in keys".to_owned()),
             Self::Pair { .. } => Some("for example `gamma=0.99`, without spaces".to_owned()),
         }

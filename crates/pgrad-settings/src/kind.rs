@@ -2,6 +2,9 @@
 
 use crate::{FloatRange, IntRange, Setting, SettingError, Value, suggest};
 
+/// Most entries of a list.
+const MAX_ENTRIES: usize = 64;
+
 /// One alternative of a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alternative {
@@ -169,6 +172,14 @@ impl Kind {
             },
             Self::List(range) => {
                 let Value::List(items) = value else { return Err(wrong_type()) };
+                if items.len() > MAX_ENTRIES {
+                    return Err(SettingError::Range {
+                        key: key.to_owned(),
+                        expected: format!("at most {MAX_ENTRIES} entries"),
+                        got: format!("{} of them", items.len()),
+                        default: setting.default.to_string(),
+                    });
+                }
                 let kind = Self::Int(*range);
                 let each = kind.describe();
                 let check = |(i, item)| kind.check_as(setting, &format!("{key}[{i}]"), item, &each);

@@ -6,6 +6,9 @@ use crate::{ConfigError, ConfigErrors, Place, Setting, SettingError, Settings, V
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// Most errors of a text that are told one by one.
+const MAX_ERRORS: usize = 10;
+
 /// A setting that somebody gave, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
@@ -46,7 +49,7 @@ pub fn check_given(given: &[Given], settings: &[&dyn Settings]) -> Result<(), Co
 /// `key = value`. `origin` names the text in errors (a file, a preset).
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the lines; nothing has changed then.
+/// What is wrong, in the order of the lines: the first ten errors, and how many there are more. Nothing has changed then.
 ///
 /// # Panics
 /// When two of the structs declare the same key: [`check_declarations`](crate::check_declarations) finds it.
@@ -58,8 +61,18 @@ pub fn apply_toml(
     assert_no_key_twice(settings);
     let mut errors = Vec::new();
     let mut changes = Vec::new();
+    let (mut line, mut seen, mut more) = (1, 0, 0);
     for (key, at, value) in entries(text, origin)? {
-        let place = Place { origin: origin.to_owned(), line: Some(line_of(text, at)) };
+        // The entries are in the order of the lines, so each part of the text is looked at once.
+        line += text.as_bytes()[seen..at].iter().filter(|&&b| b == b'\n').count();
+        seen = at;
+        let place = Place { origin: origin.to_owned(), line: Some(line) };
+        if errors.len() >= MAX_ERRORS {
+            let setting = find(&key, settings);
+            let fine = setting.zip(value.ok()).is_some_and(|((_, setting), v)| setting.check(&v).is_ok());
+            more += usize::from(!fine);
+            continue;
+        }
         let Some((which, setting)) = find(&key, settings) else {
             let error = unknown(&key, keys(settings));
             // A section that nobody knows is a section first.
@@ -86,6 +99,9 @@ pub fn apply_toml(
             Ok(value) => changes.push((which, setting.key, value, place)),
             Err(error) => errors.push(ConfigError::Setting { place, error }),
         }
+    }
+    if more > 0 {
+        errors.push(ConfigError::More { origin: origin.to_owned(), count: more });
     }
     if !errors.is_empty() {
         return Err(ConfigErrors(errors));

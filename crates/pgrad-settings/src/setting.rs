@@ -197,7 +197,16 @@ pub fn field_from<T: FieldType>(setting: &Setting, value: &Value) -> Result<T, S
 /// The error for a name that no setting has. Called by [`settings!`](crate::settings).
 #[must_use]
 pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> SettingError {
-    SettingError::Unknown { key: key.to_owned(), suggestion: suggest(key, known).map(str::to_owned) }
+    // No name is nearly as long: the rest of a longer one says nothing, and takes time.
+    const MAX_SHOWN: usize = 64;
+    if key.chars().count() <= MAX_SHOWN {
+        return SettingError::Unknown {
+            key: key.to_owned(),
+            suggestion: suggest(key, known).map(str::to_owned),
+        };
+    }
+    let shown = key.chars().take(MAX_SHOWN).chain(['…']).collect();
+    SettingError::Unknown { key: shown, suggestion: None }
 }
 
 /// Declares a struct of settings. See the [crate's documentation](crate) for an example.

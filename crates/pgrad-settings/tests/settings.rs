@@ -775,3 +775,22 @@ proptest! {
         prop_assert_eq!(rest.validate(), Ok(()));
     }
 }
+
+#[test]
+fn many_errors_are_counted_and_long_names_cut() {
+    let lines: String = (0..20_000).map(|i| format!("nonsense_{i} = {i}\n")).collect();
+    let errors = refused(&format!("{lines}gamma = 2.0\ncolour = 3\n"));
+    assert_eq!(errors.len(), 11);
+    assert_eq!(errors[9].to_string(), "my.toml:10: there is no setting `nonsense_9`");
+    assert_eq!(errors[10].to_string(), "my.toml: 19992 more errors like these");
+    let message = message(&format!("{} = 1", "x".repeat(100_000)));
+    assert_eq!(message, format!("my.toml:1: there is no setting `{}…`", "x".repeat(64)));
+}
+
+#[test]
+fn a_list_is_not_endless() {
+    let text = |n: usize| format!("hidden = [{}]", vec!["3"; n].join(", "));
+    assert_eq!(message(&text(65)), "my.toml:1: `hidden` takes at most 64 entries, but got 65 of them");
+    let (mut every, mut rest) = both();
+    apply_toml(&text(64), "my.toml", &mut [&mut every, &mut rest]).unwrap();
+}

@@ -55,7 +55,8 @@ pub fn run_measured(study: &MeasuredStudy, options: StudyOptions<'_>) -> Result<
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;
     storage.sync_dir(parent_of(&out))?;
-    let _lock = run_dir::lock(&out, false)?;
+    let lock = run_dir::lock(&out, false)?;
+    let storage = lock.storage(&storage);
     let folder = Folder { storage: &*storage, root: &out };
     let began = clock.now();
     let mut bench = Bench {

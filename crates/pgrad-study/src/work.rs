@@ -190,7 +190,8 @@ pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;
     storage.sync_dir(parent_of(&out))?;
-    let _lock = run_dir::lock(&out, false)?;
+    let lock = run_dir::lock(&out, false)?;
+    let storage = lock.storage(&storage);
     let folder = Folder { storage: &*storage, root: &out };
     let result = collect(
         study,

@@ -12,11 +12,14 @@ use pgrad_run::{
     driver::read_config,
     eval::{EvalError, EvalOptions, Evaluation, evaluate_run},
     run_dir::POLICY,
-    storage::FsStorage,
+    storage::{FsStorage, Storage as _},
 };
 use pgrad_settings::{apply_text, settings};
 use serde_json::json;
 use std::{io, path::Path, process::ExitCode};
+
+/// Longest policy that is read.
+const MAX_POLICY_LEN: u64 = 4 << 30;
 
 settings! {
     /// Options of eval
@@ -81,12 +84,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
 
 fn read_policy(run: &Path) -> Result<Policy> {
     let path = run.join(POLICY);
-    let bytes = std::fs::read(&path).map_err(|e| {
-        if e.kind() == io::ErrorKind::NotFound {
-            return Failure::new(Code::Data, format!("`{}` has no trained policy yet", run.display()))
-                .hint(format!("`pgrad resume {}` continues training and saves one", quoted(run)));
+    let bytes = FsStorage.read(&path, MAX_POLICY_LEN).map_err(|e| match e.cause.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(Code::Data, format!("`{}` has no trained policy yet", run.display()))
+                .hint(format!("`pgrad resume {}` continues training and saves one", quoted(run)))
         }
-        Failure::reading(&path, &e)
+        io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => Failure::of(Code::Data, &e),
+        _ => Failure::of(Code::Io, &e).split_advice(),
     })?;
     Policy::from_bytes(&bytes).map_err(|e| {
         Failure::of(Code::Data, &e)

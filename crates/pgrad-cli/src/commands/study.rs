@@ -1,7 +1,7 @@
 //! `pgrad study`.
 
 use crate::args::StudyArgs;
-use crate::commands::signals::stop_on_signals;
+use crate::commands::signals::{Deadline, stop_on_signals};
 use crate::failure::{Code, Failure, Result};
 use crate::progress::LiveLine;
 use crate::terminal::{self, Style, YELLOW, duration, grouped, quoted};
@@ -42,12 +42,21 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         StudyEvent::Failed(f) => line.note(&format!("{}, seed {} failed: {}", f.entry, f.seed, f.reason)),
         StudyEvent::Notice(notice) => line.note(notice),
     };
+    let stop = stop_on_signals()?;
+    let again = command.clone();
+    // What is in the folder is whole: a run that is not finished has no line.
+    let _deadline = Deadline::new(&stop, move || {
+        let text =
+            format!("stopped within an iteration; `{again}` does the runs again that were not finished");
+        terminal::to_stderr(&format!("{} {text}\n", Style::stderr().paint(YELLOW, "note:")));
+        std::process::exit(Code::Stopped as i32);
+    })?;
     let options = StudyOptions {
         threads,
         seeds: seeds.seeds,
         accept: args.accept.clone(),
         command: Some(command.clone()),
-        stop: stop_on_signals()?,
+        stop,
         ..StudyOptions::new(out, &mut listen)
     };
     let (json, words, code) = match &study {

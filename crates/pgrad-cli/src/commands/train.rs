@@ -2,18 +2,19 @@
 
 use crate::args::{ResumeArgs, TrainArgs, Verbosity};
 use crate::catalog;
-use crate::commands::signals::stop_on_signals;
+use crate::commands::signals::{Deadline, stop_on_signals};
 use crate::failure::{self, Code, Result};
 use crate::progress::{LiveLine, training_text};
 use crate::terminal::{self, BOLD, GREEN, Style, YELLOW, duration, grouped, quoted};
 use pgrad_algos::Reproducible;
 use pgrad_run::clock::{Clock, SystemClock};
-use pgrad_run::driver::{self, Event, Options, RunError, Summary};
+use pgrad_run::driver::{self, Event, Options, Rescued, RunError, Summary};
 use pgrad_run::run_dir::{RUNS, RunLabel, TURNS};
 use serde_json::json;
 use std::cell::Cell;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 pub(crate) fn train(args: &TrainArgs) -> Result<ExitCode> {
     let config = catalog::config(&args.task, &args.settings, args.steps.as_deref())?;
@@ -65,8 +66,12 @@ fn drive(
     };
     let mut options = Options::new(&mut listen);
     options.threads = threads;
+    let (rescue, dir, json) = (Arc::clone(&options.rescue), run_dir.to_owned(), verbosity.json);
+    let deadline = Deadline::new(&stop, move || rescue.save_and(|saved| leave(&dir, json, saved)))?;
     options.stop = stop;
-    let summary = run(options)?;
+    let summary = run(options);
+    drop(deadline);
+    let summary = summary?;
     drop(line);
     if verbosity.json {
         terminal::out(&format!("{}\n", to_json(&summary)))?;
@@ -74,6 +79,40 @@ fn drive(
         terminal::out(&closing(&summary, worked.get(), Style::stdout()))?;
     }
     Ok(if summary.stopped { Code::Stopped.into() } else { ExitCode::SUCCESS })
+}
+
+/// Ends the process within an iteration that does not end in time. Environments in processes of their own end with it.
+fn leave(run_dir: &Path, json: bool, saved: std::result::Result<Rescued, RunError>) {
+    let code = match saved {
+        Err(error) => {
+            let failure = failure::Failure::from(error);
+            terminal::to_stderr(&failure.render(Style::stderr()));
+            failure.code
+        }
+        Ok(saved) => {
+            let at = match saved {
+                Rescued::Step(step) => format!("step {} is saved", grouped(step)),
+                Rescued::Nothing => "nothing was learnt yet".to_owned(),
+            };
+            let run = quoted(run_dir);
+            terminal::to_stderr(&format!(
+                "{} stopped within an iteration: {at}, the rest is done again by `pgrad resume {run}`\n",
+                Style::stderr().paint(YELLOW, "note:")
+            ));
+            if json {
+                let steps = match saved {
+                    Rescued::Step(step) => step,
+                    Rescued::Nothing => 0,
+                };
+                let text =
+                    json!({ "run_dir": run_dir.display().to_string(), "steps": steps, "stopped": true });
+                // There is nobody left to tell.
+                let _ = terminal::out(&format!("{text}\n"));
+            }
+            Code::Stopped
+        }
+    };
+    std::process::exit(code as i32);
 }
 
 fn to_json(s: &Summary) -> serde_json::Value {

@@ -16,6 +16,8 @@ use thiserror::Error;
 
 /// The state's file in a checkpoint.
 pub(super) const STATE: &str = "state.safetensors";
+/// What a checkpoint says of the metrics, in a file of it.
+pub(super) const MARK: &str = "metrics.json";
 
 /// Why a run ended before its time. [`RunError::exit_code`] is what a command returns.
 #[derive(Debug, Error)]

@@ -2,22 +2,23 @@
 
 mod changes;
 mod error;
+mod rescue;
 
 pub use error::{RunError, StateError};
+pub use rescue::{Rescue, Rescued};
 
 use crate::{
     checkpoint::{CheckpointError, CheckpointStore, Loaded},
     clock::{Clock, SystemClock},
     config::{OnDivergence, RunConfig},
     env::EnvMaker,
-    metrics::{JsonlWriter, MetricsSink, TensorBoardWriter},
+    metrics::{JsonlWriter, Mark, MetricsSink, TensorBoardWriter},
     run_dir::{self, RunDir, RunLabel},
     storage::{FsStorage, Storage, write_atomic},
     tensors,
     trainer::Trainer,
 };
-use changes::SETTINGS;
-use error::STATE;
+use error::{MARK, STATE};
 use pgrad_algos::{Report, Reproducible};
 use pgrad_model::AgentError;
 use std::{
@@ -35,6 +36,10 @@ const MAX_ROLLBACKS: i32 = 5;
 const ROLLBACK_SCALE: f64 = 0.5;
 /// Checkpoints in a row that may fail before the run stops.
 const MAX_FAILED_SAVES: u32 = 3;
+/// How much work a rescue may lose, at least ...
+const KEEP_AFTER: Duration = Duration::from_millis(500);
+/// ... and how many times longer than keeping a state takes it is not kept again.
+const KEEP_SHARE: u32 = 50;
 /// Largest configuration file that is read.
 const MAX_CONFIG_LEN: u64 = 1 << 20;
 
@@ -103,6 +108,8 @@ pub struct Options<'a> {
     pub changes: Vec<(String, &'static str)>,
     /// When this becomes true, the run is saved and ends after the present iteration.
     pub stop: Arc<AtomicBool>,
+    /// Saves the run from another thread when the present iteration takes too long.
+    pub rescue: Arc<Rescue>,
     /// Hears of progress.
     pub listen: &'a mut dyn FnMut(Event<'_>),
     /// Time.
@@ -125,6 +132,7 @@ impl<'a> Options<'a> {
             run_dir: None,
             changes: Vec::new(),
             stop: Arc::new(AtomicBool::new(false)),
+            rescue: Arc::new(Rescue::default()),
             listen,
             clock: Arc::new(SystemClock::new()),
             storage: Arc::new(FsStorage),
@@ -136,7 +144,7 @@ impl<'a> Options<'a> {
 ///
 /// # Errors
 /// See [`RunError`]; everything that is wrong with the configuration is found before anything is made.
-pub fn train(mut config: RunConfig, options: Options<'_>) -> Result<Summary, RunError> {
+pub fn train(mut config: RunConfig, mut options: Options<'_>) -> Result<Summary, RunError> {
     config.anchor();
     config.check()?;
     let label = RunLabel {
@@ -146,12 +154,14 @@ pub fn train(mut config: RunConfig, options: Options<'_>) -> Result<Summary, Run
         wall: options.clock.wall(),
     };
     let dir = RunDir::create(options.run_dir.as_deref(), &label)?;
+    options.storage = dir.storage(&options.storage);
     write_atomic(&*options.storage, &dir.config(), config.to_toml(true).as_bytes())?;
     options.storage.create_dir(&dir.checkpoints())?;
     let disk = || Arc::clone(&options.storage);
     let rows = JsonlWriter::create(disk(), &dir.metrics())?;
     let events = TensorBoardWriter::create(disk(), dir.root(), Arc::clone(&options.clock))?;
-    let mut run = Run::new(config, dir, vec![Box::new(rows), Box::new(events)], options)?;
+    let mut run = Run::new(config, dir, options)?;
+    run.sinks = vec![Box::new(rows), Box::new(events)];
     run.start()?;
     run.finish()
 }
@@ -172,16 +182,17 @@ pub fn resume(run_dir: &Path, options: Options<'_>) -> Result<Summary, RunError>
 pub fn resume_with(
     run_dir: &Path,
     make_env: Option<EnvMaker>,
-    options: Options<'_>,
+    mut options: Options<'_>,
 ) -> Result<Summary, RunError> {
     let dir = RunDir::open(run_dir)?;
+    options.storage = dir.storage(&options.storage);
     let mut config = read_config(&*options.storage, run_dir, make_env)?;
     for (pair, origin) in &options.changes {
         config.apply_pair(pair, origin)?;
     }
     config.anchor();
     let store = store(&config, &dir, &options);
-    let loaded = match store.load_newest() {
+    let mut loaded = match store.load_newest() {
         Ok(loaded) => Some(loaded),
         // Stopped before the first checkpoint: the start is the newest state that there is.
         Err(CheckpointError::NoneValid { skipped, .. }) if skipped.is_empty() => None,
@@ -190,30 +201,72 @@ pub fn resume_with(
     for skipped in loaded.iter().flat_map(|l| &l.skipped) {
         (options.listen)(Event::Notice(&format!("skipped checkpoint {skipped}")));
     }
-    let step = loaded.as_ref().map_or(0, |l| l.step);
     let changed = match &loaded {
-        Some(loaded) => changes::find(&config, &dir, &store.path(step), loaded)?,
+        Some(loaded) => changes::find(&config, &dir, &store.path(loaded.step), loaded)?,
         None => Vec::new(),
     };
     config.check()?;
     for change in &changed {
         (options.listen)(Event::Notice(&changes::notice(change, &config)));
     }
-    changes::keep(&*options.storage, &dir, step, &changed)?;
-    if !options.changes.is_empty() {
-        write_atomic(&*options.storage, &dir.config(), config.to_toml(true).as_bytes())?;
+    let mut run = Run::new(config, dir, options)?;
+    let mut unusable = None;
+    while let Some(whole) = &loaded {
+        let Err(e) = run.restore(whole) else { break };
+        run.notice(&format!("skipped checkpoint {e}"));
+        loaded = match store.load_before(whole.step) {
+            Ok(before) => Some(before),
+            // What is wrong with the newest one says most.
+            Err(_) => return Err(unusable.unwrap_or(e)),
+        };
+        unusable = unusable.or(Some(e));
     }
+    let step = loaded.as_ref().map_or(0, |l| l.step);
+    let storage = Arc::clone(&run.options.storage);
+    changes::keep(&*storage, &run.dir, step, &changed)?;
+    if !run.options.changes.is_empty() {
+        write_atomic(&*storage, &run.dir.config(), run.trainer.config().to_toml(true).as_bytes())?;
+    }
+    let marks = match &loaded {
+        Some(_) => marks(&store, step),
+        None => Vec::new(),
+    };
     // What was done after the checkpoint is done again.
     store.discard_after(step)?;
-    let disk = || Arc::clone(&options.storage);
-    let (rows, _) = JsonlWriter::resume(disk(), &dir.metrics(), step)?;
-    let events = TensorBoardWriter::resume(disk(), dir.root(), Arc::clone(&options.clock), step)?;
-    let mut run = Run::new(config, dir, vec![Box::new(rows), Box::new(events)], options)?;
+    let (rows, cut) = JsonlWriter::resume(Arc::clone(&storage), &run.dir.metrics(), step, &marks)?;
+    let whole = marks.first().map_or(0, |mark| mark.length);
+    if let Some(aside) = &cut.aside {
+        run.notice(&format!(
+            "`{}` is not what this run wrote up to step {step} (cut short, changed, or of another run): {} of its rows \
+             are kept; all of it is now `{}`",
+            run_dir::METRICS,
+            cut.rows_kept,
+            aside.display()
+        ));
+    } else if rows.mark().is_some_and(|mark| mark.length < whole) {
+        run.notice(&format!("`{}` was gone: its rows up to step {step} are lost", run_dir::METRICS));
+    }
+    let clock = Arc::clone(&run.options.clock);
+    let events = TensorBoardWriter::resume(storage, run.dir.root(), clock, step)?;
+    run.sinks = vec![Box::new(rows), Box::new(events)];
     match loaded {
         None => run.start()?,
-        Some(loaded) => run.restore(&loaded)?,
+        // A kill may have come between the checkpoint and what stands beside it.
+        Some(_) => run.write_beside(&run.trainer.policy(1).to_bytes()?)?,
     }
     run.finish()
+}
+
+/// What the checkpoints up to `step` say of the metrics, newest first.
+fn marks(store: &CheckpointStore, step: u64) -> Vec<Mark> {
+    let steps = store.steps().unwrap_or_default();
+    let of = |step| store.load(step).ok()?.files.get(MARK).and_then(|text| serde_json::from_slice(text).ok());
+    let mut marks: Vec<Option<Mark>> = steps.into_iter().filter(|s| *s <= step).map(of).collect();
+    // Without that of the step itself nothing is known of what comes before it.
+    if marks.first().is_none_or(Option::is_none) {
+        marks.clear();
+    }
+    marks.into_iter().flatten().collect()
 }
 
 /// The configuration of the run in `run_dir`.
@@ -257,15 +310,13 @@ struct Run<'a> {
     saved_at: Duration,
     failed_saves: u32,
     has_lost_rows: bool,
+    /// When the state was last kept for [`Rescue`], and how long that took.
+    kept_at: Duration,
+    keeping: Duration,
 }
 
 impl<'a> Run<'a> {
-    fn new(
-        config: RunConfig,
-        dir: RunDir,
-        sinks: Vec<Box<dyn MetricsSink>>,
-        options: Options<'a>,
-    ) -> Result<Self, RunError> {
+    fn new(config: RunConfig, dir: RunDir, options: Options<'a>) -> Result<Self, RunError> {
         let store = store(&config, &dir, &options);
         let trainer = Trainer::new(config, options.threads)?;
         let now = options.clock.now();
@@ -273,7 +324,7 @@ impl<'a> Run<'a> {
             trainer,
             dir,
             store,
-            sinks,
+            sinks: Vec::new(),
             options,
             began: now,
             seconds_before: 0.0,
@@ -282,6 +333,8 @@ impl<'a> Run<'a> {
             saved_at: now,
             failed_saves: 0,
             has_lost_rows: false,
+            kept_at: now,
+            keeping: Duration::ZERO,
         })
     }
 
@@ -296,13 +349,14 @@ impl<'a> Run<'a> {
             let progress = self.progress();
             let last = self.trainer.is_done();
             if last || progress.iterations.is_multiple_of(self.trainer.config().run.log_every) {
-                self.log(&progress);
+                self.log(&progress)?;
             }
             (self.options.listen)(Event::Iteration(&progress));
             stopped = !last && self.options.stop.load(Ordering::Relaxed);
             if !last && !stopped && self.is_checkpoint_due() {
                 self.try_save()?;
             }
+            self.keep();
         }
         if self.saved_step != Some(self.trainer.steps()) {
             self.save()?;
@@ -396,15 +450,44 @@ impl<'a> Run<'a> {
 
     /// Writes a row of metrics. A full disk must not end a run that can go on: rows are given up before
     /// checkpoints are.
-    fn log(&mut self, progress: &Progress) {
+    fn log(&mut self, progress: &Progress) -> Result<(), RunError> {
         let mut row = self.trainer.row();
         row.push("time/seconds", progress.seconds);
         row.push("time/steps_per_second", progress.steps_per_second);
         let failed = self.sinks.iter_mut().fold(None, |failed, sink| sink.write(&row).err().or(failed));
-        if let Some(e) = failed.filter(|_| !self.has_lost_rows) {
+        let Some(e) = failed else { return Ok(()) };
+        if self.is_folder_gone() {
+            return Err(e.into());
+        }
+        if !self.has_lost_rows {
             self.has_lost_rows = true;
             self.notice(&format!("a row of metrics was lost: {e}"));
         }
+        Ok(())
+    }
+
+    /// Whether the run's folder was removed: nothing can be saved any more, however often it is tried.
+    fn is_folder_gone(&self) -> bool {
+        self.options.storage.kind(self.dir.root()).is_ok_and(|kind| kind.is_none())
+    }
+
+    /// Keeps the present state for [`Rescue`]; so rarely that it costs next to nothing.
+    fn keep(&mut self) {
+        let now = self.options.clock.now();
+        if now.saturating_sub(self.kept_at) < KEEP_AFTER.max(KEEP_SHARE * self.keeping) {
+            return;
+        }
+        let kept = rescue::Kept::new(
+            &self.store,
+            &self.options.storage,
+            &self.dir,
+            &self.trainer,
+            self.progress().seconds,
+            self.sinks.iter().find_map(|sink| sink.mark()),
+        );
+        self.options.rescue.keep(kept);
+        self.kept_at = self.options.clock.now();
+        self.keeping = self.kept_at.saturating_sub(now);
     }
 
     fn is_checkpoint_due(&self) -> bool {
@@ -419,7 +502,7 @@ impl<'a> Run<'a> {
     fn try_save(&mut self) -> Result<(), RunError> {
         let Err(e) = self.save() else { return Ok(()) };
         self.failed_saves += 1;
-        if self.failed_saves >= MAX_FAILED_SAVES {
+        if self.failed_saves >= MAX_FAILED_SAVES || self.is_folder_gone() {
             return Err(e);
         }
         self.saved_at = self.options.clock.now();
@@ -429,30 +512,34 @@ impl<'a> Run<'a> {
 
     /// Saves a checkpoint, and then what stands beside the checkpoints.
     fn save(&mut self) -> Result<(), RunError> {
+        let rescue = Arc::clone(&self.options.rescue);
+        // Nobody else saves meanwhile.
+        let mut slot = rescue.lock();
         for sink in &mut self.sinks {
             sink.sync()?;
         }
         let step = self.trainer.steps();
-        let mut record = self.trainer.save();
-        record.put("seconds", vec![self.progress().seconds]);
-        let state = tensors::encode(&record, None)
-            .map_err(|e| RunError::State { path: self.store.path(step), cause: e.into() })?;
-        let policy = self.trainer.policy(1).to_bytes()?;
-        let settings = self.trainer.config().to_toml(false);
-        self.store.save(step, &[(SETTINGS, settings.as_bytes()), (STATE, &state)])?;
-        self.write_beside(&policy)?;
+        let mark = self.sinks.iter().find_map(|sink| sink.mark());
+        rescue::Kept::new(
+            &self.store,
+            &self.options.storage,
+            &self.dir,
+            &self.trainer,
+            self.progress().seconds,
+            mark,
+        )
+        .save()?;
+        *slot = rescue::Slot::Saved(step);
         (self.saved_at, self.saved_step) = (self.options.clock.now(), Some(step));
+        self.kept_at = self.saved_at;
         self.failed_saves = 0;
         Ok(())
     }
 
     /// Writes what stands beside the checkpoints and is of the newest one: the policy, and the recording if there is one.
     fn write_beside(&self, policy: &[u8]) -> Result<(), RunError> {
-        write_atomic(&*self.options.storage, &self.dir.policy(), policy)?;
-        if let Some(recording) = self.trainer.algorithm().recording() {
-            write_atomic(&*self.options.storage, &self.dir.turns(), &recording)?;
-        }
-        Ok(())
+        let recording = self.trainer.algorithm().recording();
+        rescue::write_beside(&*self.options.storage, self.dir.root(), policy, recording.as_deref())
     }
 
     fn restore(&mut self, loaded: &Loaded) -> Result<(), RunError> {
@@ -464,8 +551,8 @@ impl<'a> Run<'a> {
         }
         self.steps_before = self.trainer.steps();
         self.saved_step = Some(loaded.step);
-        // A kill may have come between the checkpoint and what stands beside it.
-        self.write_beside(&self.trainer.policy(1).to_bytes()?)
+        *self.options.rescue.lock() = rescue::Slot::Saved(loaded.step);
+        Ok(())
     }
 
     /// Takes over the state of a checkpoint. Returns whether the environments continue exactly.

@@ -13,12 +13,12 @@
 //! whose training was equal. A line that was cut off has no line end; a line of zeros or of half-written
 //! blocks is not JSON. Both are found without one.
 
-use super::{Appender, MetricsError, MetricsRow, MetricsSink, TIME_PREFIX};
-use crate::storage::{Storage, parent_of};
+use super::{Appender, Mark, MetricsError, MetricsRow, MetricsSink, TIME_PREFIX};
+use crate::storage::{Storage, parent_of, unique_suffix};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Longest accepted file.
@@ -200,6 +200,8 @@ pub struct Cut {
     pub bytes_dropped: u64,
     /// The first line that was not a row, if there was one: it and all behind it is among what was cut.
     pub torn: Option<TornTail>,
+    /// Where the whole file was put when it is not the one that the run wrote.
+    pub aside: Option<PathBuf>,
 }
 
 /// Writes `metrics.jsonl`.
@@ -207,6 +209,8 @@ pub struct Cut {
 pub struct JsonlWriter {
     file: Appender,
     line: String,
+    /// Of everything in the file.
+    hasher: blake3::Hasher,
 }
 
 impl JsonlWriter {
@@ -217,39 +221,79 @@ impl JsonlWriter {
     pub fn create(storage: Arc<dyn Storage>, path: &Path) -> Result<Self, MetricsError> {
         storage.write_new(path, b"")?;
         storage.sync_dir(parent_of(path))?;
-        Ok(Self { file: Appender::new(storage, path, 0), line: String::new() })
+        Ok(Self::behind(storage, path, b""))
+    }
+
+    fn behind(storage: Arc<dyn Storage>, path: &Path, bytes: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes);
+        Self { file: Appender::new(storage, path, bytes.len() as u64), line: String::new(), hasher }
     }
 
     /// Continues a file after the rows up to `step`: later rows and what a crash has torn are cut off. A
     /// missing file is begun anew.
     ///
+    /// `marks` are what checkpoints up to `step` say of the file, newest first. A file that is not what the newest of
+    /// them says (cut short, changed, of another run) is put aside, and what an older one vouches for is continued.
+    /// Without marks the rows are believed.
+    ///
     /// # Errors
-    /// When storage fails, or when a line is not a row though a row up to `step` comes after it: no crash
-    /// does that to rows that were synced.
-    pub fn resume(storage: Arc<dyn Storage>, path: &Path, step: u64) -> Result<(Self, Cut), MetricsError> {
+    /// When storage fails, or, without marks, when a line is not a row though a row up to `step` comes after it: no
+    /// crash does that to rows that were synced.
+    pub fn resume(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        step: u64,
+        marks: &[Mark],
+    ) -> Result<(Self, Cut), MetricsError> {
+        let nothing = Cut { rows_kept: 0, rows_dropped: 0, bytes_dropped: 0, torn: None, aside: None };
         if storage.kind(path)?.is_none() {
-            let cut = Cut { rows_kept: 0, rows_dropped: 0, bytes_dropped: 0, torn: None };
-            return Ok((Self::create(storage, path)?, cut));
+            return Ok((Self::create(storage, path)?, nothing));
         }
         let bytes = storage.read(path, MAX_LEN)?;
         let Parsed { rows, starts, broken } = parse(&bytes);
-        if let Some(broken) = broken.as_ref().filter(|b| b.lowest_step_behind.is_some_and(|s| s <= step)) {
+        let vouched = marks.iter().position(|mark| mark.is_of(&bytes));
+        if let Some(newest) = marks.first().filter(|_| vouched != Some(0)) {
+            let kept = vouched.map_or(0, |i| marks[i].length);
+            let aside = path.with_extension(format!("jsonl.not-of-step-{step}-{}", unique_suffix()));
+            storage.rename(path, &aside)?;
+            let kept = &bytes[..usize::try_from(kept).unwrap_or(0)];
+            storage.write_new(path, kept)?;
+            storage.sync_dir(parent_of(path))?;
+            let rows_kept = kept.iter().filter(|b| **b == b'\n').count();
+            let cut = Cut {
+                rows_kept,
+                rows_dropped: rows.len().saturating_sub(rows_kept),
+                bytes_dropped: newest.length.max(bytes.len() as u64) - kept.len() as u64,
+                torn: broken.map(|b| b.tail),
+                aside: Some(aside),
+            };
+            return Ok((Self::behind(storage, path, kept), cut));
+        }
+        let lowest = |b: &&Broken| marks.is_empty() && b.lowest_step_behind.is_some_and(|s| s <= step);
+        if let Some(broken) = broken.as_ref().filter(lowest) {
             return Err(damaged(path, broken));
         }
-        let rows_kept = rows.partition_point(|r| r.step <= step);
-        let whole = broken.as_ref().map_or(bytes.len() as u64, |b| b.tail.offset);
-        let len = starts.get(rows_kept).copied().unwrap_or(whole);
+        let len = match marks.first() {
+            Some(mark) => mark.length,
+            None => {
+                let whole = broken.as_ref().map_or(bytes.len() as u64, |b| b.tail.offset);
+                starts.get(rows.partition_point(|r| r.step <= step)).copied().unwrap_or(whole)
+            }
+        };
+        let rows_kept = starts.partition_point(|start| *start < len);
         let cut = Cut {
             rows_kept,
             rows_dropped: rows.len() - rows_kept,
             bytes_dropped: bytes.len() as u64 - len,
             torn: broken.map(|b| b.tail),
+            aside: None,
         };
         if cut.bytes_dropped > 0 {
             storage.truncate(path, len)?;
             storage.sync_file(path)?;
         }
-        Ok((Self { file: Appender::new(storage, path, len), line: String::new() }, cut))
+        Ok((Self::behind(storage, path, &bytes[..usize::try_from(len).unwrap_or(0)]), cut))
     }
 }
 
@@ -269,7 +313,13 @@ impl MetricsSink for JsonlWriter {
             };
         }
         self.line.push_str("}\n");
-        Ok(self.file.append(self.line.as_bytes())?)
+        self.file.append(self.line.as_bytes())?;
+        self.hasher.update(self.line.as_bytes());
+        Ok(())
+    }
+
+    fn mark(&self) -> Option<Mark> {
+        Some(Mark { length: self.file.len, blake3: self.hasher.finalize().to_hex().to_string() })
     }
 
     fn sync(&mut self) -> Result<(), MetricsError> {

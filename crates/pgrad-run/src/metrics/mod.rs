@@ -11,6 +11,7 @@ pub use jsonl::{Cut, JsonlWriter, MetricsLog, Row, TornTail, read_log};
 pub use tensorboard::{TensorBoardWriter, crc32c, masked_crc32c};
 
 use crate::storage::{Storage, StorageError};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
@@ -52,6 +53,29 @@ pub trait MetricsSink: Send {
     /// # Errors
     /// When storage fails.
     fn sync(&mut self) -> Result<(), MetricsError>;
+    /// What a checkpoint keeps of the file, to know it again.
+    fn mark(&self) -> Option<Mark> {
+        None
+    }
+}
+
+/// What a checkpoint knows of the metrics: the beginning of the file that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// Its bytes.
+    pub length: u64,
+    /// Their BLAKE3 digest in hexadecimal.
+    pub blake3: String,
+}
+
+impl Mark {
+    /// Whether `bytes` begin with what this is a mark of.
+    #[must_use]
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        let beginning = usize::try_from(self.length).ok().and_then(|length| bytes.get(..length));
+        beginning.is_some_and(|b| blake3::hash(b).to_hex().as_str() == self.blake3)
+    }
 }
 
 /// What went wrong with a file of metrics.

@@ -109,32 +109,18 @@ impl Storage for FsStorage {
     }
 
     fn read(&self, path: &Path, max_len: u64) -> Result<Vec<u8>, StorageError> {
-        let refuse =
-            |kind, text: String| Err(StorageError::new(Operation::Read, path, io::Error::new(kind, text)));
         // Looked at before it is opened: opening a pipe would wait for its writer.
-        let len = match self.kind(path)? {
+        match self.kind(path)? {
             None => {
                 return Err(StorageError::new(Operation::Read, path, io::ErrorKind::NotFound.into()));
             }
-            Some(EntryKind::File { len }) => len,
-            Some(other) => return refuse(io::ErrorKind::InvalidInput, not_regular(other).into()),
-        };
-        if len > max_len {
-            return refuse(
-                io::ErrorKind::FileTooLarge,
-                format!("it has {len} bytes; at most {max_len} were expected"),
-            );
+            Some(EntryKind::File { .. }) => {}
+            Some(other) => {
+                let cause = io::Error::new(io::ErrorKind::InvalidInput, not_regular(other));
+                return Err(StorageError::new(Operation::Read, path, cause));
+            }
         }
-        let file = File::open(path).map_err(failed(Operation::Read, path))?;
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-        // It may grow meanwhile: one byte more than allowed is read to see that.
-        file.take(max_len.saturating_add(1))
-            .read_to_end(&mut bytes)
-            .map_err(failed(Operation::Read, path))?;
-        if bytes.len() as u64 > max_len {
-            return refuse(io::ErrorKind::FileTooLarge, format!("it has more than {max_len} bytes"));
-        }
-        Ok(bytes)
+        File::open(path).and_then(|file| read_at_most(file, max_len)).map_err(failed(Operation::Read, path))
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), StorageError> {
@@ -144,6 +130,26 @@ impl Storage for FsStorage {
     fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError> {
         fs::remove_dir_all(path).map_err(failed(Operation::RemoveDir, path))
     }
+
+    fn is_file_system(&self) -> bool {
+        true
+    }
+}
+
+/// The bytes of an open file, of which there are at most `max_len`.
+pub(super) fn read_at_most(file: File, max_len: u64) -> io::Result<Vec<u8>> {
+    let too_large = |text: String| Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    let len = file.metadata()?.len();
+    if len > max_len {
+        return too_large(format!("it has {len} bytes; at most {max_len} were expected"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    // It may grow meanwhile: one byte more than allowed is read to see that.
+    file.take(max_len.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_len {
+        return too_large(format!("it has more than {max_len} bytes"));
+    }
+    Ok(bytes)
 }
 
 pub(super) fn not_regular(kind: EntryKind) -> &'static str {

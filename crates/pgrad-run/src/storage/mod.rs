@@ -3,9 +3,13 @@
 //! [`FsStorage`] is the file system; [`SimStorage`] lives in memory, records every operation, and can
 //! 'crash' after any of them or let any of them fail.
 
+#[cfg(unix)]
+mod folder;
 mod fs;
 mod sim;
 
+#[cfg(unix)]
+pub(crate) use folder::Folder;
 pub use fs::FsStorage;
 pub use sim::{Fate, SimOp, SimStorage};
 
@@ -212,7 +216,33 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// When it is missing or the system refuses.
     fn remove_dir_all(&self, path: &Path) -> Result<(), StorageError>;
+    /// Whether this is the file system itself, of which a folder can be opened and held.
+    fn is_file_system(&self) -> bool {
+        false
+    }
 }
+
+/// Removes the temporary files that a process that was killed within [`write_atomic`] has left in `dir`.
+///
+/// # Errors
+/// When the folder cannot be listed, or a file in it not removed.
+pub fn remove_leftovers(storage: &dyn Storage, dir: &Path) -> Result<(), StorageError> {
+    for entry in storage.list(dir)?.iter().filter(|e| is_leftover(e)) {
+        storage.remove_file(&dir.join(&entry.name))?;
+    }
+    Ok(())
+}
+
+/// Whether [`write_atomic`] has left this.
+pub(crate) fn is_leftover(entry: &Entry) -> bool {
+    let suffix = entry.name.rsplit_once(TEMPORARY).map_or("", |(_, suffix)| suffix);
+    matches!(entry.kind, EntryKind::File { .. })
+        && suffix.len() == 16
+        && suffix.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// What comes between a file's name and the random end of its temporary name.
+const TEMPORARY: &str = ".tmp-";
 
 /// Puts `bytes` at `path` so that, whenever the machine stops, the old or the new content is there whole.
 ///
@@ -221,7 +251,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
 pub fn write_atomic(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
     let parent = parent_of(path);
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = parent.join(format!("{name}.tmp-{}", unique_suffix()));
+    let temporary = parent.join(format!("{name}{TEMPORARY}{}", unique_suffix()));
     let written = storage.write_new(&temporary, bytes).and_then(|()| storage.replace(&temporary, path));
     if written.is_err() {
         // The first error is the one to report; a leftover temporary file does no harm.
