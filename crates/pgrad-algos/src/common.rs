@@ -246,7 +246,7 @@ impl RecurrentSettings {
             &"none",
             format!(
                 "the longest sequences that fill {n_steps} steps and minibatches of {minibatch} samples have \
-                 {longest} steps, too few to learn what to remember; use {}, or set sequence_length = {longest} \
+                 length {longest}, too short to learn what to remember; use {}, or set sequence_length = {longest} \
                  to train on such sequences",
                 others.join(" or ")
             ),
@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(length(125, 1000).unwrap(), 25);
         assert_eq!(length(5, 40).unwrap(), 5, "a short iteration is one sequence");
         let message = length(125, 1024).unwrap_err().to_string();
-        assert!(message.contains("have 1 steps"), "{message}");
+        assert!(message.contains("have length 1, too short"), "{message}");
         assert!(
             message.contains("use n_steps = 128 or minibatch_size = 1025, or set sequence_length = 1"),
             "{message}"

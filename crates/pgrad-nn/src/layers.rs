@@ -1,10 +1,4 @@
-//! The layers that there are: each is a file of this folder, and a line of the list below.
-
-mod dense;
-mod recurrent;
-
-pub use dense::{Dense, Head};
-pub use recurrent::{Cell, Recurrent};
+//! The layers that there are: each is a file of this folder, and a line of the list at the end.
 
 use crate::activation::Below;
 use crate::layer::{Layer, LayerSpec, Memory, ShapeError};
@@ -14,7 +8,10 @@ use std::ops::Deref;
 
 /// Makes one layer of them all. What does not compute on a batch is reached through [`Layer`] itself.
 macro_rules! layers {
-    ($($kind:ident,)*) => {
+    ($($file:ident: $kind:ident,)*) => {
+        $(mod $file;
+        pub use $file::$kind;)*
+
         /// A layer of a network.
         #[derive(Clone, Debug, PartialEq)]
         pub enum AnyLayer {
@@ -97,9 +94,12 @@ macro_rules! layers {
 }
 
 layers! {
-    Dense,
-    Recurrent,
+    dense: Dense,
+    recurrent: Recurrent,
 }
+
+pub use dense::Head;
+pub use recurrent::Cell;
 
 fn other_tape() -> ! {
     panic!("the tape is that of another network")

@@ -458,12 +458,7 @@ impl CheckpointStore {
         let mut first_error = None;
         for entry in self.storage.list(&self.dir)? {
             if entry.name.starts_with("step-") && entry.name.contains(TEMPORARY) {
-                let path = self.dir.join(&entry.name);
-                let removed = match entry.kind {
-                    EntryKind::Dir => self.storage.remove_dir_all(&path),
-                    _ => self.storage.remove_file(&path),
-                };
-                first_error = first_error.or(removed.err());
+                first_error = first_error.or(self.remove_entry(&self.dir.join(&entry.name)).err());
             }
         }
         first_error.map_or(Ok(()), Err)
@@ -495,10 +490,16 @@ impl CheckpointStore {
             aside.push(to);
         }
         self.storage.sync_dir(&self.dir)?;
-        for path in aside {
-            self.storage.remove_dir_all(&path)?;
+        aside.iter().try_for_each(|path| self.remove_entry(path))
+    }
+
+    /// Removes what is at `path`: what is called like a checkpoint may be a file that somebody put there.
+    fn remove_entry(&self, path: &Path) -> Result<(), StorageError> {
+        match self.storage.kind(path)? {
+            None => Ok(()),
+            Some(EntryKind::Dir) => self.storage.remove_dir_all(path),
+            Some(_) => self.storage.remove_file(path),
         }
-        Ok(())
     }
 
     /// Steps of the folders that are called like checkpoints, newest first. Nothing is checked.

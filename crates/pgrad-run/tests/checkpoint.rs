@@ -487,6 +487,9 @@ fn strange_names_among_the_checkpoints_are_reported() {
     let loaded = store(&sim).load_newest().unwrap();
     assert_eq!((loaded.step, loaded.skipped.len()), (10, 5));
     assert!(loaded.skipped.iter().all(|s| matches!(s.defect, Defect::NotACheckpoint { .. })));
+    // A file called like a newer checkpoint does not keep a run from going on.
+    store(&sim).discard_after(10).unwrap();
+    assert_eq!(store(&sim).steps().unwrap(), [10]);
 }
 
 #[test]

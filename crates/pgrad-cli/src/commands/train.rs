@@ -90,13 +90,15 @@ fn leave(run_dir: &Path, json: bool, saved: std::result::Result<Rescued, RunErro
             failure.code
         }
         Ok(saved) => {
+            let resume = format!("`pgrad resume {}`", quoted(run_dir));
             let at = match saved {
-                Rescued::Step(step) => format!("step {} is saved", grouped(step)),
-                Rescued::Nothing => "nothing was learnt yet".to_owned(),
+                Rescued::Step(step) => {
+                    format!("step {} is saved; {resume} continues from there", grouped(step))
+                }
+                Rescued::Nothing => format!("nothing was learnt yet; {resume} starts again"),
             };
-            let run = quoted(run_dir);
             terminal::to_stderr(&format!(
-                "{} stopped within an iteration: {at}, the rest is done again by `pgrad resume {run}`\n",
+                "{} stopped within an iteration: {at}\n",
                 Style::stderr().paint(YELLOW, "note:")
             ));
             if json {

@@ -115,7 +115,13 @@ impl Folder {
 
     fn open_file(&self, path: &Path, flags: OFlags) -> io::Result<File> {
         let (folder, name) = self.place(path)?;
-        let fd = openat(folder, name, FILE | flags, NEW_FILE)?;
+        let fd = openat(folder, name, FILE | flags, NEW_FILE).map_err(|cause| match cause {
+            Errno::LOOP => io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is a symbolic link; remove it or put the file there",
+            ),
+            other => other.into(),
+        })?;
         match kind_of(&fstat(&fd)?) {
             EntryKind::File { .. } => Ok(fd.into()),
             other => Err(io::Error::new(io::ErrorKind::InvalidInput, not_regular(other))),
@@ -315,10 +321,15 @@ mod tests {
         let victim = tmp.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         std::os::unix::fs::symlink(&victim, &file).unwrap();
-        assert!(folder.append(&file, b"x").is_err());
-        assert!(folder.truncate(&file, 0).is_err());
-        assert!(folder.lock_file(&file).is_err());
-        assert!(folder.read(&file, 100).unwrap_err().to_string().contains("symbolic link"));
+        let refusals = [
+            folder.append(&file, b"x").unwrap_err().to_string(),
+            folder.truncate(&file, 0).unwrap_err().to_string(),
+            folder.lock_file(&file).unwrap_err().to_string(),
+            folder.read(&file, 100).unwrap_err().to_string(),
+        ];
+        for refusal in refusals {
+            assert!(refusal.contains("it is a symbolic link"), "{refusal}");
+        }
         folder.remove_file(&file).unwrap();
         fs::hard_link(&victim, &file).unwrap();
         assert!(folder.lock_file(&file).is_err());
