@@ -33,6 +33,7 @@ mod moments;
 mod real;
 mod record;
 mod shared;
+mod stay;
 mod stream;
 mod team;
 pub mod trig;

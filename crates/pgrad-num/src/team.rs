@@ -1,5 +1,6 @@
 //! A team of threads for pieces of work of some 50 µs.
 
+use crate::stay::{self, Look, NOWHERE};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ const ACTIVE: u64 = WIDE - 1;
 const SPINS: u32 = 4_000;
 
 /// A job: the address of a closure that lives in the caller's frame, and takes the thread and the epoch.
-type Job = &'static (dyn Fn(usize, u64) + Sync);
+type Job = &'static (dyn Fn(usize, u64) -> Look + Sync);
 
 struct Shared {
     door: Door,
@@ -34,6 +35,9 @@ struct Door {
     state: AtomicU64,
     /// Where the caller keeps the job. Null or stale while the door is closed.
     job: AtomicPtr<Job>,
+    /// The core that the caller is on, and the one that it has left to a worker.
+    caller_on: AtomicUsize,
+    left: AtomicUsize,
 }
 
 /// How many of a thread's own pieces have been begun: `epoch << COUNT_BITS | count`, on cache lines of its own. It starts
@@ -43,8 +47,9 @@ struct Door {
 #[repr(align(128))]
 struct Begun {
     pieces: AtomicU64,
-    /// The last epoch whose job this thread entered.
+    /// The last epoch whose job this thread entered, and on which core.
     entered: AtomicU64,
+    on: AtomicUsize,
 }
 
 const COUNT_BITS: u32 = 24;
@@ -115,7 +120,12 @@ impl Team {
     fn with_cores(threads: usize, cores: usize) -> std::io::Result<Self> {
         assert!(threads > 0, "a team has at least the calling thread");
         let shared = Arc::new(Shared {
-            door: Door { state: AtomicU64::new(0), job: AtomicPtr::new(std::ptr::null_mut()) },
+            door: Door {
+                state: AtomicU64::new(0),
+                job: AtomicPtr::new(std::ptr::null_mut()),
+                caller_on: AtomicUsize::new(NOWHERE),
+                left: AtomicUsize::new(NOWHERE),
+            },
             sleepers: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -148,7 +158,7 @@ impl Team {
         scratch: &mut [S],
         f: impl Fn(usize, &mut T, &mut S) + Sync,
     ) {
-        self.share(self.shared.at_once, 0, items, scratch, f);
+        self.share(self.shared.at_once, 0, true, items, scratch, f);
     }
 
     /// [`Team::each_with`] for pieces of a few microseconds, where fetching a piece from another core's cache would take
@@ -159,7 +169,7 @@ impl Team {
     /// When `f` panics.
     pub fn each_near<T: Send>(&self, items: &mut [T], f: impl Fn(usize, &mut T) + Sync) {
         let mut none = vec![(); self.threads()];
-        self.share(self.shared.at_once, SPINS, items, &mut none, |i, item, ()| f(i, item));
+        self.share(self.shared.at_once, SPINS, true, items, &mut none, |i, item, ()| f(i, item));
     }
 
     /// Shares the pieces out among the first `threads`; the caller waits for `patience` rounds before it takes a piece
@@ -169,6 +179,7 @@ impl Team {
         &self,
         threads: usize,
         patience: u32,
+        computing: bool,
         items: &mut [T],
         scratch: &mut [S],
         f: impl Fn(usize, &mut T, &mut S) + Sync,
@@ -184,7 +195,11 @@ impl Team {
         assert!(n >> COUNT_BITS == 0, "at most 2^{COUNT_BITS} pieces, not {n}");
         let (items, scratch) = (Base(items.as_mut_ptr()), Base(scratch.as_mut_ptr()));
         let pieces_of = |owner: usize| (n + threads - 1 - owner) / threads;
-        let job = |thread: usize, epoch: u64| {
+        let job = |thread: usize, epoch: u64| -> Look {
+            let mut found = Look::Stay;
+            if computing {
+                stay::come();
+            }
             for owner in (thread..threads).chain(0..thread) {
                 if thread == 0 && owner == 1 {
                     // One that missed the last work may be off its core, and for long; else it comes at once.
@@ -206,8 +221,18 @@ impl Team {
                     // every use.
                     let (item, own) = unsafe { (&mut *items.at(i), &mut *scratch.at(thread)) };
                     f(i, item, own);
+                    if computing {
+                        match stay::look() {
+                            Look::Stay => {}
+                            // The caller does what a worker leaves.
+                            Look::Leave if thread > 0 => return Look::Leave,
+                            Look::Leave => {}
+                            Look::WasAway => found = Look::WasAway,
+                        }
+                    }
                 }
             }
+            found
         };
         self.run(threads > self.shared.at_once, &job);
     }
@@ -221,7 +246,7 @@ impl Team {
         let mut none = vec![(); self.threads()];
         // Without a piece for a thread beyond the cores there is no reason to wake one.
         let threads = if items.len() > self.shared.at_once { self.threads() } else { self.shared.at_once };
-        self.share(threads, 0, items, &mut none, |i, item, ()| f(i, item));
+        self.share(threads, 0, false, items, &mut none, |i, item, ()| f(i, item));
     }
 
     /// Runs `f(i, &mut a[i], &mut b[i])` for every index, as [`Team::each`] does.
@@ -243,12 +268,13 @@ impl Team {
     }
 
     #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
-    fn run(&self, wide: bool, job: &(dyn Fn(usize, u64) + Sync)) {
+    fn run(&self, wide: bool, job: &(dyn Fn(usize, u64) -> Look + Sync)) {
         // SAFETY: only the lifetime is changed. Workers reach the closure through `door.job` between here and
         // `close` below, which runs even when `job` panics, closes the door and waits until no worker is inside.
-        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, u64) + Sync), Job>(job) };
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, u64) -> Look + Sync), Job>(job) };
         let shared = &*self.shared;
         shared.door.job.store((&raw const job).cast_mut(), Ordering::Relaxed);
+        shared.door.caller_on.store(stay::core(), Ordering::Relaxed);
         let epoch = (shared.door.state.load(Ordering::Relaxed) >> 16).wrapping_add(1);
         shared.door.state.store(epoch << 16 | OPEN | if wide { WIDE } else { 0 }, Ordering::SeqCst);
         let (near, beyond) = self.workers.split_at(shared.at_once - 1);
@@ -260,13 +286,23 @@ impl Team {
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| job(0, epoch)));
         shared.close();
-        if let Err(payload) = outcome {
-            resume_unwind(payload);
+        match outcome {
+            Err(payload) => resume_unwind(payload),
+            // Others want the caller's core, and the team can do without a worker for a while.
+            Ok(Look::WasAway) => self.change_cores(),
+            Ok(_) => {}
         }
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
+    }
+
+    /// Moves the caller to the core of the first worker, which goes to the caller's when it comes again.
+    fn change_cores(&self) {
+        let door = &self.shared.door;
+        door.left.store(stay::core(), Ordering::Relaxed);
+        stay::change_to(self.shared.begun[1].on.load(Ordering::Relaxed));
     }
 }
 
@@ -318,6 +354,7 @@ impl Shared {
             served = state >> 16;
             spins = 0;
             self.begun[thread].entered.store(served, Ordering::Relaxed);
+            self.keep_apart(thread);
             // SAFETY: this worker is inside, and the caller stays in `run`, where the job is kept, until it has left. The
             // caller stored the pointer before it opened the door, which was seen open with acquire ordering.
             let job = unsafe { *self.door.job.load(Ordering::Relaxed) };
@@ -325,7 +362,17 @@ impl Shared {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
             }
             self.door.state.fetch_sub(1, Ordering::AcqRel);
+            stay::give_way();
         }
+    }
+
+    /// Leaves the caller its core: two of a team on one core wait for each other.
+    fn keep_apart(&self, thread: usize) {
+        let core = stay::core();
+        if core == self.door.caller_on.load(Ordering::Relaxed) && core != NOWHERE {
+            stay::change_to(self.door.left.load(Ordering::Relaxed));
+        }
+        self.begun[thread].on.store(stay::core(), Ordering::Relaxed);
     }
 
     /// Whether a thread that has served an epoch may enter.
@@ -394,6 +441,25 @@ mod tests {
             for (i, item) in items.iter().enumerate() {
                 assert_eq!(*item, 500 * i as u64 + 499 * 500 / 2 + 250);
             }
+        }
+    }
+
+    #[test]
+    fn what_a_worker_leaves_is_done_by_others() {
+        let team = Team::with_cores(3, 3).unwrap();
+        let me = std::thread::current().id();
+        let (mut items, mut scratch) = (vec![0u32; 64], [(); 3]);
+        for round in 1..=200 {
+            let left = AtomicUsize::new(0);
+            team.each_with(&mut items, &mut scratch, |_, item, ()| {
+                *item += 1;
+                if std::thread::current().id() != me {
+                    left.fetch_add(1, Ordering::Relaxed);
+                    stay::end();
+                }
+            });
+            assert_eq!(items, [round; 64]);
+            assert!(left.into_inner() <= 2, "a worker stays after its time is over");
         }
     }
 
