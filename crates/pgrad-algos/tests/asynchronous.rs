@@ -345,7 +345,7 @@ fn read(recording: &[u8]) -> (Vec<u8>, String) {
 fn write(turns: &[u8], note: &str) -> Vec<u8> {
     let mut record = Record::new();
     record.put("turns", turns.to_vec());
-    tensors::encode(&record, Some(note)).unwrap()
+    tensors::seal(&record, note).unwrap()
 }
 
 /// A configuration that follows `turns`, with the note that its recordings have.

@@ -311,7 +311,8 @@ impl Policy {
         self.actor.forward(&self.model, &self.model.theta[self.model.actor().params.clone()]);
     }
 
-    /// The policy as a file: safetensors with a description in JSON. The same training gives the same bytes.
+    /// The policy as a file: safetensors with a description in JSON and a digest of it all. The same training gives the
+    /// same bytes.
     ///
     /// # Errors
     /// When the file would be too large for the format.
@@ -371,7 +372,7 @@ impl Policy {
             recurrent: memory,
         };
         let card = serde_json::to_string(&card).map_err(|e| PolicyError::Card(e.to_string()))?;
-        Ok(tensors::encode(&record, Some(&card))?)
+        Ok(tensors::seal(&record, &card)?)
     }
 
     /// Reads a policy. Everything is checked before anything is built; files are data, never code.
@@ -379,7 +380,7 @@ impl Policy {
     /// # Errors
     /// When the bytes are not a policy, of a newer format, or damaged.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PolicyError> {
-        let (record, note) = tensors::decode(bytes)?;
+        let (record, note) = tensors::unseal(bytes)?;
         let note = note.ok_or_else(|| PolicyError::Card("the file has no policy description".into()))?;
         let version: serde_json::Value =
             serde_json::from_str(&note).map_err(|e| PolicyError::Card(e.to_string()))?;
@@ -645,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn no_damage_panics_and_damage_to_the_description_is_refused() {
+    fn damage_is_refused_and_nothing_that_is_forged_panics() {
         for cell in [None, Some(Cell::Lstm)] {
             let bytes =
                 policy_with(cell, Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
@@ -655,8 +656,18 @@ mod tests {
             for i in 0..bytes.len() {
                 let mut damaged = bytes.clone();
                 damaged[i] ^= 0x10;
-                drop(Policy::from_bytes(&damaged)); // a flipped bit of a parameter gives another policy
+                assert!(Policy::from_bytes(&damaged).is_err(), "byte {i}");
+                // As if somebody had made it so on purpose: what it says may be wrong in every way.
+                if let Ok((record, Some(note))) = tensors::decode(&damaged) {
+                    drop(Policy::from_bytes(&tensors::seal(&record, &note).unwrap()));
+                }
             }
+            let unsealed = tensors::decode(&bytes).unwrap();
+            let unsealed = Policy::from_bytes(&tensors::encode(&unsealed.0, unsealed.1.as_deref()).unwrap());
+            assert!(
+                matches!(unsealed, Err(PolicyError::Tensors(TensorsError::Unsealed))),
+                "of an older version"
+            );
             let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{FORMAT}"));
             assert!(readable, "the description is readable in the header");
         }

@@ -4,8 +4,11 @@
 //! tensor, and the raw little-endian numbers. It holds no code and no class names, and NumPy, PyTorch and
 //! JAX read it. Every array here has one dimension; the reader of a record knows the shapes.
 //!
-//! Equal records give equal bytes: tensors stand in order of element type, then name, and there is at most
-//! one entry of metadata (the crate keeps those in a hash map, whose order is random).
+//! Equal records give equal bytes: tensors stand in order of element type, then name, and of metadata there is
+//! at most the note (the crate keeps metadata in a hash map, whose order is random).
+//!
+//! A file that stands alone, without a manifest that lists its digest, is sealed: its metadata begin with the
+//! BLAKE3 digest of the whole file, in which the 64 letters of the digest itself are zeros.
 
 use pgrad_num::{Array, Record};
 use safetensors::{
@@ -23,6 +26,14 @@ pub const MAX_HEADER_LEN: u64 = 16 << 20;
 const NOTE_KEY: &str = "pgrad";
 /// The name that the format keeps for metadata.
 const RESERVED: &str = "__metadata__";
+/// How the header of a file with a note begins.
+const BEGIN: &str = "{\"__metadata__\":{";
+/// How that of a sealed file goes on.
+const DIGEST: &str = "\"digest\":\"";
+/// What follows the digest: with it, the whole fills 80 bytes, and tensors stay aligned to 8.
+const DIGEST_END: &str = "\",    ";
+/// Letters of a digest.
+const DIGEST_LEN: usize = 64;
 
 /// What is wrong with the bytes of a tensor file, or with a record that should become one.
 #[derive(Debug, Error)]
@@ -71,6 +82,19 @@ pub enum TensorsError {
         /// Its element type.
         dtype: String,
     },
+    /// A file that stands alone and does not say what its bytes should be.
+    #[error("the file has no digest: it is from an older version, or another program wrote it")]
+    Unsealed,
+    /// A file that is not what was written.
+    #[error(
+        "the file was damaged or changed after it was written: its digest is {got}, but it says {written}"
+    )]
+    Seal {
+        /// The digest of the file.
+        got: String,
+        /// The digest that stands in it.
+        written: String,
+    },
     /// A shape that a record does not have.
     #[error("tensor `{name}` has {dims} dimensions, but saved arrays have one")]
     Shape {
@@ -118,6 +142,54 @@ pub fn encode(record: &Record, note: Option<&str>) -> Result<Vec<u8>, TensorsErr
     let bytes = safetensors::serialize(views, metadata)?;
     check_header_len(&bytes)?;
     Ok(bytes)
+}
+
+/// [`encode`] for a file that stands alone: sealed with a digest of all its bytes.
+///
+/// # Errors
+/// As [`encode`].
+pub fn seal(record: &Record, note: &str) -> Result<Vec<u8>, TensorsError> {
+    let mut bytes = encode(record, Some(note))?;
+    let at = 8 + BEGIN.len();
+    let room = format!("{DIGEST}{}{DIGEST_END}", "0".repeat(DIGEST_LEN));
+    // The crate writes metadata first.
+    if bytes.get(8..at) != Some(BEGIN.as_bytes()) {
+        return Err(TensorsError::Format { reason: "metadata do not come first".into() });
+    }
+    let header = check_header_len(&bytes)?.len() + room.len();
+    bytes[..8].copy_from_slice(&(header as u64).to_le_bytes());
+    bytes.splice(at..at, room.into_bytes());
+    check_header_len(&bytes)?;
+    let digest = blake3::hash(&bytes).to_hex();
+    bytes[at + DIGEST.len()..][..DIGEST_LEN].copy_from_slice(digest.as_bytes());
+    Ok(bytes)
+}
+
+/// [`decode`] for what [`seal`] wrote.
+///
+/// # Errors
+/// As [`decode`], and when there is no digest or it is not that of the bytes.
+pub fn unseal(bytes: &[u8]) -> Result<(Record, Option<String>), TensorsError> {
+    let header = check_header_len(bytes)?;
+    let before = BEGIN.len() + DIGEST.len();
+    let Some(written) = header
+        .strip_prefix(BEGIN.as_bytes())
+        .and_then(|h| h.strip_prefix(DIGEST.as_bytes()))
+        .and_then(|h| h.get(..DIGEST_LEN))
+    else {
+        // What is no tensor file at all is called that.
+        return decode(bytes).and(Err(TensorsError::Unsealed));
+    };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&bytes[..8 + before]);
+    hasher.update(&[b'0'; DIGEST_LEN]);
+    hasher.update(&bytes[8 + before + DIGEST_LEN..]);
+    let got = hasher.finalize().to_hex();
+    if got.as_bytes() != written {
+        let written = String::from_utf8_lossy(written).escape_debug().to_string();
+        return Err(TensorsError::Seal { got: got.to_string(), written });
+    }
+    decode(bytes)
 }
 
 /// The record in the bytes of a tensor file, and its note.
@@ -312,6 +384,35 @@ mod tests {
             let mut r = Record::new();
             r.put(name, vec![1u64]);
             assert!(matches!(encode(&r, None), Err(TensorsError::Name { .. })));
+        }
+    }
+
+    #[test]
+    fn a_sealed_file_is_a_tensor_file_and_every_change_of_it_is_refused() {
+        let note = "{\"a\":\"\\\"digest\\\":\\\"\"}";
+        let bytes = seal(&sample(), note).unwrap();
+        let (back, read) = unseal(&bytes).unwrap();
+        assert_eq!((seal(&back, note).unwrap(), read.as_deref()), (bytes.clone(), Some(note)));
+        let (plain, read) = decode(&bytes).unwrap();
+        assert_eq!(
+            (encode(&plain, None).unwrap(), read.as_deref()),
+            (encode(&back, None).unwrap(), Some(note))
+        );
+        let header_len = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+        assert_eq!(header_len % 8, 0, "tensors are aligned");
+        for n in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[n] ^= 1 << bit;
+                assert!(unseal(&flipped).is_err(), "bit {bit} of byte {n}");
+            }
+        }
+        let mut other = bytes.clone();
+        *other.last_mut().unwrap() ^= 1;
+        let told = unseal(&other).unwrap_err().to_string();
+        assert!(told.contains("damaged or changed after it was written"), "{told}");
+        for unsealed in [encode(&sample(), Some(note)).unwrap(), encode(&sample(), None).unwrap()] {
+            assert!(matches!(unseal(&unsealed), Err(TensorsError::Unsealed)));
         }
     }
 

@@ -87,7 +87,10 @@ pub enum StudyError {
         reason: String,
     },
     /// Earlier results that cannot be read.
-    #[error("{path}:{line}: {reason}\n  hint: fix or remove that line; its run is then repeated", path = path.display())]
+    #[error(
+        "{path}:{line}: {reason}\n  hint: without its line in `{RESULTS}` a run is repeated",
+        path = path.display()
+    )]
     Rows {
         /// The file.
         path: PathBuf,

@@ -5,11 +5,14 @@ use pgrad_run::storage::{Storage, StorageError, write_atomic};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost";
+const HEADER: &str = "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost,curve,digest";
+/// Cells of a line.
+const CELLS: usize = 13;
 /// Headers of lines that say less; they are read, and written anew with what is not known at their end.
-const OLD_HEADERS: [(&str, &str); 2] = [
-    ("entry,env,algo,steps,seed,E,T,seconds,settings", ",unknown,"),
-    ("entry,env,algo,steps,seed,E,T,seconds,settings,sources", ","),
+const OLD_HEADERS: [(&str, &str); 3] = [
+    ("entry,env,algo,steps,seed,E,T,seconds,settings", ",unknown,,"),
+    ("entry,env,algo,steps,seed,E,T,seconds,settings,sources", ",,"),
+    ("entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost", ","),
 ];
 const CURVES_HEADER: &str = "entry,seed,settings,steps,return_mean_100";
 /// Largest file that is read.
@@ -40,20 +43,47 @@ pub struct RunRow {
     pub sources: String,
     /// Episodes of the evaluation that were lost, and do not count in E; none where nobody wrote it down.
     pub lost: Option<u64>,
+    /// Digest of its learning curve; none where nobody wrote it down.
+    pub curve: Option<String>,
+}
+
+/// The digest that goes with a text: enough letters to find what was damaged or changed.
+fn digest_of(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+}
+
+/// The digest of a learning curve.
+pub(super) fn curve_digest(curve: &[Point]) -> String {
+    digest_of(&curve.iter().map(|(steps, value)| format!("{steps},{value}\n")).collect::<String>())
 }
 
 impl RunRow {
     fn to_line(&self) -> String {
-        let Self { entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost } = self;
+        let Self { entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost, curve } = self;
         let t = t.map_or_else(String::new, |t| t.to_string());
         let lost = lost.map_or_else(String::new, |lost| lost.to_string());
-        format!("{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings},{sources},{lost}\n")
+        let curve = curve.as_deref().unwrap_or_default();
+        Self::sealed(&format!(
+            "{entry},{env},{algo},{steps},{seed},{e},{t},{seconds},{settings},{sources},{lost},{curve}"
+        ))
+    }
+    /// The line of these cells: they and their digest.
+    fn sealed(cells: &str) -> String {
+        format!("{cells},{}\n", digest_of(cells))
     }
     fn from_line(line: &str) -> Result<Self, String> {
         let cells: Vec<&str> = line.split(',').collect();
-        let [entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost] = cells[..] else {
-            return Err(format!("a line has the 11 cells {HEADER}, but this one has {}", cells.len()));
+        let [entry, env, algo, steps, seed, e, t, seconds, settings, sources, lost, curve, written] =
+            cells[..]
+        else {
+            return Err(format!("a line has the {CELLS} cells {HEADER}, but this one has {}", cells.len()));
         };
+        let digest = digest_of(&line[..line.len() - written.len() - 1]);
+        if digest != written {
+            return Err(format!(
+                "the line was damaged or changed after it was written: its digest is {digest}, but it says `{written}`"
+            ));
+        }
         let number = |name: &str, cell: &str| {
             let value = cell.parse::<f64>().ok().filter(|v| v.is_finite());
             value.ok_or_else(|| format!("`{name}` is a finite number, but got `{cell}`"))
@@ -73,6 +103,7 @@ impl RunRow {
             settings: settings.to_owned(),
             sources: sources.to_owned(),
             lost: if lost.is_empty() { None } else { Some(whole("lost", lost)?) },
+            curve: Some(curve).filter(|curve| !curve.is_empty()).map(str::to_owned),
         })
     }
 }
@@ -127,12 +158,13 @@ impl Folder<'_> {
         let text = self.whole(RESULTS)?.unwrap_or_default();
         let old = |(header, mark)| text.strip_prefix(&format!("{header}\n")).map(|lines| (lines, mark));
         let Some((lines, mark)) = OLD_HEADERS.into_iter().find_map(old) else { return Ok(()) };
-        let marked: String = lines.lines().map(|line| format!("{line}{mark}\n")).collect();
+        let marked: String = lines.lines().map(|line| RunRow::sealed(&format!("{line}{mark}"))).collect();
         Ok(self.write(RESULTS, &format!("{HEADER}\n{marked}"))?)
     }
-    /// The learning curves of the runs with these digests, in this order.
-    pub(super) fn curves(&self, settings: &[&str]) -> Result<Vec<Vec<Point>>, StudyError> {
-        let mut curves = vec![Vec::new(); settings.len()];
+    /// The learning curves of these runs, in this order; a run's is empty when it is not there.
+    pub(super) fn curves(&self, rows: &[RunRow]) -> Result<Vec<Vec<Point>>, StudyError> {
+        let mut curves = vec![Vec::new(); rows.len()];
+        let mut begin = vec![1; rows.len()];
         for (line, text) in self.lines(CURVES, CURVES_HEADER)? {
             let cells: Vec<&str> = text.split(',').collect();
             let point = match cells[..] {
@@ -144,14 +176,29 @@ impl Folder<'_> {
             let Some((digest, point)) = point else {
                 return Err(self.wrong(CURVES, line, format!("a line has the 5 cells {CURVES_HEADER}")));
             };
-            for (curve, _) in curves.iter_mut().zip(settings).filter(|(_, s)| **s == digest) {
-                curve.push(point);
+            for i in (0..rows.len()).filter(|i| rows[*i].settings == digest) {
+                if curves[i].is_empty() {
+                    begin[i] = line;
+                }
+                curves[i].push(point);
             }
         }
-        for curve in &mut curves {
-            // A crash between the curve and the line of a run leaves the same points twice.
-            curve.sort_by_key(|(steps, _)| *steps);
-            curve.dedup_by_key(|(steps, _)| *steps);
+        for ((curve, row), line) in curves.iter_mut().zip(rows).zip(begin) {
+            let Some(digest) = row.curve.as_deref().filter(|_| !curve.is_empty()) else {
+                curve.sort_by_key(|(steps, _)| *steps);
+                curve.dedup_by_key(|(steps, _)| *steps);
+                continue;
+            };
+            // A crash between the curve and the line of a run leaves points of an earlier try before its own.
+            let Some(own) = (0..curve.len()).find(|from| curve_digest(&curve[*from..]) == digest) else {
+                let reason = format!(
+                    "the curve of `{}`, seed {}, was damaged or changed after it was written; its digest should be \
+                     {digest}",
+                    row.entry, row.seed
+                );
+                return Err(self.wrong(CURVES, line, reason));
+            };
+            curve.drain(..own);
         }
         Ok(curves)
     }
@@ -190,5 +237,40 @@ impl Folder<'_> {
     /// Puts a small file in place.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), StorageError> {
         write_atomic(self.storage, &self.path(name), text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_of_a_line_is_refused() {
+        let row = RunRow {
+            entry: "pole".into(),
+            env: "CartPole-v1".into(),
+            algo: "ppo".into(),
+            steps: 1024,
+            seed: 3,
+            e: 21.5,
+            t: None,
+            seconds: 0.125,
+            settings: "5e77".into(),
+            sources: "0123".into(),
+            lost: Some(0),
+            curve: Some(curve_digest(&[(512, 20.0)])),
+        };
+        let line = row.to_line();
+        let line = line.trim_end();
+        assert_eq!(RunRow::from_line(line).unwrap(), row);
+        for at in 0..line.len() {
+            for bit in 0..7 {
+                let mut flipped = line.as_bytes().to_vec();
+                flipped[at] ^= 1 << bit;
+                let flipped = String::from_utf8(flipped).unwrap();
+                assert!(RunRow::from_line(&flipped).is_err(), "{flipped}");
+            }
+        }
+        assert_eq!(HEADER.split(',').count(), CELLS);
     }
 }

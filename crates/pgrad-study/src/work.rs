@@ -4,7 +4,7 @@ use crate::{
     Anchor, CURVES, Entry, EntryError, EntryResult, Evaluated, RunFailure, RunRow, SEED_LIMIT, SOURCES,
     SUMMARY_JSON, SUMMARY_MD, Study, StudyError, StudyEvent, StudyOptions, StudyProgress, StudyResult,
     VERSION, eval_seed,
-    rows::{Folder, Point},
+    rows::{Folder, Point, curve_digest},
 };
 use pgrad_draw::plot::{Band, Curve, PlotOptions, render_svg};
 use pgrad_model::AgentError;
@@ -172,6 +172,7 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
         settings: job.settings.clone(),
         sources: SOURCES.to_owned(),
         lost: Some(found.episodes_lost as u64),
+        curve: Some(curve_digest(&curve)),
     };
     Ok((row, curve))
 }
@@ -404,9 +405,8 @@ fn pictures(
     folder: &Folder<'_>,
     listen: &mut Listen<'_>,
 ) -> Result<(), StudyError> {
-    let digests: Vec<&str> = result.rows.iter().map(|r| r.settings.as_str()).collect();
     let mut by_env: BTreeMap<&str, Vec<Curve>> = BTreeMap::new();
-    for (row, points) in result.rows.iter().zip(folder.curves(&digests)?) {
+    for (row, points) in result.rows.iter().zip(folder.curves(&result.rows)?) {
         by_env.entry(&row.env).or_default().push(Curve { label: row.entry.clone(), points });
     }
     for (env, mut curves) in by_env {

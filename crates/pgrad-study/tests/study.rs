@@ -272,6 +272,17 @@ fn a_run_can_be_counted_in_iterations() {
     assert_eq!((runs, result.rows[0].steps), (1, 512));
 }
 
+/// Lines without digests, as older versions wrote them and this one takes them.
+fn undigested(text: &str) -> String {
+    without_cells(text, 2)
+}
+
+/// Lines without their last cells.
+fn without_cells(text: &str, n: usize) -> String {
+    let less = |line: &str| line.rsplitn(n + 1, ',').last().unwrap_or_default().to_owned() + "\n";
+    text.lines().map(less).collect()
+}
+
 #[test]
 fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
     let digest = SOURCES.len() == 16 && SOURCES.bytes().all(|b| b.is_ascii_hexdigit());
@@ -287,14 +298,14 @@ fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
 
     // In three episodes of an evaluation the environment failed.
     let (ours, lost) = (format!(",{SOURCES},0\n"), format!(",{SOURCES},3\n"));
-    let text = read(&out, RESULTS);
+    let text = undigested(&read(&out, RESULTS));
     fs::write(out.join(RESULTS), text.replacen(&ours, &lost, 1)).unwrap();
     let (marked, runs, _) = run(&tiny(), &out, 1, Some(1));
     assert_eq!((runs, marked.rows[0].lost, marked.rows[1].lost), (0, Some(3), Some(0)));
     assert_eq!(read(&out, SUMMARY_MD).matches("failed in 3 of 7 episodes").count(), 1);
 
     // One row was made by another program.
-    let text = read(&out, RESULTS);
+    let text = undigested(&read(&out, RESULTS));
     fs::write(out.join(RESULTS), text.replacen(&format!(",{SOURCES},0\n"), ",0123456789abcdef,0\n", 1))
         .unwrap();
     let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
@@ -302,20 +313,17 @@ fn rows_say_what_made_them_and_those_of_other_sources_do_not_count() {
     assert!(notices[0].contains("1 lines of other runs"), "{notices:?}");
     assert!(notices[0].contains("1 of them made by other sources"), "{notices:?}");
     assert_eq!(again.entries[0].e.values.len(), 1);
-    assert!(read(&out, RESULTS).contains(",0123456789abcdef,0\n"), "it stays");
+    assert!(read(&out, RESULTS).contains(",0123456789abcdef,0,,"), "it stays");
 
     // Lines of a time when they did not say what made them.
-    let less = |text: &str| -> String {
-        text.lines().map(|l| format!("{}\n", l.rsplit_once(',').unwrap().0)).collect()
-    };
-    let old = less(&less(&text));
+    let (whole, old) = (read(&out, RESULTS), without_cells(&text, 2));
     fs::write(out.join(RESULTS), old.trim_end_matches('\n').to_owned() + "\ntorn,").unwrap();
     let (again, runs, notices) = run(&tiny(), &out, 1, Some(1));
     assert_eq!((runs, again.reused), (2, 0));
     assert!(notices[0].contains("2 of them made by other sources"), "{notices:?}");
     let now = read(&out, RESULTS);
-    assert_eq!(now.lines().next(), text.lines().next());
-    assert_eq!(now.matches(",unknown,\n").count(), 2, "{now}");
+    assert_eq!(now.lines().next(), whole.lines().next());
+    assert_eq!(now.matches(",unknown,,,").count(), 2, "{now}");
 }
 
 /// What another program did is not done again when that is accepted: whole entries, and it is said.
@@ -326,7 +334,7 @@ fn entries_of_other_sources_can_be_accepted() {
     let (first, ..) = run(&study, dir.path(), 2, None);
     // As if a program of other sources had done all runs but one, which nobody did.
     let path = dir.path().join(RESULTS);
-    let mut text = fs::read_to_string(&path).unwrap();
+    let mut text = undigested(&fs::read_to_string(&path).unwrap());
     for row in &first.rows[1..] {
         let entry = study.entries.iter().find(|e| e.label == row.entry).unwrap();
         let settings = run_digest(entry, row.seed, study.episodes, OTHERS);
@@ -389,7 +397,7 @@ fn the_folder_has_tables_curves_and_pictures() {
 
     let csv = read(&out, RESULTS);
     let lines: Vec<&str> = csv.lines().collect();
-    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost");
+    assert_eq!(lines[0], "entry,env,algo,steps,seed,E,T,seconds,settings,sources,lost,curve,digest");
     assert_eq!(lines.len(), 6);
     for (line, row) in lines[1..].iter().zip(&result.rows) {
         let RunRow { entry, env, steps, seed, e, .. } = row;
@@ -507,12 +515,12 @@ fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
         }
     };
     let again = run_study(&tiny(), StudyOptions::new(&out, &mut listen)).unwrap();
-    assert_eq!(seen, [11; 6]);
+    assert_eq!(seen, [13; 6]);
     assert_eq!(again.reused, 4);
     assert_eq!(timeless_all(&again), timeless_all(&whole));
 
     for (wrong, line) in [
-        (text.replacen("Pendulum-v1,ppo,900", "Pendulum-v1,ppo,many", 1), 5),
+        (text.replacen("Pendulum-v1,ppo,900", "Pendulum-v1,ppo,901", 1), 5),
         (text.replacen(",ppo,1024", ",1024", 1), 2),
         (text.replacen("entry,env", "entry;env", 1), 1),
         (text.replacen(&format!(",{},", whole.rows[1].e), ",NaN,", 1), 3),
@@ -525,6 +533,27 @@ fn a_line_that_a_crash_cut_is_run_again_and_a_wrong_one_is_refused() {
         assert_eq!(e.exit_code(), 65);
         assert_eq!(read(&out, RESULTS), wrong, "left as it was");
     }
+}
+
+#[test]
+fn a_curve_that_was_changed_is_refused_and_what_a_crash_left_of_it_is_not() {
+    let tmp = tempfile::tempdir().unwrap();
+    let out = tmp.path().join("out");
+    let (first, ..) = run(&tiny(), &out, 1, Some(1));
+    let (curves, picture) = (read(&out, CURVES), read(&out, "CartPole-v1.svg"));
+    let lines: Vec<&str> = curves.lines().collect();
+    let cells: Vec<&str> = lines[1].split(',').collect();
+    // The first try of a run, whose order nobody can repeat, ended after other points.
+    let other = format!("{},{},{},7,1.5", cells[0], cells[1], cells[2]);
+    fs::write(out.join(CURVES), curves.replacen(lines[1], &format!("{other}\n{}", lines[1]), 1)).unwrap();
+    let (again, ..) = run(&tiny(), &out, 1, Some(1));
+    assert_eq!((again.reused, read(&out, "CartPole-v1.svg")), (first.rows.len(), picture));
+    let wrong = format!("{},{},{},{},{}", cells[0], cells[1], cells[2], cells[3], "1e9");
+    fs::write(out.join(CURVES), curves.replacen(lines[1], &wrong, 1)).unwrap();
+    let mut listen = |_: StudyEvent<'_>| {};
+    let options = StudyOptions { seeds: Some(1), ..StudyOptions::new(&out, &mut listen) };
+    let e = run_study(&tiny(), options).unwrap_err();
+    assert_eq!((e.exit_code(), e.to_string().contains("was damaged or changed")), (65, true), "{e}");
 }
 
 #[test]

@@ -238,7 +238,7 @@ impl Source for ActorLearners {
     fn recording(&self) -> Option<Vec<u8>> {
         let mut record = Record::new();
         record.put("turns", self.shared.turns.recorded()?);
-        tensors::encode(&record, Some(&self.note)).ok()
+        tensors::seal(&record, &self.note).ok()
     }
     fn save(&self) -> Record {
         let mut r = Record::new();

@@ -12,7 +12,7 @@ pub(super) fn comparable(parts: &[&dyn Settings]) -> String {
 
 /// The turns and the settings of a recording.
 pub(super) fn read_recording(bytes: &[u8]) -> Result<(Vec<u8>, String), String> {
-    let (record, note) = tensors::decode(bytes).map_err(|e| e.to_string())?;
+    let (record, note) = tensors::unseal(bytes).map_err(|e| e.to_string())?;
     match record.get("turns") {
         Ok(Array::U8(turns)) => Ok((turns.clone(), note.unwrap_or_default())),
         Ok(_) => Err("its turns are not bytes".into()),
