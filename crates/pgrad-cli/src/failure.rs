@@ -1,6 +1,6 @@
 //! How the command fails: one message, a hint, an exit code.
 
-use crate::terminal::{BOLD_RED, CYAN, Style, harmless};
+use crate::terminal::{BOLD_RED, CYAN, NotWritten, Style, harmless};
 use pgrad_env::MakeError;
 use pgrad_envs::UnknownEnv;
 use pgrad_run::config::RunConfigError;
@@ -150,6 +150,15 @@ impl Failure {
             }
         }
         out
+    }
+}
+
+/// Silent when the reader has gone away, as `head` does.
+impl From<NotWritten> for Failure {
+    fn from(NotWritten(error): NotWritten) -> Self {
+        let mut failure = Self::new(Code::Io, format!("cannot write to standard output: {error}"));
+        failure.silent = error.kind() == io::ErrorKind::BrokenPipe;
+        failure
     }
 }
 

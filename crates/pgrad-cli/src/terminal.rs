@@ -1,6 +1,5 @@
 //! Writing to the terminal: errors instead of panics when nobody reads, colours only where they are wanted.
 
-use crate::failure::{Code, Failure, Result};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
@@ -51,15 +50,15 @@ fn colours_wanted() -> bool {
 /// Writes `text` to the standard output.
 ///
 /// # Errors
-/// When it cannot be written. Silent when the reader has gone away, as `head` does.
-pub(crate) fn out(text: &str) -> Result<()> {
+/// When it cannot be written.
+pub(crate) fn out(text: &str) -> Result<(), NotWritten> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| {
-        let mut failure = Failure::new(Code::Io, format!("cannot write to standard output: {error}"));
-        failure.silent = error.kind() == io::ErrorKind::BrokenPipe;
-        failure
-    })
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(NotWritten)
 }
+
+/// The standard output was not written to.
+#[derive(Debug)]
+pub(crate) struct NotWritten(pub(crate) io::Error);
 
 /// Writes `text` to the standard error. When even that fails there is nobody left to tell.
 pub(crate) fn to_stderr(text: &str) {

@@ -1,6 +1,6 @@
 //! The types that a setting can have.
 
-use crate::{FloatRange, IntRange, Setting, SettingError, Value, suggest};
+use crate::{FloatRange, IntRange, SettingError, Value, suggest};
 
 /// Most entries of a list.
 const MAX_ENTRIES: usize = 64;
@@ -115,16 +115,16 @@ impl Kind {
     /// what is wrong with it.
     ///
     /// # Errors
-    /// When the type is another one or the value lies outside the range. `setting` gives the name and the
-    /// default for the message.
-    pub fn check(&self, setting: &Setting, value: &Value) -> Result<Value, SettingError> {
-        self.check_as(setting, setting.key, value, &self.describe())
+    /// When the type is another one or the value lies outside the range. The message names the setting's `key` and
+    /// `default`.
+    pub fn check(&self, key: &str, default: &Value, value: &Value) -> Result<Value, SettingError> {
+        self.check_as(key, default, value, &self.describe())
     }
 
     fn check_as(
         &self,
-        setting: &Setting,
         key: &str,
+        default: &Value,
         value: &Value,
         expected: &str,
     ) -> Result<Value, SettingError> {
@@ -132,13 +132,13 @@ impl Kind {
             key: key.to_owned(),
             expected: expected.to_owned(),
             got: value.describe(),
-            default: setting.default.to_string(),
+            default: default.to_string(),
         };
         let out_of_range = |got: String| SettingError::Range {
             key: key.to_owned(),
             expected: expected.to_owned(),
             got,
-            default: setting.default.to_string(),
+            default: default.to_string(),
         };
         match self {
             Self::Bool => match value {
@@ -167,7 +167,7 @@ impl Kind {
                         Value::Text(name) => suggest(name, all.iter().map(|a| a.name)).map(str::to_owned),
                         _ => None,
                     },
-                    default: setting.default.to_string(),
+                    default: default.to_string(),
                 }),
             },
             Self::List(range) => {
@@ -177,12 +177,12 @@ impl Kind {
                         key: key.to_owned(),
                         expected: format!("at most {MAX_ENTRIES} entries"),
                         got: format!("{} of them", items.len()),
-                        default: setting.default.to_string(),
+                        default: default.to_string(),
                     });
                 }
                 let kind = Self::Int(*range);
                 let each = kind.describe();
-                let check = |(i, item)| kind.check_as(setting, &format!("{key}[{i}]"), item, &each);
+                let check = |(i, item)| kind.check_as(&format!("{key}[{i}]"), default, item, &each);
                 items.iter().enumerate().map(check).collect::<Result<_, _>>().map(Value::List)
             }
             Self::Text(range) => {
@@ -195,7 +195,7 @@ impl Kind {
             }
             Self::Optional(inner) => match value {
                 Value::Text(text) if is_none(text) => Ok(NONE.into()),
-                _ => inner.check_as(setting, key, value, expected),
+                _ => inner.check_as(key, default, value, expected),
             },
         }
     }

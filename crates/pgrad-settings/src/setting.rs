@@ -121,7 +121,7 @@ impl Setting {
     /// # Errors
     /// When it has another type or lies outside the range.
     pub fn check(&self, value: &Value) -> Result<Value, SettingError> {
-        self.kind.check(self, value)
+        self.kind.check(self.key, &self.default, value)
     }
 }
 
