@@ -163,6 +163,11 @@ impl AlgoConfig for A2cConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.rollout.check(self.rollout.samples(), Some(&self.recurrent))
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let (at, networks) = ((env, threads), (&self.model, Some(&self.recurrent), &self.trunk));
+        // Parameters, gradient, mean squares.
+        actor_critic_needs(at, &self.rollout, networks, self.rollout.samples(), (3, 2), false)
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.a2c, (&self.model, Some(&self.recurrent), &self.trunk));
         let (agent, minibatches) =

@@ -89,6 +89,14 @@ config! {
     with recording of learners
 }
 
+impl A3cConfig {
+    /// Policy and critic; without parameters where there is no seed.
+    fn networks(&self, env: &EnvSpec, seed: impl Into<Option<u64>>) -> Result<ActorCritic, BuildError> {
+        let (memory, hidden) = (self.recurrent.layer(self.learners.n_steps), &self.model.hidden);
+        self.model.build_on(memory, env, Critic::State, self.trunk.trunk.into(), hidden, seed)
+    }
+}
+
 impl AlgoConfig for A3cConfig {
     fn threads(&self, _asked: usize) -> usize {
         self.learners.workers
@@ -96,10 +104,11 @@ impl AlgoConfig for A3cConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.learners.check(self.recording.as_deref())
     }
+    fn needs(&self, env: &EnvSpec, _threads: usize) -> Result<Needs, BuildError> {
+        Ok(self.learners.needs(&self.networks(env, None)?, env, false))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
-        let (memory, hidden) = (self.recurrent.layer(self.learners.n_steps), &self.model.hidden);
-        let trunk = self.trunk.trunk.into();
-        let model = self.model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
+        let model = self.networks(setup.spec, setup.seed)?;
         let recording = self.recording.as_deref();
         let learners = ActorLearners::new(&self.learners, None, &self.parts(), recording, &model, setup)?;
         Ok(Agent::new(setup, model, learners).runs(A3c { config: self.clone() }))

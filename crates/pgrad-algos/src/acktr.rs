@@ -143,6 +143,12 @@ impl AlgoConfig for AcktrConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.rollout.check(self.rollout.samples(), None)
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let (at, networks) = ((env, threads), (&self.model, None, &self.trunk));
+        // Parameters, two gradients, direction, velocity.
+        let samples = self.rollout.samples();
+        actor_critic_needs(at, &self.rollout, networks, samples, (5, 2), true)
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.acktr, (&self.model, None, &self.trunk));
         let (agent, minibatches) =

@@ -2,22 +2,53 @@
 
 use crate::algorithm::{BuildError, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, RecurrentSettings, RolloutSettings, TrunkSettings};
+use crate::memory::{Needs, Sizes};
 use crate::shell::Agent;
 use pgrad_collect::Collector;
 use pgrad_engine::{Estimated, LossSums, Losses, Minibatches, Objective, PolicyTerm};
-use pgrad_model::Critic;
+use pgrad_env::EnvSpec;
+use pgrad_model::{ActorCritic, Critic};
+
+/// The networks of such an actor-critic.
+pub(crate) type Networks<'a> = (&'a ModelSettings, Option<&'a RecurrentSettings>, &'a TrunkSettings);
+
+/// Policy and critic; without parameters where there is no seed.
+fn networks(
+    env: &EnvSpec,
+    rollout: &RolloutSettings,
+    (model, recurrent, trunk): Networks<'_>,
+    minibatch: usize,
+    seed: impl Into<Option<u64>>,
+) -> Result<ActorCritic, BuildError> {
+    let memory = recurrent.and_then(|r| r.recurrence(rollout.n_steps, minibatch));
+    model.build_on(memory, env, Critic::State, trunk.trunk.into(), &model.hidden, seed)
+}
+
+/// What it takes, with `vectors` over all parameters (parameters and gradient included), of which a checkpoint holds
+/// `saved`, and with the curvature or not.
+pub(crate) fn actor_critic_needs(
+    (env, threads): (&EnvSpec, usize),
+    rollout: &RolloutSettings,
+    nets: Networks<'_>,
+    minibatch: usize,
+    (vectors, saved): (usize, usize),
+    curvature: bool,
+) -> Result<Needs, BuildError> {
+    let model = networks(env, rollout, nets, minibatch, None)?;
+    let sizes = Sizes::new(&model, env, rollout.n_envs, threads).vectors(vectors, saved);
+    let sizes = rollout.sizes(sizes, minibatch);
+    Ok(if curvature { sizes.curvature() } else { sizes }.all())
+}
 
 /// Policy, critic and environments, and minibatches of `minibatch` samples; the engine has room for their gradients.
 pub(crate) fn actor_critic(
     setup: &Setup<'_>,
     rollout: &RolloutSettings,
-    (model, recurrent, trunk): (&ModelSettings, Option<&RecurrentSettings>, &TrunkSettings),
+    nets: Networks<'_>,
     normalize: &NormalizeSettings,
     minibatch: usize,
 ) -> Result<(Agent<Collector>, Minibatches), BuildError> {
-    let memory = recurrent.and_then(|r| r.recurrence(rollout.n_steps, minibatch));
-    let (trunk, hidden) = (trunk.trunk.into(), &model.hidden);
-    let model = model.build_on(memory, setup.spec, Critic::State, trunk, hidden, setup.seed)?;
+    let model = networks(setup.spec, rollout, nets, minibatch, setup.seed)?;
     let collector = rollout.build(normalize, &model, setup)?;
     let minibatches = Minibatches::of(collector.store(), minibatch, setup.seed);
     let agent = Agent::collecting(setup, model, collector)

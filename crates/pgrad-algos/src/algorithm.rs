@@ -1,5 +1,6 @@
 //! What the runner sees of an algorithm.
 
+use crate::memory::Needs;
 use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError};
 use pgrad_model::{ActorCritic, AgentError, ObsNormalizer, Policy};
@@ -78,6 +79,11 @@ pub trait AlgoConfig: Groups + Debug + Send + Sync {
     fn threads(&self, asked: usize) -> usize {
         asked
     }
+    /// What it takes of memory in environments like `env`, on `threads` threads: see [`Needs`].
+    ///
+    /// # Errors
+    /// When no network can be built for the environment.
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError>;
     /// Checks that the settings fit together and to the environment.
     ///
     /// # Errors

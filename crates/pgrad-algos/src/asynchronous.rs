@@ -48,6 +48,9 @@ macro_rules! value_config {
                 self.values.check(env)?;
                 self.learners.check(self.recording.as_deref())
             }
+            fn needs(&self, env: &EnvSpec, _threads: usize) -> Result<Needs, BuildError> {
+                Ok(self.learners.needs(&self.network.build(env, None)?, env, true))
+            }
             fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
                 let model = self.network.build(setup.spec, setup.seed)?;
                 let (values, parts) = (Some(&self.values), $crate::Groups::parts(self));

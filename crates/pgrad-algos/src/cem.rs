@@ -99,6 +99,12 @@ config! {
 }
 
 impl AlgoConfig for CemConfig {
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let (c, model) = (&self.cem, self.model.build(env, Critic::None, Trunk::Separate, None)?);
+        let sizes = Sizes::new(&model, env, c.population * c.episodes_per_candidate, threads);
+        // Mean, and a deviation in double precision.
+        Ok(sizes.vectors(3, 3).candidates(c.population).all())
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let c = &self.cem;
         let model = self.model.build(setup.spec, Critic::None, Trunk::Separate, setup.seed)?;

@@ -1,6 +1,7 @@
 //! Settings and parts that siblings have in common.
 
 use crate::algorithm::{BuildError, Setup};
+use crate::memory::Sizes;
 use pgrad_collect::{Collector, EpisodesShape, Normalizers, RolloutShape};
 use pgrad_engine::Paths;
 use pgrad_env::{EnvSpec, MakeError};
@@ -307,13 +308,14 @@ impl From<Trunk> for ModelTrunk {
 }
 
 impl ModelSettings {
-    /// Builds a policy and what critic the algorithm needs for an environment.
+    /// Builds a policy and what critic the algorithm needs for an environment. Without a seed it has no parameters: an
+    /// outline.
     pub(crate) fn build(
         &self,
         env: &EnvSpec,
         critic: Critic,
         trunk: ModelTrunk,
-        seed: u64,
+        seed: impl Into<Option<u64>>,
     ) -> Result<ActorCritic, BuildError> {
         self.build_with(env, critic, trunk, &self.hidden, seed)
     }
@@ -324,7 +326,7 @@ impl ModelSettings {
         critic: Critic,
         trunk: ModelTrunk,
         critic_hidden: &[usize],
-        seed: u64,
+        seed: impl Into<Option<u64>>,
     ) -> Result<ActorCritic, BuildError> {
         self.build_on(None, env, critic, trunk, critic_hidden, seed)
     }
@@ -336,7 +338,7 @@ impl ModelSettings {
         critic: Critic,
         trunk: ModelTrunk,
         critic_hidden: &[usize],
-        seed: u64,
+        seed: impl Into<Option<u64>>,
     ) -> Result<ActorCritic, BuildError> {
         let shape = ModelShape {
             obs_dim: env.observation.obs_dim(),
@@ -351,7 +353,12 @@ impl ModelSettings {
             log_std_init: self.log_std_init,
         };
         let critic_hidden = critic_hidden.to_vec();
-        let model = ActorCritic::with_memory(shape, critic_hidden, recurrence, self.orthogonal_init, seed);
+        let model = match seed.into() {
+            Some(seed) => {
+                ActorCritic::with_memory(shape, critic_hidden, recurrence, self.orthogonal_init, seed)
+            }
+            None => ActorCritic::outline(shape, critic_hidden, recurrence),
+        };
         model.map_err(|e| BuildError::environment(env, format!("no network can be built: {e}")))
     }
 }
@@ -450,6 +457,11 @@ impl Rule {
 }
 
 impl RolloutSettings {
+    /// Adds what a rollout takes, and the gradients over minibatches of `minibatch` samples of it.
+    pub(crate) fn sizes<'a>(&self, sizes: Sizes<'a>, minibatch: usize) -> Sizes<'a> {
+        let shard = self.envs_per_shard.unwrap_or(default_shard(self.n_envs));
+        sizes.rollout(self.n_envs, self.n_steps, shard).gradients(minibatch)
+    }
     /// Samples of an iteration, `N T`.
     pub(crate) fn samples(&self) -> usize {
         self.n_envs * self.n_steps

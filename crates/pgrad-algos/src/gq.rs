@@ -19,7 +19,7 @@ use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary, off_policy,
     with_temperature,
 };
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// Greedy-GQ(λ) or Softmax-GQ(λ) at work. The network of the policy holds `Q`.
@@ -149,6 +149,10 @@ impl AlgoConfig for GreedyGqConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
         self.behaviour.check_values(self.behaviour_file.as_deref(), env)
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.features.build(env, Critic::None, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 2, true))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let behaviour = (&self.behaviour, self.behaviour_file.as_deref());
         assemble(setup, &self.online, (&self.greedy_gq, Target::Greedy), behaviour, &self.features)
@@ -158,6 +162,10 @@ impl AlgoConfig for GreedyGqConfig {
 impl AlgoConfig for SoftmaxGqConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
         self.behaviour.check_values(self.behaviour_file.as_deref(), env)
+    }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.features.build(env, Critic::None, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 2, true))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let behaviour = (&self.behaviour, self.behaviour_file.as_deref());

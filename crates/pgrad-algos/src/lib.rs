@@ -9,6 +9,7 @@ mod actor_critic;
 mod algorithm;
 mod asynchronous;
 mod common;
+mod memory;
 mod natural;
 mod off_policy;
 mod online;
@@ -25,6 +26,7 @@ pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, Recurrent, RecurrentSettings,
     RolloutSettings, Schedule, Trunk, TrunkSettings, default_shard,
 };
+pub use memory::{Need, Needs};
 pub use natural::{BatchSettings, CriticSettings, NaturalSettings};
 pub use off_policy::{BehaviourKind, BehaviourSettings, FeatureSettings};
 pub use online::OnlineSettings;

@@ -11,7 +11,7 @@
 //! moves along the natural gradient, and `F` is never formed. (LSTD-Q(λ), the other way to `w`, needs a matrix
 //! over all parameters.)
 
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// Natural actor-critic at work.
@@ -93,6 +93,10 @@ config! {
 }
 
 impl AlgoConfig for NacConfig {
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.model.build(env, Critic::State, Trunk::Separate, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 1, false))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n = model.actor().params.len();

@@ -3,6 +3,7 @@
 use crate::actor_critic::Totals;
 use crate::algorithm::{BuildError, Report, Setup};
 use crate::common::{ModelSettings, NormalizeSettings, Psi, RecurrentSettings, default_shard};
+use crate::memory::{Needs, Sizes};
 use crate::shell::Agent;
 use crate::state::Saved;
 use pgrad_collect::{Collector, EpisodesShape, RolloutShape};
@@ -10,7 +11,7 @@ use pgrad_engine::{
     Batch as Collected, Engine, Estimated, Fisher as FisherKind, LocalPolicy, Minibatches, Objective,
     ValueTerm,
 };
-use pgrad_env::MakeError;
+use pgrad_env::{EnvSpec, MakeError};
 use pgrad_model::{ActorCritic, AgentError, Critic, Role, Trunk};
 use pgrad_num::cg::{CgInfo, CgParams, CgScratch};
 use pgrad_num::{Record, RecordError, kernels};
@@ -307,20 +308,49 @@ pub(crate) struct Vectors {
     pub(crate) scratch: CgScratch<f32>,
 }
 
+/// Policy and critic; without parameters where there is no seed.
+fn networks(
+    env: &EnvSpec,
+    batch: &BatchSettings,
+    (model, recurrent): (&ModelSettings, &RecurrentSettings),
+    (critic, kind): (&CriticSettings, Critic),
+    seed: impl Into<Option<u64>>,
+) -> Result<ActorCritic, BuildError> {
+    let memory = recurrent.recurrence(batch.n_steps, critic.minibatch_size);
+    model.build_on(memory, env, kind, Trunk::Separate, &critic.critic_hidden, seed)
+}
+
+/// What it takes: parameters, gradient, and Adam's moments of the critic.
+pub(crate) fn natural_needs(
+    (env, threads): (&EnvSpec, usize),
+    batch: &BatchSettings,
+    nets: (&ModelSettings, &RecurrentSettings),
+    critic: (&CriticSettings, Critic),
+) -> Result<Needs, BuildError> {
+    let model = networks(env, batch, nets, critic, None)?;
+    let shape = batch.shape();
+    let steps = if batch.batch == Batch::Steps { shape.n_steps } else { 1 };
+    let fits = model.has_critic();
+    let sizes = Sizes::new(&model, env, shape.n_envs, threads)
+        .vectors(if fits { 4 } else { 1 }, if fits { 3 } else { 1 })
+        .rollout(shape.n_envs, steps, shape.envs_per_shard)
+        .local(batch.samples());
+    let sizes = if fits { sizes.gradients(critic.0.minibatch_size) } else { sizes };
+    Ok(sizes.all())
+}
+
 /// Policy and critic, the environments that `collector` makes for them, and what goes with both. The engine has room for
 /// the policy's local problem and the critic's fit.
 pub(crate) fn natural(
     setup: &Setup<'_>,
     batch: &BatchSettings,
-    (model, recurrent): (&ModelSettings, &RecurrentSettings),
-    (critic, kind): (&CriticSettings, Critic),
+    nets: (&ModelSettings, &RecurrentSettings),
+    critic: (&CriticSettings, Critic),
     collector: impl FnOnce(&ActorCritic) -> Result<Collector, MakeError>,
 ) -> Result<(Agent<Collector>, CriticFit, Vectors), BuildError> {
-    let memory = recurrent.recurrence(batch.n_steps, critic.minibatch_size);
-    let hidden = &critic.critic_hidden;
-    let model = model.build_on(memory, setup.spec, kind, Trunk::Separate, hidden, setup.seed)?;
+    let model = networks(setup.spec, batch, nets, critic, setup.seed)?;
     let collector = collector(&model)?;
-    let fit = CriticFit::new(critic, &model, &collector, setup);
+    let fit = CriticFit::new(critic.0, &model, &collector, setup);
     let n = model.actor().net.n_params();
     let zeros = || vec![0.0; n];
     let vectors = Vectors { g: zeros(), s: zeros(), theta: zeros(), scratch: CgScratch::new(n) };

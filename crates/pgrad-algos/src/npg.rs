@@ -94,6 +94,10 @@ impl AlgoConfig for NpgConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.batch.check((&self.critic, Critic::State), &self.recurrent)
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let networks = (&self.model, &self.recurrent);
+        natural_needs((env, threads), &self.batch, networks, (&self.critic, Critic::State))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let collector = |model: &ActorCritic| self.batch.build(&self.normalize, model, setup);
         let (networks, critic) = ((&self.model, &self.recurrent), (&self.critic, Critic::State));

@@ -14,7 +14,7 @@
 //! ```
 
 use crate::off_policy::{Behaviour, BehaviourSettings, FeatureSettings, Target, check_auxiliary, off_policy};
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// Off-PAC at work.
@@ -112,6 +112,10 @@ config! {
 impl AlgoConfig for OffPacConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
         self.behaviour.check(self.behaviour_file.as_deref(), env)
+    }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.features.build(env, Critic::State, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 1, true))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (n_envs, file) = (self.online.n_envs, self.behaviour_file.as_deref());

@@ -74,7 +74,12 @@ impl BehaviourSettings {
 
 impl FeatureSettings {
     /// Builds a policy (or the values of all actions) and what critic the algorithm needs.
-    pub(crate) fn build(&self, env: &EnvSpec, critic: Critic, seed: u64) -> Result<ActorCritic, BuildError> {
+    pub(crate) fn build(
+        &self,
+        env: &EnvSpec,
+        critic: Critic,
+        seed: impl Into<Option<u64>>,
+    ) -> Result<ActorCritic, BuildError> {
         let Self { hidden, activation } = self.clone();
         let linear = hidden.is_empty();
         let settings = ModelSettings { hidden, activation, ..ModelSettings::default() };

@@ -2,6 +2,7 @@
 
 use crate::algorithm::{Algorithm, BuildError, Phase, Report, Setup};
 use crate::common::Schedule;
+use crate::memory::{Needs, Sizes};
 use crate::off_policy::Behaviour;
 use crate::shell::{Agent, Method, Source};
 use pgrad_collect::Stepper;
@@ -41,6 +42,20 @@ pub(crate) struct Online {
     gradient: Vec<f32>,
     /// What a step adds to all parameters.
     update: Vec<f32>,
+}
+
+/// What such a method takes, with `vectors` over all parameters of its own and traces or not.
+pub(crate) fn online_needs(
+    settings: &OnlineSettings,
+    model: &ActorCritic,
+    (env, threads): (&EnvSpec, usize),
+    vectors: usize,
+    traces: bool,
+) -> Needs {
+    // Parameters, gradients, update.
+    let sizes = Sizes::new(model, env, settings.n_envs, threads).vectors(3 + vectors, 1 + vectors);
+    let sizes = if traces { sizes.traces(settings.n_envs) } else { sizes };
+    sizes.all()
 }
 
 /// `method` at rest, learning at every step of its environments.

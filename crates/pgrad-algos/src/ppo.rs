@@ -231,6 +231,11 @@ impl AlgoConfig for PpoConfig {
         }
         c.initial_state.check(c.epochs)
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let (at, networks) = ((env, threads), (&self.model, Some(&self.recurrent), &self.trunk));
+        // Parameters, gradient, Adam's two moments.
+        actor_critic_needs(at, &self.rollout, networks, self.ppo.minibatch_size, (4, 3), false)
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let (c, networks) = (&self.ppo, (&self.model, Some(&self.recurrent), &self.trunk));
         let (mut agent, minibatches) =

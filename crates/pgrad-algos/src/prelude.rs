@@ -1,11 +1,12 @@
 //! What the files of methods call: one line of imports for all of them.
 
-pub(crate) use crate::actor_critic::{Totals, actor_critic};
+pub(crate) use crate::actor_critic::{Totals, actor_critic, actor_critic_needs};
 pub(crate) use crate::algorithm::{AlgoConfig, Algorithm, BuildError, Groups, Phase, Report, Setup, config};
 pub(crate) use crate::common::{
     EpisodeSettings, InitialState, ModelSettings, NormalizeSettings, Psi, RecurrentSettings, RolloutSettings,
     Rule, Schedule, TrunkSettings,
 };
+pub(crate) use crate::memory::{Needs, Sizes};
 pub(crate) use crate::shell::{Agent, Method};
 pub(crate) use crate::state::state;
 pub(crate) use pgrad_collect::{Candidates, Collector};

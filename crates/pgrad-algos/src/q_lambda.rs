@@ -15,7 +15,7 @@
 use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, greedy, off_policy,
 };
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// Q(λ) at work. The network of the policy holds `Q`: its most probable action is the greedy one.
@@ -97,6 +97,10 @@ config! {
 impl AlgoConfig for QLambdaConfig {
     fn check(&self, env: &EnvSpec) -> Result<(), BuildError> {
         self.behaviour.check_values(self.behaviour_file.as_deref(), env)
+    }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.features.build(env, Critic::None, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 0, true))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let n_envs = self.online.n_envs;

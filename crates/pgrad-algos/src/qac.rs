@@ -7,7 +7,7 @@
 //! `θ ← θ + α ∇_θ log π_θ(s,a) Q_w(s,a)`, `w ← w + β δ ∇_w Q_w(s,a)`.
 
 use crate::off_policy::alternative;
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// Q actor-critic at work.
@@ -87,6 +87,10 @@ impl AlgoConfig for QacConfig {
             env.action
         );
         Err(BuildError::environment(env, reason))
+    }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.model.build(env, Critic::Action, Trunk::Separate, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 0, false))
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::Action, Trunk::Separate, setup.seed)?;

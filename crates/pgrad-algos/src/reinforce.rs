@@ -159,14 +159,30 @@ config! {
     }
 }
 
+impl ReinforceConfig {
+    /// Policy and baseline; without parameters where there is no seed.
+    fn networks(&self, env: &EnvSpec, seed: impl Into<Option<u64>>) -> Result<ActorCritic, BuildError> {
+        let critic = if self.reinforce.psi == Psi::Baseline { Critic::State } else { Critic::None };
+        self.model.build(env, critic, Trunk::Separate, seed)
+    }
+}
+
 impl AlgoConfig for ReinforceConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.episodes.check()
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.networks(env, None)?;
+        let (n, shard) = (self.episodes.n_envs, self.episodes.envs_per_shard);
+        let shard = shard.unwrap_or(crate::default_shard(n));
+        // Parameters, gradient, and Adam's two moments.
+        let moments = if self.reinforce.optimizer == Optimizer::Adam { 2 } else { 0 };
+        let sizes = Sizes::new(&model, env, n, threads).vectors(2 + moments, 1 + moments).rollout(n, 1, shard);
+        Ok(sizes.gradients(usize::MAX).all())
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let c = &self.reinforce;
-        let critic = if c.psi == Psi::Baseline { Critic::State } else { Critic::None };
-        let model = self.model.build(setup.spec, critic, Trunk::Separate, setup.seed)?;
+        let model = self.networks(setup.spec, setup.seed)?;
         let collector = self.episodes.build(c.bootstrap_time_limit, &self.normalize, &model, setup)?;
         let minibatches = Minibatches::of(collector.store(), usize::MAX, setup.seed);
         let agent = Agent::collecting(setup, model, collector)

@@ -8,7 +8,7 @@
 //!
 //! With `λ^θ = λ^w = 0` a trace is the last gradient: one-step actor-critic, `Ψ = δ`.
 
-use crate::online::{Means, Online, OnlineSettings, Updates, online};
+use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;
 
 /// TD(λ) actor-critic at work.
@@ -99,6 +99,10 @@ config! {
 }
 
 impl AlgoConfig for TdAcConfig {
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let model = self.model.build(env, Critic::State, Trunk::Separate, None)?;
+        Ok(online_needs(&self.online, &model, (env, threads), 0, true))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let model = self.model.build(setup.spec, Critic::State, Trunk::Separate, setup.seed)?;
         let n_envs = self.online.n_envs;

@@ -133,6 +133,10 @@ impl AlgoConfig for TrpoConfig {
     fn check_env(&self, make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
         self.vine.check_env(make)
     }
+    fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
+        let networks = (&self.model, &self.recurrent);
+        natural_needs((env, threads), &self.batch, networks, (&*self.critic, self.vine.critic()))
+    }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {
         let collector = |model: &ActorCritic| self.vine.build(&self.batch, &self.normalize, model, setup);
         let (networks, critic) = ((&self.model, &self.recurrent), (&*self.critic, self.vine.critic()));

@@ -5,8 +5,10 @@
 //! - `catalog`: what there is: algorithms, environments, presets, studies, settings;
 //! - `failure`: messages, hints and exit codes;
 //! - `progress`: the live line while training;
-//! - `terminal`: writing, colours, numbers for people.
+//! - `terminal`: writing, colours, numbers for people;
+//! - `allocator`: what happens when there is no more memory.
 
+mod allocator;
 mod args;
 mod catalog;
 mod commands;
@@ -19,6 +21,9 @@ use clap::{CommandFactory, FromArgMatches};
 use failure::{Code, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: allocator::OrExit = allocator::OrExit;
 
 fn main() -> ExitCode {
     failure::install_panic_hook();

@@ -82,6 +82,14 @@ pub struct Samples {
     pub error: Option<AgentError>,
 }
 
+/// Steps of `b` environments that are cut within `steps` rows, if nothing but the time limit cuts any; there is room
+/// for more when there are more.
+#[must_use]
+pub fn cuts(spec: &EnvSpec, b: usize, steps: usize) -> usize {
+    let each = spec.max_episode_steps.map_or(0, |limit| steps / limit.max(1) as usize + 1);
+    b * each.min(steps)
+}
+
 impl Samples {
     /// Room for `steps` rows of `b` environments, of which `first` is the first.
     #[must_use]
@@ -104,7 +112,7 @@ impl Samples {
             ends: vec![End::Running; n],
             // Every step may be cut; memory that is never touched costs nothing.
             cut: Vec::with_capacity(n),
-            cut_obs: Vec::with_capacity(n * obs_dim),
+            cut_obs: Vec::with_capacity(cuts(spec, b, steps) * obs_dim),
             v_cut: Vec::with_capacity(n),
             last_obs: vec![0.0; b * obs_dim],
             v_last: vec![0.0; b],

@@ -6,7 +6,7 @@
 use pgrad_num::kernels;
 
 /// Partial sums of a batch, at most.
-pub(crate) const LANES: usize = 8;
+pub const LANES: usize = 8;
 
 /// The chunks of `lane`, of `chunks` in all.
 pub(crate) fn chunks_of(lane: usize, chunks: usize) -> impl Iterator<Item = usize> {

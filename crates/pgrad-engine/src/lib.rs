@@ -32,11 +32,13 @@ mod traces;
 mod transition;
 mod values;
 
-pub use batch::{Batch, Branches, Estimated, Paths, Samples, Store, Valued};
+pub use batch::{Batch, Branches, Estimated, Paths, Samples, Store, Valued, cuts};
 pub use cpu::Cpu;
 pub use curvature::Curvature;
 pub use engine::{Engine, Losses};
 pub use fisher::PolicyMetric;
+pub use lanes::LANES;
+pub use local::KEPT_BYTES;
 pub use local::{Fisher, LocalPolicy};
 pub use minibatch::{Minibatch, Minibatches};
 pub use objective::{LossSums, Objective, PolicyChunk, PolicyTerm, ValueChunk, ValueTerm};

@@ -16,7 +16,7 @@ use pgrad_num::{Cols, ColsMut, kernels};
 use pgrad_optim::{Local, LocalMetric, LocalTrial, Trial};
 
 /// Bytes of activations that are kept from one product to the next; beyond it they are computed anew.
-const KEPT_BYTES: usize = 256 << 20;
+pub const KEPT_BYTES: usize = 256 << 20;
 
 /// Which estimate of the Fisher matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -208,6 +208,25 @@ impl ActorCritic {
         orthogonal_init: bool,
         seed: u64,
     ) -> Result<Self, ShapeError> {
+        let mut model = Self::outline(shape, critic_hidden, recurrence)?;
+        let init = Init { orthogonal: orthogonal_init, span: recurrence.and_then(|r| r.span) };
+        let mut rng = Stream::new(seed, STREAM_INIT, 0);
+        let theta: Vec<f32> = model.parts().flat_map(|part| part.net.init::<f32>(init, &mut rng)).collect();
+        model.theta = theta;
+        Ok(model)
+    }
+    /// A model that has no parameters yet, to be asked for its sizes: it takes next to no memory.
+    ///
+    /// # Errors
+    /// When a layer is empty.
+    ///
+    /// # Panics
+    /// As [`ActorCritic::with_memory`].
+    pub fn outline(
+        shape: ModelShape,
+        critic_hidden: Vec<usize>,
+        recurrence: Option<Recurrence>,
+    ) -> Result<Self, ShapeError> {
         let same = critic_hidden == shape.hidden;
         assert!(same || shape.trunk == Trunk::Separate, "a shared trunk has one list of widths");
         assert!(recurrence.is_none_or(|r| r.sequence_length > 0), "a sequence has a step at least");
@@ -221,8 +240,6 @@ impl ActorCritic {
         let critic_hidden = if shape.critic == Critic::None { shape.hidden.clone() } else { critic_hidden };
         let dist = shape.dist();
         let value = Head::Linear { name: "value", rows: shape.critic_rows(), gain: 1.0 };
-        let init = Init { orthogonal: orthogonal_init, span: recurrence.and_then(|r| r.span) };
-        let mut rng = Stream::new(seed, STREAM_INIT, 0);
         let (actor, critic) = match (shape.trunk, shape.critic) {
             (Trunk::Shared, Critic::None) => panic!("a policy alone has nothing to share its trunk with"),
             (Trunk::Separate, Critic::None) => (network(&shape.hidden, shape.policy_heads())?, None),
@@ -235,17 +252,25 @@ impl ActorCritic {
                 (network(&shape.hidden, heads)?, None)
             }
         };
-        let mut theta: Vec<f32> = actor.init(init, &mut rng);
-        let params = 0..theta.len();
+        let params = 0..actor.n_params();
         let name = if shape.trunk == Trunk::Shared { "shared" } else { "actor" };
-        let actor = Part { net: actor, params, name };
         let critic = critic.map(|net| {
-            let start = theta.len();
-            theta.extend(net.init::<f32>(init, &mut rng));
-            Part { net, params: start..theta.len(), name: "critic" }
+            let params = params.end..params.end + net.n_params();
+            Part { net, params, name: "critic" }
         });
+        let actor = Part { net: actor, params, name };
         let ends = std::iter::once(&actor).chain(&critic).map(|part| part.params.end).collect();
+        let theta = Vec::new();
         Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic, ends })
+    }
+    /// Its networks, the one of the policy first.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(&self.actor).chain(&self.critic)
+    }
+    /// Number of all parameters.
+    #[must_use]
+    pub fn n_params(&self) -> usize {
+        self.parts().map(|part| part.net.n_params()).sum()
     }
     /// Gives the network that holds the policy the parameters `theta`.
     ///
@@ -341,8 +366,7 @@ impl ActorCritic {
     /// Names, shapes and places of all parameters.
     #[must_use]
     pub fn views(&self) -> Vec<View> {
-        let parts = std::iter::once(&self.actor).chain(&self.critic);
-        parts
+        self.parts()
             .flat_map(|part| {
                 part.net.views().into_iter().map(|v| View {
                     name: format!("{}.{}", part.name, v.name),
@@ -385,8 +409,7 @@ impl ActorCritic {
     /// Floating-point operations of one sample's forward and backward pass through all networks.
     #[must_use]
     pub fn update_flops(&self) -> usize {
-        let parts = std::iter::once(&self.actor).chain(&self.critic);
-        parts.map(|p| p.net.forward_flops() + p.net.vjp_flops()).sum()
+        self.parts().map(|p| p.net.forward_flops() + p.net.vjp_flops()).sum()
     }
 }
 

@@ -2,10 +2,11 @@
 
 use crate::{
     env::{EnvMaker, EnvNameError, EnvNews, NamedEnv},
+    memory::{self, TooLarge},
     presets::{self, Preset},
     storage::{FsStorage, Storage, StorageError},
 };
-use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Schedule, Setup};
+use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Needs, Schedule, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
@@ -122,6 +123,9 @@ pub enum RunConfigError {
         /// Why, with its path.
         cause: StorageError,
     },
+    /// It does not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}\n  hint: ask for fewer with --threads")]
     Threads(std::io::Error),
@@ -482,6 +486,20 @@ impl RunConfig {
     #[must_use]
     pub fn threads(&self, asked: usize) -> usize {
         self.settings.threads(asked.max(1))
+    }
+    /// What a run with `threads` threads takes of memory.
+    ///
+    /// # Errors
+    /// When the environment cannot be asked, or no network can be built for it.
+    pub fn needs(&self, threads: usize) -> Result<Needs, RunConfigError> {
+        Ok(self.settings.needs(self.env_spec()?, self.threads(threads))?)
+    }
+    /// Refuses a run that does not fit into the memory that there is; returns a warning when it nearly does not.
+    ///
+    /// # Errors
+    /// As [`RunConfig::needs`], and when it does not fit.
+    pub fn check_memory(&self, threads: usize) -> Result<Option<String>, RunConfigError> {
+        Ok(memory::check(&self.needs(threads)?, memory::limit())?)
     }
     /// These threads.
     ///

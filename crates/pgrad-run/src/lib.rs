@@ -9,6 +9,7 @@
 //! - [`metrics`]: what a run reports;
 //! - [`eval`], [`stats`]: how good a policy is, and how sure that is;
 //! - [`mod@bench`]: how fast it is;
+//! - [`memory`]: whether it fits;
 //! - [`clock`]: the passing of time.
 //!
 //! **Must never know:** terminals, pictures, studies.
@@ -20,6 +21,7 @@ pub mod config;
 pub mod driver;
 pub mod env;
 pub mod eval;
+pub mod memory;
 pub mod metrics;
 #[cfg(feature = "mujoco")]
 pub mod mjcf;

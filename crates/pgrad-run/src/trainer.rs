@@ -55,8 +55,10 @@ impl Trainer {
     /// their number. An asynchronous method has as many as it has actor-learners.
     ///
     /// # Errors
-    /// When the configuration cannot be used, an environment cannot be made or a thread cannot be started.
+    /// When the configuration cannot be used or does not fit into memory, an environment cannot be made or a thread cannot
+    /// be started.
     pub fn new(config: RunConfig, threads: usize) -> Result<Self, RunConfigError> {
+        config.check_memory(threads)?;
         let cpu = config.cpu(threads).map_err(RunConfigError::Threads)?;
         let algo = config.build(&cpu)?;
         Ok(Self {

@@ -5,6 +5,9 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 static ALL_THREADS: AtomicU64 = AtomicU64::new(0);
+/// Bytes that are allocated, and the most that ever were.
+static BYTES: AtomicU64 = AtomicU64::new(0);
+static MOST_BYTES: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Constant start and no destructor: touching it never allocates, so the allocator may use it.
@@ -32,6 +35,15 @@ fn is_of_matrix_product(layout: Layout, zeroed: bool) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CountingAllocator;
 
+fn grow(bytes: usize) {
+    let now = BYTES.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+    MOST_BYTES.fetch_max(now, Ordering::Relaxed);
+}
+
+fn shrink(bytes: usize) {
+    BYTES.fetch_sub(bytes as u64, Ordering::Relaxed);
+}
+
 fn count(layout: Layout, zeroed: bool) {
     if is_of_matrix_product(layout, zeroed) {
         return;
@@ -47,20 +59,25 @@ fn count(layout: Layout, zeroed: bool) {
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout, false);
+        grow(layout.size());
         // SAFETY: the caller's promises are those that `System` asks for.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout, true);
+        grow(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         count(layout, false);
+        grow(new_size);
+        shrink(layout.size());
         // SAFETY: as above; `ptr` came from `System`, the only allocator behind this one.
         unsafe { System.realloc(ptr, layout, new_size) }
     }
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        shrink(layout.size());
         // SAFETY: as above.
         unsafe { System.dealloc(ptr, layout) }
     }
@@ -77,6 +94,15 @@ pub fn allocations() -> u64 {
 #[must_use]
 pub fn allocations_of_all_threads() -> u64 {
     ALL_THREADS.load(Ordering::Relaxed)
+}
+
+/// The most bytes that all threads together had allocated at any moment inside `f`, beyond those that they had before.
+/// Such a test needs a binary of its own.
+pub fn most_bytes_during<T>(f: impl FnOnce() -> T) -> (u64, T) {
+    let before = BYTES.load(Ordering::Relaxed);
+    MOST_BYTES.store(before, Ordering::Relaxed);
+    let result = f();
+    (MOST_BYTES.load(Ordering::Relaxed) - before, result)
 }
 
 /// Number of allocations that the calling thread makes inside `f`.

@@ -20,6 +20,7 @@ mod random;
 pub use adjoint::{AdjointCheck, adjoint_law, assert_adjoint};
 pub use allocator::{
     CountingAllocator, allocations, allocations_during, allocations_of_all_threads, assert_allocates_nothing,
+    most_bytes_during,
 };
 pub use dense::Dense;
 pub use gradient::{

@@ -4,6 +4,7 @@ use super::recording::read_recording;
 use crate::{
     algorithm::BuildError,
     common::{Activation, ModelSettings, Schedule},
+    memory::{Needs, Sizes},
     off_policy::{check_discrete, check_masks},
 };
 use pgrad_env::EnvSpec;
@@ -120,7 +121,11 @@ settings! {
 
 impl QNetworkSettings {
     /// A model whose policy's outputs are `Q(s, ·)`: its most probable action is the greedy one.
-    pub(crate) fn build(&self, env: &EnvSpec, seed: u64) -> Result<ActorCritic, BuildError> {
+    pub(crate) fn build(
+        &self,
+        env: &EnvSpec,
+        seed: impl Into<Option<u64>>,
+    ) -> Result<ActorCritic, BuildError> {
         let Self { hidden, activation, orthogonal_init } = self.clone();
         let settings = ModelSettings { hidden, activation, orthogonal_init, ..ModelSettings::default() };
         settings.build(env, Critic::None, Trunk::Separate, seed)
@@ -128,6 +133,16 @@ impl QNetworkSettings {
 }
 
 impl AsyncSettings {
+    /// What its actor-learners take, with a target network or not.
+    pub(crate) fn needs(&self, model: &ActorCritic, env: &EnvSpec, target: bool) -> Needs {
+        let target = usize::from(target);
+        let shared = usize::from(self.optimizer == AsyncOptimizer::SharedRmsprop);
+        // What is shared: parameters, the policy that is handed out, mean squares, the target. Each has parameters, a
+        // gradient, mean squares that are not shared, and the target.
+        let vectors = 2 + shared + target;
+        let sizes = Sizes::new(model, env, self.workers, self.workers).vectors(vectors, vectors);
+        sizes.learners(self.workers, 3 - shared + target, self.n_steps).all()
+    }
     /// Refuses what is not a recording; whether it is one of this run is seen when that is built.
     pub(crate) fn check(&self, file: Option<&[u8]>) -> Result<(), BuildError> {
         if self.file().is_none() {

@@ -147,6 +147,7 @@ impl<'a> Options<'a> {
 pub fn train(mut config: RunConfig, mut options: Options<'_>) -> Result<Summary, RunError> {
     config.anchor();
     config.check()?;
+    check_memory(&config, &mut options)?;
     let label = RunLabel {
         env: config.env_id(),
         algo: config.algo(),
@@ -206,6 +207,7 @@ pub fn resume_with(
         None => Vec::new(),
     };
     config.check()?;
+    check_memory(&config, &mut options)?;
     for change in &changed {
         (options.listen)(Event::Notice(&changes::notice(change, &config)));
     }
@@ -255,6 +257,14 @@ pub fn resume_with(
         Some(_) => run.write_beside(&run.trainer.policy(1).to_bytes()?)?,
     }
     run.finish()
+}
+
+/// Refuses a run that does not fit into memory, and warns of one that nearly does not.
+fn check_memory(config: &RunConfig, options: &mut Options<'_>) -> Result<(), RunError> {
+    if let Some(warning) = config.check_memory(options.threads)? {
+        (options.listen)(Event::Notice(&warning));
+    }
+    Ok(())
 }
 
 /// What the checkpoints up to `step` say of the metrics, newest first.
