@@ -2,8 +2,7 @@
 //!
 //! Each line of `goldens/bits.txt` is a short run, and the digest of the parameters it ends with. A change that only
 //! moves code leaves every digest as it is. A change that means to alter results says so in the changelog and writes
-//! the file anew with `--fix`. Runs with layers above 128 units hold the bits of the
-//! kind of processor that they were written on.
+//! the file anew with `--fix`.
 
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;

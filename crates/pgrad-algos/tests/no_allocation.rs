@@ -1,5 +1,4 @@
-//! Collecting and learning allocate nothing once everything is warm. With layers of up to 128 units, as here, no product
-//! goes to the `gemm` crate, which keeps packed copies where it likes.
+//! Collecting and learning allocate nothing once everything is warm.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::{AlgoConfig, Algorithm, PpoConfig, Setup};

@@ -4,7 +4,7 @@ use crate::activation::{Activation, Below, times_slope};
 use crate::layer::{Init, LayerSpec, ShapeError};
 use crate::layers::{AnyLayer, Dense, Head};
 use crate::moments::{Affine, LayerSums};
-use crate::tape::{LEAST_COLUMNS, LayerTapes, NetworkTape, Sequences, regroup};
+use crate::tape::{LayerTapes, NetworkTape, Sequences};
 use pgrad_num::{Aligned, Cols, ColsMut, Real, Stream};
 use std::ops::Range;
 
@@ -173,20 +173,16 @@ impl Network {
     /// A tape for batches of up to `max_steps` steps of `max_cols` sequences.
     #[must_use]
     pub fn tape_of<R: Real>(&self, max_steps: usize, max_cols: usize) -> NetworkTape<R> {
-        let state_rows = self.state_rows();
-        let wide = if state_rows > 0 { max_cols.max(LEAST_COLUMNS) } else { max_cols };
-        let n = max_steps * wide;
+        let n = max_steps * max_cols;
         let zeros = Aligned::new;
-        let sizes = [state_rows, self.n_inputs(), self.n_outputs()];
-        let sequences = (state_rows > 0).then(|| Sequences::new(sizes, max_steps, wide));
         let layers = LayerTapes {
-            own: self.layers.iter().map(|l| l.tape(max_steps, wide)).collect(),
+            own: self.layers.iter().map(|l| l.tape(max_steps, max_cols)).collect(),
             outputs: self.layers.iter().map(|l| zeros(l.n_outputs() * n)).collect(),
             delta: [zeros(self.widest() * n), zeros(self.widest() * n)],
             cols: 0,
             max_cols: n,
         };
-        NetworkTape { layers, sequences }
+        NetworkTape { layers, sequences: (self.state_rows() > 0).then(Sequences::default) }
     }
 
     /// `Y = f(θ, X)`, `[n_outputs x cols]`, on the tape.
@@ -201,21 +197,19 @@ impl Network {
         tape: &'t mut NetworkTape<R>,
     ) -> ColsMut<'t, R> {
         assert_eq!((theta.len(), x.rows()), (self.n_params(), self.n_inputs()));
-        let NetworkTape { layers, sequences } = &mut *tape;
-        let mut input = sequences.as_mut().map_or(x, |s| s.fill(x));
-        let n = input.cols();
-        layers.cols = n;
-        let LayerTapes { own, outputs, .. } = &mut *layers;
+        let (n, mut input) = (x.cols(), x);
+        if let Some(Sequences { steps, cols }) = tape.sequences {
+            assert_eq!(n, steps * cols, "columns of the sequences that began");
+        }
+        tape.layers.cols = n;
+        let LayerTapes { own, outputs, .. } = &mut tape.layers;
         for (l, (layer, (own, h))) in self.layers.iter().zip(own.iter_mut().zip(outputs)).enumerate() {
             let rows = layer.n_outputs();
             let h = &mut h[..rows * n];
             layer.forward(&theta[self.params[l].clone()], input, ColsMut::new(h, rows, n), own);
             input = Cols::new(h, rows, n);
         }
-        if let Some(s) = sequences {
-            s.keep_outputs(layers.top());
-        }
-        ColsMut::new(tape.outputs_mut(), self.n_outputs(), x.cols())
+        ColsMut::new(tape.outputs_mut(), self.n_outputs(), n)
     }
 
     /// `∂θ += J_θᵀ ∂Y` for the batch last seen by `forward`, and `∂X = J_Xᵀ ∂Y` on request.
@@ -232,19 +226,7 @@ impl Network {
         d_x: Option<ColsMut<'_, R>>,
     ) {
         assert_eq!(d_theta.len(), self.n_params());
-        let NetworkTape { layers, sequences } = tape;
-        let mut take = Take::Gradient(d_theta);
-        let Some(s) = sequences.as_mut().filter(|s| s.filled()) else {
-            return self.backward(theta, x, layers, d_out, &mut take, d_x);
-        };
-        let [wide, cols] = s.groups();
-        let (wide_x, mut wide_d_x, mut wide_d_out) = s.wide();
-        regroup(d_out.data(), wide_d_out.data_mut(), [cols, wide], R::ZERO);
-        let into = d_x.is_some().then(|| wide_d_x.reborrow());
-        self.backward(theta, wide_x, layers, wide_d_out.as_cols(), &mut take, into);
-        if let Some(d_x) = d_x {
-            regroup(wide_d_x.data_mut(), d_x.into_data(), [wide, cols], R::ZERO);
-        }
+        self.backward(theta, x, &mut tape.layers, d_out, &mut Take::Gradient(d_theta), d_x);
     }
 
     /// Takes the cotangents of the outputs down to the input, layer by layer.
@@ -300,25 +282,7 @@ impl Network {
         v_theta: &[R],
         mut out: ColsMut<'_, R>,
     ) {
-        let NetworkTape { layers, sequences } = tape;
-        let Some(s) = sequences.as_mut().filter(|s| s.filled()) else {
-            return self.tangents(theta, x, layers, v_theta, out);
-        };
-        let groups = s.groups();
-        let (wide_x, _, mut wide_out) = s.wide();
-        self.tangents(theta, wide_x, layers, v_theta, wide_out.reborrow());
-        regroup(wide_out.data_mut(), out.data_mut(), groups, R::ZERO);
-    }
-
-    fn tangents<R: Real>(
-        &self,
-        theta: &[R],
-        x: Cols<'_, R>,
-        tape: &mut LayerTapes<R>,
-        v_theta: &[R],
-        mut out: ColsMut<'_, R>,
-    ) {
-        let LayerTapes { own, outputs, delta: [below, above], cols: n, .. } = tape;
+        let LayerTapes { own, outputs, delta: [below, above], cols: n, .. } = &mut tape.layers;
         let (n, mut below, mut above) = (*n, below, above);
         assert_eq!((theta.len(), x.rows(), x.cols()), (self.n_params(), self.n_inputs(), n));
         assert_eq!((v_theta.len(), out.rows(), out.cols()), (self.n_params(), self.n_outputs(), n));

@@ -16,15 +16,15 @@
 //!   lies together; else (`Bᵀ`, batches wider than a panel, columns that do not fill a vector) it is copied, filled up
 //!   with zeros.
 //!
-//! All this is for layers of at most [`WIDEST`] units. Larger factors do not stay in the first cache and are worth
-//! packing: those products go to the crate `gemm-f32`. A single sample has loops of its own, along the rows.
+//! In wide layers `A` does not stay in the first cache, but it is read in order, once for each panel, and an element
+//! serves 64 columns: from the second and the third cache it comes fast enough. A single sample has loops of its own,
+//! along the rows.
 //!
 //! # Determinism
-//! Which way a product goes depends on the layers' width alone, never on the number of samples. In layers of at most
-//! [`WIDEST`] units an element of `C` is one chain of fused multiply-adds over `k`, in order, from what it starts with.
-//! Between panels the chain waits in `C`, which loses nothing. So its bits depend on its row of `A` and its column of `B`
-//! alone: not on the samples beside it, its place, or the width of the vectors. [`add_outer`] has a second order for
-//! narrow products, also fixed by the layers' width.
+//! An element of `C` is one chain of fused multiply-adds over `k`, in order, from what it starts with. Between panels the
+//! chain waits in `C`, which loses nothing. So its bits depend on its row of `A` and its column of `B` alone: not on the
+//! samples beside it, its place, or the width of the vectors. [`add_outer`] has a second order for narrow products,
+//! fixed by the layers' width.
 
 mod dots;
 pub(crate) mod lanes;
@@ -34,19 +34,10 @@ mod vector;
 
 use crate::{Cols, Real, simd};
 use dots::{Dots, RowSums};
-use gemm_common::Parallelism;
 use lanes::Kernel;
 pub use then::Then;
 use tiles::by_tiles;
 use vector::by_vector;
-
-/// Layers wider than this are the crate `gemm-f32`'s.
-pub const WIDEST: usize = 128;
-
-/// Whether a product between layers of `m` and `k` units is for our own tiles.
-fn is_ours(m: usize, k: usize) -> bool {
-    m.max(k) <= WIDEST
-}
 
 /// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`, and one of the strides is 1.
 #[derive(Clone, Copy, Debug)]
@@ -126,89 +117,11 @@ pub fn matmul_then<R: Real>(
     if let Write::Bias(bias) = write {
         assert_eq!(bias.len(), m, "a number for each row");
     }
-    if is_ours(m, k) && n > 1 {
-        by_tiles(c, write, a, b, then);
-        return;
-    }
-    if is_ours(m, k) {
+    if n == 1 {
         by_vector(c, write, a, b.data);
+        then.apply(c);
     } else {
-        by_library(c, write, a, b);
-    }
-    then.apply(c);
-}
-
-/// A product of the `gemm` crates: sizes; pointer, strides of `C`, whether it is added to; pointer and strides of the
-/// factors; what scales `C` and the product; complex conjugates; threads.
-pub type Library<R> = unsafe fn(
-    usize,
-    usize,
-    usize,
-    *mut R,
-    isize,
-    isize,
-    bool,
-    *const R,
-    isize,
-    isize,
-    *const R,
-    isize,
-    isize,
-    R,
-    R,
-    bool,
-    bool,
-    bool,
-    Parallelism,
-);
-
-/// [`matmul_then`] with the crate `gemm-f32`; `f64`, which only checks, keeps to the tiles.
-#[expect(unsafe_code, reason = "the gemm crates take pointers; shapes are checked right here")]
-fn by_library<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, b: Mat<'_, R>) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!((b.rows, c.len()), (k, m * n));
-    let Some(library) = R::library() else {
-        by_tiles(c, write, a, b, Then::Leave);
-        return;
-    };
-    if let Write::Bias(bias) = write {
-        for (row, b) in c.chunks_exact_mut(n.max(1)).zip(bias) {
-            row.fill(*b);
-        }
-    }
-    let strides = |x: &Mat<'_, R>| {
-        let stride = x.stride as isize;
-        if x.flipped { (1, stride) } else { (stride, 1) }
-    };
-    let ((a_row, a_col), (b_row, b_col)) = (strides(&a), strides(&b));
-    // Computed as Cᵀ = Bᵀ Aᵀ: the batch is contiguous in both C and B, and gemm wants its output and its
-    // left factor contiguous along the first axis.
-    //
-    // SAFETY: `Mat::new` ties each pointer to rows*cols initialised elements and `t` only swaps the
-    // axes, so every (i, j) below (rows, cols) is in bounds; the assertion above fixes the output's size;
-    // `c` is borrowed mutably, so it overlaps neither factor.
-    unsafe {
-        library(
-            n,
-            m,
-            k,
-            c.as_mut_ptr(),
-            n as isize,
-            1,
-            !matches!(write, Write::Replace),
-            b.data.as_ptr(),
-            b_row,
-            b_col,
-            a.data.as_ptr(),
-            a_row,
-            a_col,
-            R::ONE,
-            R::ONE,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+        by_tiles(c, write, a, b, then);
     }
 }
 
@@ -235,13 +148,8 @@ pub fn add_outer<R: Real>(c: &mut [R], a: Cols<'_, R>, b: Cols<'_, R>) {
         });
         return;
     }
-    let samples_of_b = Mat::from(b).t();
-    if !is_ours(m, k) {
-        by_library(c, Write::Add, a.into(), samples_of_b);
-        return;
-    }
     if m.min(k) > NARROW {
-        by_tiles(c, Write::Add, a.into(), samples_of_b, Then::Leave);
+        by_tiles(c, Write::Add, a.into(), Mat::from(b).t(), Then::Leave);
         return;
     }
     let (long, short, long_stride, short_stride) = if m < k { (b, a, 1, k) } else { (a, b, k, 1) };
@@ -336,13 +244,11 @@ mod tests {
                 matmul(&mut c, Write::Bias(&round(&bias)), ma, mb);
                 assert!(near(&c, &|i| bias[i / n]), "C = A B + b, {m} x {k} x {n}");
             });
-            // By tiles too where the shape would choose the library, and the other way round.
+            // By tiles too where there is a single column.
             for_every_layout(&round(&a), &round(&b), (m, k, n), |ma, mb| {
                 let mut c = round(&held);
                 by_tiles(&mut c, Write::Add, ma, mb, Then::Leave);
                 assert!(near(&c, &|i| held[i]), "by tiles, {m} x {k} x {n}");
-                by_library(&mut c, Write::Bias(&round(&bias)), ma, mb);
-                assert!(near(&c, &|i| bias[i / n]), "by library, {m} x {k} x {n}");
             });
             let (a, bt, mut c) = (round(&a), turned(&round(&b), k, n), round(&held));
             add_outer(&mut c, Cols::new(&a, m, k), Cols::new(&bt, n, k));
@@ -462,7 +368,19 @@ mod tests {
     #[test]
     fn a_column_does_not_depend_on_those_beside_it() {
         let mut rng = Stream::new(4, 0, 0);
-        for (m, k) in [(64, 64), (64, 4), (2, 64), (1, 64), (7, 13), (128, 128), (70, 128), (3, 1)] {
+        for (m, k) in [
+            (64, 64),
+            (64, 4),
+            (2, 64),
+            (1, 64),
+            (7, 13),
+            (128, 128),
+            (70, 128),
+            (3, 1),
+            (129, 64),
+            (75, 300),
+            (2, 530),
+        ] {
             let a = single(&random(m * k, &mut rng));
             let (bias, x) = (single(&random(m, &mut rng)), single(&random(k, &mut rng)));
             let at = turned(&a, m, k);
@@ -487,7 +405,7 @@ mod tests {
 
     /// What recurrent networks rest on: training computes a column beside others than the rollout did.
     #[test]
-    fn from_eight_columns_on_a_column_has_its_bits_whatever_stands_beside_it() {
+    fn a_column_has_its_bits_whatever_stands_beside_it() {
         let mut rng = Stream::new(2, 0, 0);
         for m in [1, 2, 3, 16, 64, 192, 256] {
             for k in [1, 2, 3, 4, 28, 64, 65, 300] {
@@ -503,7 +421,7 @@ mod tests {
                 };
                 for write in [Write::Replace, Write::Add] {
                     let together = product(write, all);
-                    for n in [8, 9, 13, 16, 31, 32, 64, 100, 256] {
+                    for n in [1, 2, 3, 7, 8, 9, 13, 16, 31, 32, 64, 100, 256] {
                         for (i, c) in product(write, n).iter().enumerate() {
                             let other = together[i / n * all + all - n + i % n];
                             assert_eq!(

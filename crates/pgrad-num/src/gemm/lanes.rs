@@ -1,6 +1,5 @@
 //! Vectors of the width of the machine, for kernels that are written once for `f32` and `f64`.
 
-use super::Library;
 use super::dots::{Dots, RowSums};
 use super::tiles::{Flip, Tiles};
 use super::vector::Vector;
@@ -35,8 +34,6 @@ pub trait Lanes: Copy {
     fn run(kernel: Kernel<'_, Self>);
     /// Numbers of a vector on this machine.
     fn machine_lanes() -> usize;
-    /// The product of wide layers, where there is one: compiling it takes long, and only `f32` needs it.
-    fn library() -> Option<Library<Self>>;
 }
 
 /// What [`Lanes::run`] runs.
@@ -139,7 +136,7 @@ fn avx2<S: Simd>(simd: S) -> Option<pulp::x86::V3> {
 }
 
 macro_rules! lanes {
-    ($ty:ident, $unroll:literal, $library:expr, $vector:ident, $lanes:ident, $splat:ident, $fma:ident, $add:ident, |$simd:ident, $block:ident| $flip:expr) => {
+    ($ty:ident, $unroll:literal, $vector:ident, $lanes:ident, $splat:ident, $fma:ident, $add:ident, |$simd:ident, $block:ident| $flip:expr) => {
         impl Lanes for $ty {
             const UNROLL: usize = $unroll;
             type Vector<S: Simd> = S::$vector;
@@ -185,31 +182,18 @@ macro_rules! lanes {
             fn machine_lanes() -> usize {
                 Arch::new().dispatch(Ask::<Self>(std::marker::PhantomData))
             }
-            fn library() -> Option<Library<Self>> {
-                $library
-            }
         }
     };
 }
 
-lanes!(
-    f32,
-    4,
-    Some(gemm_f32::gemm::f32::get_gemm_fn()),
-    f32s,
-    F32_LANES,
-    splat_f32s,
-    mul_add_f32s,
-    add_f32s,
-    |simd, block| {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(v3) = avx2(simd) {
-            return flip_in_registers(v3, block.0, block.1, block.2, block.3);
-        }
-        let _ = simd;
-        flip_plainly(block.0, block.1, block.2, block.3);
+lanes!(f32, 4, f32s, F32_LANES, splat_f32s, mul_add_f32s, add_f32s, |simd, block| {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(v3) = avx2(simd) {
+        return flip_in_registers(v3, block.0, block.1, block.2, block.3);
     }
-);
-lanes!(f64, 1, None, f64s, F64_LANES, splat_f64s, mul_add_f64s, add_f64s, |_simd, block| flip_plainly(
+    let _ = simd;
+    flip_plainly(block.0, block.1, block.2, block.3);
+});
+lanes!(f64, 1, f64s, F64_LANES, splat_f64s, mul_add_f64s, add_f64s, |_simd, block| flip_plainly(
     block.0, block.1, block.2, block.3
 ));

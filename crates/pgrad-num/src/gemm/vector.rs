@@ -27,6 +27,9 @@ pub(super) fn by_vector<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>
     }
 }
 
+/// Blocks of rows that are computed side by side: so many chains hide the latency of one.
+const TOGETHER: usize = 3;
+
 /// `c += A x` for rows that lie along the memory: blocks of 8 × 8 are turned over on the way.
 #[derive(Debug)]
 pub struct Vector<'a, R> {
@@ -37,40 +40,61 @@ pub struct Vector<'a, R> {
 
 impl<R: Real> WithSimd for Vector<'_, R> {
     type Output = ();
-    #[expect(unsafe_code, reason = "turns over blocks by pointer")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { c, a, x } = self;
         let k = a.cols;
-        let (blocks, rest) = c.as_chunks_mut::<BLOCK>();
-        let whole = k / BLOCK * BLOCK;
-        let first_of_rest = blocks.len() * BLOCK;
+        // Short rows are over before there is latency to hide.
+        let in_groups = if k < 2 * BLOCK { 0 } else { c.len() / (TOGETHER * BLOCK) * (TOGETHER * BLOCK) };
+        let (groups, rest) = c.split_at_mut(in_groups);
+        let (groups, _) = groups.as_chunks_mut::<{ TOGETHER * BLOCK }>();
+        let (group_lines, rest_lines) = a.data.split_at(groups.len() * TOGETHER * BLOCK * k);
+        for (g, c) in groups.iter_mut().enumerate() {
+            let lines = &group_lines[g * TOGETHER * BLOCK * k..][..TOGETHER * BLOCK * k];
+            add_blocks::<R, S, TOGETHER>(simd, c, lines, x);
+        }
+        let (blocks, rest) = rest.as_chunks_mut::<BLOCK>();
+        let (block_lines, rest_lines) = rest_lines.split_at(blocks.len() * BLOCK * k);
         for (b, c) in blocks.iter_mut().enumerate() {
-            let lines = &a.data[b * BLOCK * k..(b + 1) * BLOCK * k];
-            let mut sum = *c; // in a register, where `c` would go through memory
-            for from in (0..whole).step_by(BLOCK) {
-                let mut turned = [[R::ZERO; BLOCK]; BLOCK];
-                // SAFETY: `lines` has 8 rows of `k` numbers and `from + 8 <= k`; `turned` is 8 x 8.
-                unsafe {
-                    let to = turned.as_flattened_mut().as_mut_ptr();
-                    R::flip(simd, lines.as_ptr().add(from), k, to, BLOCK);
-                }
-                for (column, x) in turned.iter().zip(&x[from..from + BLOCK]) {
-                    for i in 0..BLOCK {
-                        sum[i] = column[i].mul_add(*x, sum[i]);
-                    }
-                }
-            }
-            for at in whole..k {
-                for i in 0..BLOCK {
-                    sum[i] = lines[i * k + at].mul_add(x[at], sum[i]);
-                }
-            }
-            *c = sum;
+            add_blocks::<R, S, 1>(simd, c, &block_lines[b * BLOCK * k..][..BLOCK * k], x);
         }
         for (i, c) in rest.iter_mut().enumerate() {
-            let line = &a.data[(first_of_rest + i) * k..][..k];
+            let line = &rest_lines[i * k..][..k];
             *c = line.iter().zip(x).fold(*c, |c, (a, x)| a.mul_add(*x, c));
         }
     }
+}
+
+/// `c += A x` for `N` blocks of rows; `lines` are the rows of `A`.
+#[expect(unsafe_code, reason = "turns over blocks by pointer")]
+#[inline(always)]
+fn add_blocks<R: Real, S: Simd, const N: usize>(simd: S, c: &mut [R], lines: &[R], x: &[R]) {
+    let k = x.len();
+    assert!(c.len() == N * BLOCK && lines.len() == N * BLOCK * k);
+    let whole = k / BLOCK * BLOCK;
+    // In registers, where `c` would go through memory.
+    let mut sum: [[R; BLOCK]; N] = std::array::from_fn(|b| std::array::from_fn(|i| c[b * BLOCK + i]));
+    for from in (0..whole).step_by(BLOCK) {
+        for (b, sum) in sum.iter_mut().enumerate() {
+            let mut turned = [[R::ZERO; BLOCK]; BLOCK];
+            // SAFETY: `lines` has `8 N` rows of `k` numbers and `from + 8 <= k`; `turned` is 8 x 8.
+            unsafe {
+                let to = turned.as_flattened_mut().as_mut_ptr();
+                R::flip(simd, lines.as_ptr().add(b * BLOCK * k + from), k, to, BLOCK);
+            }
+            for (column, x) in turned.iter().zip(&x[from..from + BLOCK]) {
+                for i in 0..BLOCK {
+                    sum[i] = column[i].mul_add(*x, sum[i]);
+                }
+            }
+        }
+    }
+    for at in whole..k {
+        for (b, sum) in sum.iter_mut().enumerate() {
+            for i in 0..BLOCK {
+                sum[i] = lines[(b * BLOCK + i) * k + at].mul_add(x[at], sum[i]);
+            }
+        }
+    }
+    c.copy_from_slice(sum.as_flattened());
 }
