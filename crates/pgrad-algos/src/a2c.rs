@@ -99,6 +99,27 @@ choice! {
     }
 }
 
+choice! {
+    /// Which program's RMSProp divides the gradient.
+    pub enum RmsPropForm {
+        /// g / sqrt(v + epsilon), the mean square v from 1: TensorFlow, with which OpenAI baselines' a2c was run; the
+        /// divisor of Mnih et al. 2016, Equation S3.
+        TensorFlow = "tensorflow",
+        /// g / (sqrt(v) + epsilon), v from 0: PyTorch, with which Stable-Baselines3's A2C is run. The first steps are
+        /// longer, whatever the gradient, and small gradients count for more.
+        PyTorch = "pytorch",
+    }
+}
+
+impl From<RmsPropForm> for pgrad_optim::RmsPropForm {
+    fn from(form: RmsPropForm) -> Self {
+        match form {
+            RmsPropForm::TensorFlow => Self::TensorFlow,
+            RmsPropForm::PyTorch => Self::PyTorch,
+        }
+    }
+}
+
 settings! {
     /// Advantage actor-critic.
     pub struct A2cSettings {
@@ -125,7 +146,9 @@ settings! {
         learning_rate_schedule: Schedule = Schedule::Linear, source: "OpenAI baselines, a2c";
         /// Decay of the mean of squared gradients in RMSProp.
         rmsprop_decay: f64 = 0.99, range: 0.0..=0.999_999, source: "OpenAI baselines, a2c";
-        /// Added to the mean square in RMSProp, inside the root.
+        /// Which program's RMSProp: where epsilon stands, and where the mean square starts.
+        rmsprop_form: RmsPropForm = RmsPropForm::TensorFlow, source: "OpenAI baselines, a2c";
+        /// Bounds the divisor of RMSProp from below; `rmsprop_form` says where it is added.
         rmsprop_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, a2c";
         /// Weight of the critic's squared error (c1).
         value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, a2c";
@@ -174,6 +197,7 @@ impl AlgoConfig for A2cConfig {
             actor_critic(setup, &self.rollout, networks, &self.normalize, self.rollout.samples())?;
         let n = agent.model.theta.len();
         let rmsprop = RmsPropParams { decay: c.rmsprop_decay, epsilon: c.rmsprop_epsilon };
-        Ok(agent.runs(A2c { config: self.clone(), minibatches, rmsprop: RmsProp::new(n, rmsprop) }))
+        let rmsprop = RmsProp::new(n, rmsprop, c.rmsprop_form.into());
+        Ok(agent.runs(A2c { config: self.clone(), minibatches, rmsprop }))
     }
 }

@@ -285,6 +285,18 @@ settings_that_are_tested! {
             }
         }
     }
+    rmsprop_form => {
+        let c = config(&[]).a2c;
+        let plain = first(&[]);
+        let g = gradient(&plain.before, &plain.after, &plain.v, &c);
+        let t = first(&["rmsprop_form=pytorch", "rmsprop_epsilon=1e-3"]);
+        // From a mean square of 0: outside the root, and a first step that hardly knows how long the gradient is.
+        for ((a, b), (g, v)) in wide(&t.after.theta).iter().zip(wide(&t.before.theta)).zip(g.iter().zip(&t.v)) {
+            assert!((v - 0.01 * g * g).abs() < 1e-6, "{v} {g}");
+            let root = (0.01 * g * g).sqrt();
+            assert!((a - (b - 0.5 * g / (root + 1e-3))).abs() < 2e-2 * (0.5 * g / (root + 1e-3)).abs() + 1e-3, "{a} {b} {g}");
+        }
+    }
     rmsprop_epsilon => {
         let plain = first(&[]);
         let g = gradient(&plain.before, &plain.after, &plain.v, &config(&[]).a2c);

@@ -23,7 +23,8 @@ pub enum HogwildRule {
 /// Applies gradients of many threads to shared parameters, without locks.
 ///
 /// Every number is read, changed and written by itself; a thread may read what another is about to change, and a
-/// change may be lost. A mean square starts at 1, as in [`RmsProp`](crate::RmsProp), momentum at 0.
+/// change may be lost. A mean square is of TensorFlow's form ([`RmsPropForm`](crate::RmsPropForm)), whose divisor is the paper's, and starts at 1; momentum
+/// starts at 0.
 #[derive(Debug)]
 pub struct Hogwild {
     rule: HogwildRule,
@@ -226,7 +227,7 @@ mod tests {
         for rule in [HogwildRule::RmsProp(RMSPROP), HogwildRule::SharedRmsProp(RMSPROP)] {
             let (theta, hogwild) = (SharedVec::new(&[0.5; N]), Hogwild::new(N, rule));
             let mut own = hogwild.own();
-            let mut alone = crate::RmsProp::<f32>::new(N, RMSPROP);
+            let mut alone = crate::RmsProp::<f32>::new(N, RMSPROP, crate::RmsPropForm::TensorFlow);
             let mut expected = [0.5f32; N];
             for k in 0..30 {
                 hogwild.step(&theta, &mut own, &gradient(k, 0), 0.01, k % 2 == 1);

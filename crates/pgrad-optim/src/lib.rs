@@ -24,5 +24,5 @@ pub use hogwild::{Hogwild, HogwildRule};
 pub use kfac::{Kfac, KfacParams, KroneckerBlock};
 pub use local::{Local, LocalMetric, LocalTrial, Trial};
 pub use parts::{Part, RunParts, StepRule};
-pub use rms_prop::{RmsProp, RmsPropParams};
+pub use rms_prop::{RmsProp, RmsPropForm, RmsPropParams};
 pub use schedule::Schedule;

@@ -92,7 +92,7 @@ fn split<'a, R>(rest: &mut &'a mut [R], n: usize) -> &'a mut [R] {
 #[cfg(test)]
 mod tests {
     use super::{Part, RunParts};
-    use crate::{Adam, AdamParams, RmsProp, RmsPropParams, StepRule};
+    use crate::{Adam, AdamParams, RmsProp, RmsPropForm, RmsPropParams, StepRule};
     use pgrad_num::Team;
 
     impl RunParts for Team {
@@ -116,7 +116,7 @@ mod tests {
                 let (mut whole, mut parts) = (vec![0.5f32; N], vec![0.5f32; N]);
                 let mut adam = Adam::new(N, AdamParams::default());
                 let mut adam_parts = adam.clone();
-                let mut rms = RmsProp::new(N, RmsPropParams::default());
+                let mut rms = RmsProp::new(N, RmsPropParams::default(), RmsPropForm::default());
                 let mut rms_parts = rms.clone();
                 for k in 0..5 {
                     let g = gradient(k);
