@@ -104,11 +104,19 @@ fn differ(a: &[f64], b: &[f64]) {
     assert!(relative_difference(a, b) > 0.02, "the same");
 }
 
-#[test]
-fn a_step_is_the_kronecker_factored_natural_gradient() {
-    // One linear layer: A of the observations and the constant, G of the scores, both from what the environment saw.
+/// What a linear policy's first step was, and what it is made of.
+struct Natural {
+    /// The damped Fisher matrix `A ⊗ G`, over the parameters of the policy.
+    fisher: Dense,
+    gradient: Vec<f64>,
+    /// The step that was made, its parameters in the order of the matrix.
+    found: Vec<f64>,
+}
+
+/// One linear layer: A of the observations and the constant, G of the scores, both from what the environment saw.
+fn natural(more: &[&str]) -> Natural {
     let task = task();
-    let pairs = ["lambda=0", "entropy_coef=0", "gamma=0", "value_coef=0", "learning_rate=0.5"];
+    let pairs = [&["lambda=0", "entropy_coef=0", "gamma=0", "value_coef=0"], more].concat();
     let mut acktr = build(&task, &pairs);
     let theta = wide(&acktr.model().theta);
     let (model, found) = (acktr.model().clone(), move_of(&mut *acktr));
@@ -142,16 +150,40 @@ fn a_step_is_the_kronecker_factored_natural_gradient() {
     };
     let (a, f) = (damped(&a, cols, pi * root), damped(&f, rows, root / pi));
     // (A ⊗ G) vec(Δ) = vec(∇), columns of Δ one after the other.
-    let big =
+    let fisher =
         Dense::from_fn(rows * cols, rows * cols, |p, q| a.at(p / rows, q / rows) * f.at(p % rows, q % rows));
     let gradient: Vec<f64> =
         (0..rows * cols).map(|p| mean(&|s| adv[s] * g[p % rows][s] * x(s, p / rows))).collect();
-    let natural = big.solve(&gradient);
-    let expected: Vec<f64> = (0..rows * OBS)
-        .map(|k| natural[(k % OBS) * rows + k / OBS])
-        .chain((0..rows).map(|r| natural[OBS * rows + r]))
-        .collect();
-    same(&found[model.actor().params.clone()], &scaled(&expected, 0.5));
+    let actor = &found[model.actor().params.clone()];
+    // Weights are kept row by row, and the biases behind them.
+    let at = |p: usize| if p < rows * OBS { (p % rows) * OBS + p / rows } else { p };
+    Natural { fisher, gradient, found: (0..rows * cols).map(|p| actor[at(p)]).collect() }
+}
+
+#[test]
+fn a_step_is_the_kronecker_factored_natural_gradient() {
+    let Natural { fisher, gradient, found } = natural(&["learning_rate=0.5"]);
+    same(&found, &scaled(&fisher.solve(&gradient), 0.5));
+}
+
+/// `δ = ½ ΔθᵀF̂Δθ` exactly where the region ends the step, and a shorter step is left alone (section 3.2).
+#[test]
+fn a_step_to_the_edge_of_the_trust_region_has_its_divergence_in_the_model() {
+    let divergence = |Natural { fisher, found, .. }: &Natural| {
+        let n = found.len();
+        (0..n)
+            .flat_map(|p| (0..n).map(move |q| (p, q)))
+            .map(|(p, q)| 0.5 * found[p] * fisher.at(p, q) * found[q])
+            .sum::<f64>()
+    };
+    for delta in [1e-2, 1e-3, 1e-4] {
+        let step = natural(&["learning_rate=1e6", &format!("trust_region={delta}")]);
+        let found = divergence(&step);
+        assert!((found / delta - 1.0).abs() < 5e-3, "{found} within a region of {delta}");
+    }
+    let inside = natural(&["learning_rate=1e-3", "trust_region=1e-2"]);
+    assert!(divergence(&inside) < 1e-3);
+    same(&inside.found, &scaled(&inside.fisher.solve(&inside.gradient), 1e-3));
 }
 
 #[test]

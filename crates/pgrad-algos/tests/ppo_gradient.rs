@@ -14,7 +14,7 @@ use pgrad_algos::{
     ppo::{Advantage, Bound},
 };
 use pgrad_engine::Cpu;
-use pgrad_env::{End, spec_of};
+use pgrad_env::{End, Space, spec_of};
 use pgrad_model::ActorCritic;
 use pgrad_settings::apply_pair;
 use pgrad_testkit::finite_difference_gradient;
@@ -184,6 +184,14 @@ fn check(pairs: &[&str], task: &Task) -> (Trained, [f64; 2]) {
     let (adv, ret) = slow.estimates(&theta_old);
 
     if fresh {
+        // How much of the targets' variance the critic explains, its mean error left aside.
+        let spread = |x: &dyn Fn(usize) -> f64| {
+            let mean = (0..ret.len()).map(x).sum::<f64>() / ret.len() as f64;
+            (0..ret.len()).map(|i| (x(i) - mean).powi(2)).sum::<f64>()
+        };
+        let explained = 1.0 - spread(&|i| ret[i] - slow.v_old[i]) / spread(&|i| ret[i]);
+        let reported = one.report.get("learn/explained_variance").unwrap();
+        assert!((reported - explained).abs() < 1e-4, "{name}: {reported} {explained}");
         // At θ_old every ratio is 1.
         let expected = finite_difference_gradient(|t| slow.loss(t, &adv, &ret), &theta_old);
         let got: Vec<f64> = one.m.iter().map(|m| m / 0.1).collect();
@@ -263,5 +271,30 @@ fn follows_the_equations_under_every_setting_that_changes_them() {
         check(&["lambda=1", "gamma=1", "activation=relu"], task);
         check(&["hidden=", "trunk=shared", "value_clip=0.02"], task);
         check(&["hidden=6,4", "recompute_advantage=true", "trunk=shared"], task);
+    }
+}
+
+/// One sample alone has the mean of its minibatch: it teaches the policy nothing, whatever the rest of the batch is.
+#[test]
+fn advantages_are_normalised_within_each_minibatch() {
+    let task = Task::new(Space::Discrete { n: 4 }, false, Some(9));
+    for (normalised, size) in [(true, 1), (false, 1), (true, 5)] {
+        let config =
+            config(&[&format!("normalize_advantage={normalised}"), &format!("minibatch_size={size}")]);
+        let make = task.make();
+        let setup = Setup {
+            spec: &spec_of(&make).unwrap(),
+            make_env: &make,
+            seed: 2,
+            total_steps: 1_000_000,
+            cpu: Cpu::new(1).unwrap(),
+        };
+        let mut ppo = config.build(&setup).unwrap();
+        let before = ppo.model().clone();
+        ppo.start().unwrap();
+        ppo.iterate().unwrap();
+        let moved = |range: std::ops::Range<usize>| ppo.model().theta[range.clone()] != before.theta[range];
+        assert_eq!(moved(before.actor().params.clone()), !(normalised && size == 1), "{normalised} {size}");
+        assert!(moved(before.critic().params.clone()));
     }
 }

@@ -69,3 +69,49 @@ fn a_lost_episode_is_counted_and_not_replaced_by_another() {
     assert!(matches!(&error, EvalError::Lost { episodes: 600, .. }), "{error}");
     assert_eq!(error.exit_code(), 65);
 }
+
+/// Fifty steps, two actions: the return tells the actions that were taken, and the last digits the start.
+#[derive(Clone, Copy, Default)]
+struct Tells {
+    t: u32,
+    start: f64,
+}
+
+impl Env for Tells {
+    fn spec(&self) -> EnvSpec {
+        Fragile::new(0.0, false).spec()
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        *self = Self { t: 0, start: rng.uniform() };
+        obs.write_f64(&[0.0]);
+    }
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        obs.write_f64(&[0.0]);
+        let own = if self.t == 0 { self.start } else { 0.0 };
+        let reward = own + 2f64.powi(self.t as i32) * action.index() as f64;
+        self.t += 1;
+        Step { reward, end: if self.t == 40 { End::Terminated } else { End::Running } }
+    }
+}
+
+/// Of 600 episodes, more than are played side by side, no two begin alike, and no two are drawn alike.
+#[test]
+fn every_episode_has_streams_of_its_own() {
+    let told = |stochastic: bool, seed: u64| {
+        let config = RunConfig::custom("ppo", "Fragile", env_maker(Tells::default)).unwrap();
+        let policy = Trainer::new(config, 1).unwrap().policy(1);
+        let options = EvalOptions { episodes: 600, stochastic, seed, ..EvalOptions::default() };
+        evaluate(policy, |n| Ok(Box::new(Each::new(n, Tells::default))), &options).unwrap().returns
+    };
+    let distinct = |mut x: Vec<f64>| {
+        x.sort_by(f64::total_cmp);
+        x.dedup();
+        x.len()
+    };
+    let (greedy, drawn) = (told(false, 7), told(true, 7));
+    assert_eq!(distinct(greedy.iter().map(|x| x.fract()).collect()), 600, "starts");
+    assert_eq!(distinct(drawn.iter().map(|x| x.trunc()).collect()), 600, "actions");
+    let starts = |x: &[f64]| x.iter().map(|x| (x.fract() * 1e3).round()).collect::<Vec<_>>();
+    assert_eq!(starts(&greedy), starts(&drawn), "the same episodes, whoever acts");
+    assert_ne!(starts(&greedy), starts(&told(false, 8)), "another seed, other episodes");
+}

@@ -113,3 +113,16 @@ impl Study {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Streams are made of a seed: an evaluation that had a training run's would begin with the same episodes.
+    #[test]
+    fn no_evaluation_has_the_seed_of_a_training_run() {
+        assert_eq!(eval_seed(3), 1_000_000_000_003);
+        let (first, last) = (eval_seed(0), eval_seed(SEED_LIMIT - 1));
+        assert!(first >= SEED_LIMIT && last > first, "{first} {last}");
+    }
+}

@@ -168,15 +168,7 @@ impl Measurement for Normalised {
         let row = |entries: &Vec<Entry>| entries.iter().map(scores).collect::<Result<Vec<_>, _>>();
         let raw = self.entries.iter().map(row).collect::<Result<Vec<_>, StudyError>>()?;
         let scaled = scale(&raw);
-        let tasks = self.envs.get_ref().len() as f64;
-        let overall: Vec<(f64, f64)> = scaled
-            .iter()
-            .map(|variant| {
-                let means: Vec<f64> = variant.iter().map(|s| mean(s)).collect();
-                let square = variant.iter().map(|s| standard_error(s).powi(2)).sum::<f64>();
-                (mean(&means), square.sqrt() / tasks)
-            })
-            .collect();
+        let overall: Vec<(f64, f64)> = scaled.iter().map(|tasks| overall(tasks)).collect();
         let ahead = overall.windows(2).map(|v| (v[0].0 - v[1].0, v[0].1.hypot(v[1].1)));
         let quantities = self
             .quantities()
@@ -193,6 +185,13 @@ impl Measurement for Normalised {
         );
         Ok(Findings { quantities, text, ..Findings::default() })
     }
+}
+
+/// The mean over tasks of a variant's mean scores, and its standard error.
+fn overall(tasks: &[Scores]) -> (f64, f64) {
+    let means: Vec<f64> = tasks.iter().map(|s| mean(s)).collect();
+    let square = tasks.iter().map(|s| standard_error(s).powi(2)).sum::<f64>();
+    (mean(&means), square.sqrt() / tasks.len() as f64)
 }
 
 /// Each task's scores as fractions of the way from the random policy, the last of `raw`, to its best run.
@@ -224,5 +223,19 @@ mod tests {
         ];
         let expected = vec![vec![vec![1.0, 0.5], vec![1.0, 0.75]], vec![vec![0.0, 0.25], vec![0.5, 0.0]]];
         assert_eq!(scale(&raw), expected);
+        // The best run may be of any variant: of the second, here.
+        let other = vec![raw[1].clone(), raw[0].clone(), raw[2].clone()];
+        assert_eq!(scale(&other), vec![expected[1].clone(), expected[0].clone()]);
+    }
+
+    /// By hand: scores of 0 and 2 have the mean 1 and the standard error 1, those of 3 and 9 the mean 6 and the error 3;
+    /// over both tasks the mean is 3.5 and its error √(1 + 9) / 2.
+    #[test]
+    fn over_tasks_errors_add_as_those_of_a_mean() {
+        let (mean, error) = overall(&[vec![0.0, 2.0], vec![3.0, 9.0]]);
+        assert_eq!(mean, 3.5);
+        assert!((error - 10f64.sqrt() / 2.0).abs() < 1e-12, "{error}");
+        let (_, alone) = overall(&[vec![3.0, 9.0]]);
+        assert!((alone - 3.0).abs() < 1e-12, "{alone}");
     }
 }

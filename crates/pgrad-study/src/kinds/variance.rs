@@ -466,3 +466,25 @@ impl Variance {
         Ok(pictures)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three estimates of two numbers, by hand. The estimates are (5, 1), (7, 2), (9, 6): mean (7, 3), squared distances from
+    /// it 4 + 4, 0 + 1, 4 + 9, so the trace of the covariance is 22 / 2 = 11. Their differences to the reference are (1, 0),
+    /// (2, 0), (3, 3): mean (2, 1), of squared length 5; the trace of their covariance is (2 + 6) / 2 = 4, and that of their
+    /// mean 4 / 3.
+    #[test]
+    fn variance_and_bias_are_about_the_mean() {
+        let mut sums =
+            Sums { psi: Psi::Form(2), imperfect: false, g: vec![0.0; 2], g2: 0.0, d: vec![0.0; 2], d2: 0.0 };
+        for (g, reference) in [([5.0, 1.0], [4.0, 1.0]), ([7.0, 2.0], [5.0, 2.0]), ([9.0, 6.0], [6.0, 3.0])] {
+            sums.add(&g, &reference);
+        }
+        let found = sums.found(3.0);
+        assert!((found.variance - 11.0).abs() < 1e-12, "{}", found.variance);
+        assert!((found.bias2 - (5.0 - 4.0 / 3.0)).abs() < 1e-12, "{}", found.bias2);
+        assert!((found.noise_ratio - 3.75).abs() < 1e-12, "{}", found.noise_ratio);
+    }
+}
