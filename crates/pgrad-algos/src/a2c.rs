@@ -186,6 +186,10 @@ impl AlgoConfig for A2cConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.rollout.check(self.rollout.samples(), Some(&self.recurrent))
     }
+    fn resolve(&mut self) {
+        self.recurrent.resolve(self.rollout.n_steps, self.rollout.samples());
+        self.rollout.resolve();
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let (at, networks) = ((env, threads), (&self.model, Some(&self.recurrent), &self.trunk));
         // Parameters, gradient, mean squares.

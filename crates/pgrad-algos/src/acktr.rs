@@ -143,6 +143,9 @@ impl AlgoConfig for AcktrConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.rollout.check(self.rollout.samples(), None)
     }
+    fn resolve(&mut self) {
+        self.rollout.resolve();
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let (at, networks) = ((env, threads), (&self.model, None, &self.trunk));
         // Parameters, two gradients, direction, velocity.

@@ -91,6 +91,8 @@ pub trait AlgoConfig: Groups + Debug + Send + Sync {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         Ok(())
     }
+    /// Writes down the defaults that follow from other settings, which have been checked.
+    fn resolve(&mut self) {}
     /// Checks what only a look at an environment can tell. One is made where there is such a thing.
     ///
     /// # Errors

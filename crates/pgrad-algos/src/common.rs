@@ -258,6 +258,12 @@ impl RecurrentSettings {
         let fits = |length: &usize| n_steps.is_multiple_of(*length) && minibatch.is_multiple_of(*length);
         (1..=Self::DEFAULT_LENGTH).rev().find(fits).unwrap_or(1)
     }
+    /// Writes down the length of sequences.
+    pub(crate) fn resolve(&mut self, n_steps: usize, minibatch: usize) {
+        if self.is_on() {
+            self.sequence_length.get_or_insert_with(|| Self::longest(n_steps, minibatch));
+        }
+    }
     /// The recurrent layer for iterations of `n_steps` and minibatches of `minibatch` samples.
     pub(crate) fn recurrence(&self, n_steps: usize, minibatch: usize) -> Option<Recurrence> {
         self.layer(self.sequence_length.unwrap_or_else(|| Self::longest(n_steps, minibatch)))
@@ -379,6 +385,10 @@ impl NormalizeSettings {
 }
 
 impl EpisodeSettings {
+    /// Writes down the defaults that follow from other settings.
+    pub(crate) fn resolve(&mut self) {
+        self.envs_per_shard.get_or_insert(default_shard(self.n_envs));
+    }
     /// Refuses fewer episodes than environments.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         if self.n_episodes < self.n_envs {
@@ -457,6 +467,10 @@ impl Rule {
 }
 
 impl RolloutSettings {
+    /// Writes down the defaults that follow from other settings.
+    pub(crate) fn resolve(&mut self) {
+        self.envs_per_shard.get_or_insert(default_shard(self.n_envs));
+    }
     /// Adds what a rollout takes, and the gradients over minibatches of `minibatch` samples of it.
     pub(crate) fn sizes<'a>(&self, sizes: Sizes<'a>, minibatch: usize) -> Sizes<'a> {
         let shard = self.envs_per_shard.unwrap_or(default_shard(self.n_envs));

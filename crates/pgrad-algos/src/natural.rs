@@ -140,6 +140,11 @@ impl BatchSettings {
             }
         }
     }
+    /// Writes down the defaults that follow from other settings, those of a memory too.
+    pub(crate) fn resolve(&mut self, recurrent: &mut RecurrentSettings, critic: &CriticSettings) {
+        recurrent.resolve(self.n_steps, critic.minibatch_size);
+        self.envs_per_shard.get_or_insert(default_shard(self.n_envs));
+    }
     /// A rollout of a number of steps.
     pub(crate) fn shape(&self) -> RolloutShape {
         RolloutShape {

@@ -94,6 +94,9 @@ impl AlgoConfig for NpgConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.batch.check((&self.critic, Critic::State), &self.recurrent)
     }
+    fn resolve(&mut self) {
+        self.batch.resolve(&mut self.recurrent, &self.critic);
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let networks = (&self.model, &self.recurrent);
         natural_needs((env, threads), &self.batch, networks, (&self.critic, Critic::State))

@@ -231,6 +231,10 @@ impl AlgoConfig for PpoConfig {
         }
         c.initial_state.check(c.epochs)
     }
+    fn resolve(&mut self) {
+        self.recurrent.resolve(self.rollout.n_steps, self.ppo.minibatch_size);
+        self.rollout.resolve();
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let (at, networks) = ((env, threads), (&self.model, Some(&self.recurrent), &self.trunk));
         // Parameters, gradient, Adam's two moments.

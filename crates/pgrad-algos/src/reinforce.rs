@@ -171,6 +171,9 @@ impl AlgoConfig for ReinforceConfig {
     fn check(&self, _env: &EnvSpec) -> Result<(), BuildError> {
         self.episodes.check()
     }
+    fn resolve(&mut self) {
+        self.episodes.resolve();
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let model = self.networks(env, None)?;
         let (n, shard) = (self.episodes.n_envs, self.episodes.envs_per_shard);

@@ -133,6 +133,9 @@ impl AlgoConfig for TrpoConfig {
     fn check_env(&self, make: &dyn Fn(usize) -> BatchResult) -> Result<(), BuildError> {
         self.vine.check_env(make)
     }
+    fn resolve(&mut self) {
+        self.batch.resolve(&mut self.recurrent, &self.critic);
+    }
     fn needs(&self, env: &EnvSpec, threads: usize) -> Result<Needs, BuildError> {
         let networks = (&self.model, &self.recurrent);
         natural_needs((env, threads), &self.batch, networks, (&*self.critic, self.vine.critic()))

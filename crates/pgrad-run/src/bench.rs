@@ -104,7 +104,7 @@ pub fn gemm_peak_gflops(cpu: &Cpu, clock: &dyn Clock, duration: Duration) -> f64
     (2 * N * N * N * PRODUCTS * cpu.threads()) as f64 / best / 1e9
 }
 
-/// Trains for about `duration` and measures.
+/// Trains for about `duration` and measures. `tell` hears what there is to tell of the environments, also of a failure.
 ///
 /// # Errors
 /// When the configuration cannot be used or an iteration fails.
@@ -113,11 +113,22 @@ pub fn bench_train(
     threads: usize,
     duration: Duration,
     clock: &Arc<dyn Clock>,
+    tell: &mut dyn FnMut(&str),
 ) -> Result<TrainBench, BenchError> {
     let mut config = config.clone();
     // Schedules must not run out, however fast the machine is.
     config.run.steps = 1_000_000_000_000;
     let mut trainer = Trainer::new(config, threads)?;
+    let measured = measure(&mut trainer, duration, clock);
+    trainer.take_notices().iter().for_each(|notice| tell(notice));
+    measured
+}
+
+fn measure(
+    trainer: &mut Trainer,
+    duration: Duration,
+    clock: &Arc<dyn Clock>,
+) -> Result<TrainBench, BenchError> {
     let times = Arc::new(Mutex::new(Times::default()));
     let (observed, watch) = (Arc::clone(&times), Arc::clone(clock));
     trainer.observe_phases(Box::new(move |phase| {
@@ -299,7 +310,7 @@ mod tests {
             config.apply_pair(pair, "test").unwrap();
         }
         let clock: Arc<dyn Clock> = Arc::new(Looks::default());
-        let b = bench_train(&config, 1, Duration::from_millis(700), &clock).unwrap();
+        let b = bench_train(&config, 1, Duration::from_millis(700), &clock, &mut |_| {}).unwrap();
         assert!(b.iterations >= ROUNDS);
         // An iteration of 64 steps looks when it collects, when it learns and when it is done.
         assert!((b.rollout_seconds - 0.001).abs() < 1e-9 && (b.update_seconds - 0.001).abs() < 1e-9, "{b:?}");

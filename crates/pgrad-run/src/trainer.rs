@@ -80,7 +80,15 @@ impl Trainer {
     /// When an environment breaks its contract.
     pub fn start(&mut self) -> Result<(), AgentError> {
         self.started = true;
-        self.algo.start()
+        let done = self.algo.start();
+        self.hear();
+        done
+    }
+    /// Takes in what there is to tell of the environments.
+    fn hear(&mut self) {
+        let news = self.config.env_news();
+        self.notices.extend(news.notices);
+        self.env_metrics = news.metrics;
     }
     /// One iteration: collect, then learn. It may be called beyond the configured steps; schedules stay at their
     /// ends then.
@@ -93,9 +101,7 @@ impl Trainer {
             self.start()?;
         }
         let done = self.algo.iterate();
-        let news = self.config.env_news();
-        self.notices.extend(news.notices);
-        self.env_metrics = news.metrics;
+        self.hear();
         if !self.env_metrics.is_empty() {
             self.env_metrics.push(("env/lost_steps", self.algo.lost_steps() as f64));
         }
@@ -174,7 +180,7 @@ impl Trainer {
         row.values.extend(&self.env_metrics);
         row
     }
-    /// What there is to tell of the environments since this was last asked, also after an iteration that failed.
+    /// What there is to tell of the environments since this was last asked, also after a start or an iteration that failed.
     #[must_use]
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)

@@ -5,7 +5,7 @@ mod driver_common;
 
 use driver_common::{Runner, config, metrics, result};
 use pgrad_run::clock::{ManualClock, WallTime};
-use pgrad_run::config::RunSettings;
+use pgrad_run::config::{RunConfig, RunSettings};
 use pgrad_settings::Settings;
 use std::path::Path;
 use std::sync::Arc;
@@ -106,4 +106,29 @@ settings_that_are_tested! {
             assert_eq!(steps, rows, "the last iteration is always there");
         }
     }
+}
+
+#[test]
+fn defaults_that_follow_from_others_are_written_down() {
+    let dir = tempdir().unwrap();
+    let written = |algo: &str, pairs: &[&str]| {
+        let mut config = RunConfig::without_preset(algo, "CartPole-v1").unwrap();
+        for pair in ["steps=1", "hidden=4", "n_envs=6"].iter().chain(pairs) {
+            config.apply_pair(pair, "test").unwrap();
+        }
+        let run = dir.path().join(format!("{algo}{}", pairs.len()));
+        Runner::default().train(&run, config).unwrap();
+        let text = std::fs::read_to_string(run.join("config.toml")).unwrap();
+        let lines =
+            text.lines().filter(|l| l.starts_with("envs_per_shard") || l.starts_with("sequence_length"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (shard, length) = ("envs_per_shard = 4", "sequence_length = 10");
+    assert_eq!(written("ppo", &["n_steps=20", "minibatch_size=30"]), [shard]);
+    let recurrent = &["recurrent=lstm", "recurrent_size=4", "n_steps=20", "minibatch_size=30"];
+    assert_eq!(written("ppo", recurrent), [shard, length]);
+    assert_eq!(written("trpo", recurrent), [shard, length]);
+    assert_eq!(written("reinforce", &["n_episodes=6"]), [shard]);
+    let asked = [&recurrent[..], &["sequence_length=5", "envs_per_shard=3"]].concat();
+    assert_eq!(written("npg", &asked), ["envs_per_shard = 3", "sequence_length = 5"]);
 }

@@ -121,3 +121,19 @@ fn a_failure_for_good_ends_the_run_with_its_place() {
     );
     assert!(text.contains("RuntimeError: as planned"), "{text}");
 }
+
+#[test]
+fn what_there_is_to_tell_of_a_start_that_fails_is_told() {
+    let dir = tempdir().unwrap();
+    let (mut faults, mut stream) = (Map::new(), Stream::new(1, 1, 0));
+    // No episode of the first environment can begin.
+    for _ in 0..64 {
+        faults.insert((stream.bits32() >> 1).to_string(), json!([0, "raise"]));
+    }
+    let pairs = [PPO, &["on_env_error=restart", "env_restarts=2"]].concat();
+    let config = config("ppo", dir.path(), &pairs, &faults);
+    let mut runner = Runner::default();
+    let failed = runner.train(&dir.path().join("run"), config).unwrap_err();
+    assert_eq!(failed.exit_code(), 65, "{failed}");
+    assert!(runner.notices.iter().any(|n| n.contains("restarted")), "{:?}", runner.notices);
+}

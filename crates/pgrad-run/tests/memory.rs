@@ -1,5 +1,7 @@
 //! What a run is said to take of memory, against what it takes.
 
+#![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
+
 use pgrad_run::config::RunConfig;
 use pgrad_run::driver::{Options, train};
 use pgrad_testkit::{CountingAllocator, most_bytes_during};

@@ -3,6 +3,7 @@
 use crate::args::BenchArgs;
 use crate::catalog;
 use crate::failure::{Code, Failure, Result};
+use crate::progress::LiveLine;
 use crate::terminal::{self, BOLD, Style, grouped};
 use pgrad_run::bench::{BenchError, EnvBench, TrainBench, bench_env, bench_train};
 use pgrad_run::clock::{Clock, SystemClock};
@@ -32,11 +33,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     let duration = Duration::from_secs_f64(length.seconds);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let style = Style::stdout();
+    // What there is to tell of the environments is told whether it could be measured or not.
+    let mut tell = |notice: &str| LiveLine::new(false).note(notice);
     let (text, json) = if args.env_only {
-        let b = bench_env(&config, n_envs(&config), threads, duration, &clock).map_err(failure)?;
+        let b = bench_env(&config, n_envs(&config), threads, duration, &clock);
+        config.env_news().notices.iter().for_each(|notice| tell(notice));
+        let b = b.map_err(failure)?;
         (env_text(&b, config.env_id(), threads, style), env_json(&b))
     } else {
-        let b = bench_train(&config, threads, duration, &clock).map_err(failure)?;
+        let b = bench_train(&config, threads, duration, &clock, &mut tell).map_err(failure)?;
         let task = format!("{} on {}", config.algo(), config.env_id());
         (train_text(&b, &task, config.threads(threads), style), train_json(&b))
     };

@@ -147,6 +147,7 @@ impl<'a> Options<'a> {
 pub fn train(mut config: RunConfig, mut options: Options<'_>) -> Result<Summary, RunError> {
     config.anchor();
     config.check()?;
+    config.resolve();
     check_memory(&config, &mut options)?;
     let label = RunLabel {
         env: config.env_id(),
@@ -349,7 +350,15 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self) -> Result<(), RunError> {
-        self.trainer.start().map_err(|cause| self.agent_error(cause))
+        let done = self.trainer.start();
+        self.tell_news();
+        done.map_err(|cause| self.agent_error(cause))
+    }
+    /// Tells what there is to tell of the environments.
+    fn tell_news(&mut self) {
+        for notice in self.trainer.take_notices() {
+            self.notice(&notice);
+        }
     }
 
     fn finish(mut self) -> Result<Summary, RunError> {
@@ -391,9 +400,7 @@ impl<'a> Run<'a> {
         let good = rollback.then(|| self.trainer.save());
         for tries in 1.. {
             let done = self.trainer.iterate();
-            for notice in self.trainer.take_notices() {
-                self.notice(&notice);
-            }
+            self.tell_news();
             let Err(cause) = done else { break };
             let good = good.as_ref().filter(|_| cause.is_divergence() && tries <= MAX_ROLLBACKS);
             let Some(good) = good else { return Err(self.agent_error(cause)) };

@@ -1,25 +1,29 @@
 //! The configuration of a run: what to train, on what, with which settings.
 
+mod changes;
+mod error;
+
+pub use changes::Change;
+pub use error::RunConfigError;
+
 use crate::{
-    env::{EnvMaker, EnvNameError, EnvNews, NamedEnv},
-    memory::{self, TooLarge},
+    env::{EnvMaker, EnvNews, NamedEnv},
+    memory,
     presets::{self, Preset},
-    storage::{FsStorage, Storage, StorageError},
+    storage::{FsStorage, Storage},
 };
-use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, BuildError, Needs, Schedule, Setup};
+use pgrad_algos::{AlgoConfig, AlgoEntry, Algorithm, Needs, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, Each, Env, EnvSpec, MakeError};
 use pgrad_settings::{
-    ConfigErrors, FieldType, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key,
-    settings, suggest, to_toml,
+    ConfigErrors, Given, Settings, Value, apply_pair, apply_toml, check_given, choice, read_key, settings,
+    suggest, to_toml,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use thiserror::Error;
 
 /// The name by which no preset is asked for.
 pub const NO_PRESET: &str = "none";
@@ -61,120 +65,6 @@ settings! {
         /// What to do when learning diverges, that is, when a number is not finite.
         on_divergence: OnDivergence = OnDivergence::Stop;
     }
-}
-
-/// A setting that has another value than before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// Its name.
-    pub key: String,
-    /// Its value before, as TOML; none where it did not apply.
-    pub before: Option<String>,
-    /// Its value now.
-    pub now: Option<String>,
-    /// Whether results do not depend on it.
-    pub free: bool,
-}
-
-/// A configuration that cannot be used, most often with exit code 64.
-#[derive(Debug, Error)]
-pub enum RunConfigError {
-    /// No algorithm of that name.
-    #[error("there is no algorithm `{name}`; there are {known}{}", hint(suggestion.as_deref()))]
-    Algorithm {
-        /// The name asked for.
-        name: String,
-        /// The names that there are.
-        known: String,
-        /// The name that was probably meant.
-        suggestion: Option<String>,
-    },
-    /// No environment of that name.
-    #[error(transparent)]
-    Env(#[from] pgrad_envs::UnknownEnv),
-    /// An environment that cannot be made.
-    #[error(transparent)]
-    Make(#[from] MakeError),
-    /// Settings that are wrong.
-    #[error(transparent)]
-    Settings(#[from] ConfigErrors),
-    /// Settings that do not fit together.
-    #[error(transparent)]
-    Build(BuildError),
-    /// No preset of that name.
-    #[error(
-        "there is no preset `{name}` of {algo} for {env}; there are {known}\n  hint: `pgrad list presets`"
-    )]
-    Preset {
-        /// The algorithm.
-        algo: String,
-        /// The environment.
-        env: String,
-        /// The name asked for.
-        name: String,
-        /// The names that there are.
-        known: String,
-    },
-    /// A file that a setting names cannot be read.
-    #[error("`{key}`: {cause}")]
-    File {
-        /// The setting.
-        key: &'static str,
-        /// Why, with its path.
-        cause: StorageError,
-    },
-    /// It does not fit into memory.
-    #[error(transparent)]
-    Memory(#[from] TooLarge),
-    /// A thread could not be started.
-    #[error("cannot start a thread: {0}\n  hint: ask for fewer with --threads")]
-    Threads(std::io::Error),
-    /// A configuration file that names another algorithm or environment than the command.
-    #[error("{origin} is for {key} `{theirs}`, but `{ours}` was asked for\n  hint: leave out one of the two")]
-    Conflict {
-        /// Where the other name stands.
-        origin: String,
-        /// `algo` or `env`.
-        key: &'static str,
-        /// Name in the file.
-        theirs: String,
-        /// Name asked for.
-        ours: String,
-    },
-}
-
-impl RunConfigError {
-    /// Exit code of a command that ends with this error: 64, but what an environment's own failure gives.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Make(e) => e.exit_code(),
-            Self::Threads(_) => 74,
-            _ => 64,
-        }
-    }
-}
-
-impl From<BuildError> for RunConfigError {
-    fn from(error: BuildError) -> Self {
-        match error {
-            BuildError::Make(e) => Self::Make(e),
-            other => Self::Build(other),
-        }
-    }
-}
-
-impl From<EnvNameError> for RunConfigError {
-    fn from(error: EnvNameError) -> Self {
-        match error {
-            EnvNameError::Unknown(e) => Self::Env(e),
-            EnvNameError::Make(e) => Self::Make(e),
-        }
-    }
-}
-
-fn hint(suggestion: Option<&str>) -> String {
-    suggestion.map_or_else(String::new, |s| format!("\n  hint: did you mean `{s}`?"))
 }
 
 /// An [`EnvMaker`] for an [`Env`] of the caller's own: `make` makes one copy.
@@ -410,39 +300,10 @@ impl RunConfig {
         parts.extend(self.parts());
         to_toml(&parts, with_comments)
     }
-    /// The settings that are others than in `before`, which [`RunConfig::to_toml`] wrote without comments.
-    #[must_use]
-    pub fn changes_since(&self, before: &str) -> Vec<Change> {
-        let now = self.to_toml(false);
-        let lines = |text: &str| -> BTreeMap<String, String> {
-            let pairs = text.lines().filter_map(|line| line.split_once(" = "));
-            pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-        };
-        let (before, now) = (lines(before), lines(&now));
-        let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-        let is_free =
-            |key: &str| self.parts().iter().find_map(|p| p.declaration(key)).is_some_and(|s| s.free);
-        keys.into_iter()
-            .filter(|key| before.get(*key) != now.get(*key))
-            .map(|key| Change {
-                key: key.clone(),
-                before: before.get(key).cloned(),
-                now: now.get(key).cloned(),
-                free: is_free(key),
-            })
-            .collect()
-    }
-    /// The schedules that fall over the whole run, and so depend on its number of steps.
-    #[must_use]
-    pub fn schedules(&self) -> Vec<&'static str> {
-        let parts = self.parts();
-        let (kind, constant) = (Schedule::kind(None), Schedule::Constant.to_value());
-        parts
-            .iter()
-            .flat_map(|p| p.declarations().iter().map(move |s| (s, p.get(s.key))))
-            .filter(|(s, value)| s.kind == kind && *value != Some(constant.clone()) && s.applies(&parts))
-            .map(|(s, _)| s.key)
-            .collect()
+    /// Writes down what is computed of other settings where nobody says otherwise (`envs_per_shard`, `sequence_length`), so
+    /// that whoever looks at the run's settings sees what is in use. The settings have been checked.
+    pub fn resolve(&mut self) {
+        self.settings.resolve();
     }
     /// Makes a `python` that is given as a relative path absolute, so that the run is continued and evaluated from every
     /// folder. A plain name is looked for on the path, as ever.
@@ -602,63 +463,6 @@ mod tests {
             let again = RunConfig::from_toml(&config.to_toml(comments), "config.toml").unwrap();
             assert_eq!(again.to_toml(false), config.to_toml(false));
         }
-    }
-
-    #[test]
-    fn what_was_changed_is_named_and_what_results_depend_on_is_told_from_the_rest() {
-        let config = RunConfig::new("ppo", "gym:CartPole-v1").unwrap();
-        let before = config.to_toml(false);
-        assert_eq!(config.changes_since(&before), []);
-        let free = [
-            "steps",
-            "checkpoint_steps",
-            "checkpoint_secs",
-            "keep_checkpoints",
-            "log_every",
-            "python",
-            "env_workers",
-            "env_step_secs",
-            "env_start_secs",
-            "env_restarts",
-            "env_restarts_each",
-            "on_out_of_bounds",
-        ];
-        let declared: Vec<&str> =
-            config.parts().iter().flat_map(|p| p.declarations()).filter(|s| s.free).map(|s| s.key).collect();
-        assert_eq!(declared, free);
-        let mut other = config.clone();
-        for pair in ["log_every=7", "gamma=0.5", "objective=kl-fixed"] {
-            other.apply_pair(pair, "--set").unwrap();
-        }
-        let change = |key: &str, before: Option<&str>, now: Option<&str>| Change {
-            key: key.to_owned(),
-            before: before.map(str::to_owned),
-            now: now.map(str::to_owned),
-            free: free.contains(&key),
-        };
-        let changes = other.changes_since(&before);
-        assert!(changes.contains(&change("log_every", Some("1"), Some("7"))), "{changes:?}");
-        assert!(changes.contains(&change("gamma", Some("0.98"), Some("0.5"))), "{changes:?}");
-        assert!(
-            changes.contains(&change("objective", Some("\"clip\""), Some("\"kl-fixed\""))),
-            "{changes:?}"
-        );
-        assert!(changes.contains(&change("clip_schedule", Some("\"linear\""), None)), "{changes:?}");
-    }
-
-    #[test]
-    fn the_schedules_that_fall_over_the_run_are_known() {
-        let mut config = RunConfig::without_preset("ppo", "CartPole-v1").unwrap();
-        assert_eq!(config.schedules(), [""; 0]);
-        config.apply_pair("learning_rate_schedule=linear", "--set").unwrap();
-        config.apply_pair("clip_schedule=linear", "--set").unwrap();
-        assert_eq!(config.schedules(), ["clip_schedule", "learning_rate_schedule"]);
-        config.apply_pair("objective=kl-fixed", "--set").unwrap();
-        assert_eq!(config.schedules(), ["learning_rate_schedule"], "the clip does not apply");
-        assert_eq!(
-            RunConfig::without_preset("a2c", "CartPole-v1").unwrap().schedules(),
-            ["learning_rate_schedule"]
-        );
     }
 
     #[test]
