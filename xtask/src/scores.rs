@@ -4,10 +4,10 @@
 //! has TEXT, is made from `studies/results/STUDY/summary.md`; a `, E` or `, T` at the end leaves only rows of that measure.
 //! One that follows `<!-- table N of STUDY -->` is the N-th of that file, as it stands there.
 
-const HEAD: &str = "| task | steps | measure | mean | 95 % interval of the mean | IQM | anchor | verdict |\n|---|--:|:-:|--:|:-:|--:|--:|---|\n";
+const HEAD: &str = "| task | steps | measure | mean | 95 % interval of the mean | IQM | anchor | difference | verdict |\n|---|--:|:-:|--:|:-:|--:|--:|--:|---|\n";
 /// Columns of a summary's table of entries that go into a document.
-const COLUMNS: [usize; 8] = [0, 1, 3, 4, 6, 7, 10, 11];
-const SUMMARY_COLUMNS: usize = 12;
+const COLUMNS: [usize; 9] = [0, 1, 3, 4, 6, 7, 10, 11, 12];
+const SUMMARY_COLUMNS: usize = 13;
 
 /// A document's tables of scores beside the summaries they come from.
 #[derive(Debug, Default, PartialEq)]
@@ -119,7 +119,7 @@ fn rows(summary: &str, with: &str, measure: &str) -> String {
 mod tests {
     use super::*;
 
-    const SUMMARY: &str = "| entry | steps | seeds | measure | mean | std | i | IQM | j | min | anchor | verdict |\n|---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|---|\n| A td | 10 | 2 | E | 1.5 | 0 | [1, 2] | 1.4 | [1, 2] | 1 | 2 | short |\n| B nac | 10 | 2 | T | 3 | 0 | [3, 3] | 3 | [3, 3] | 3 | – | – |\n\n| x | y |\n";
+    const SUMMARY: &str = "| entry | steps | seeds | measure | mean | std | i | IQM | j | min | anchor | difference | verdict |\n|---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|--:|---|\n| A td | 10 | 2 | E | 1.5 | 0 | [1, 2] | 1.4 | [1, 2] | 1 | 2 | -0.5 | short |\n| B nac | 10 | 2 | T | 3 | 0 | [3, 3] | 3 | [3, 3] | 3 | – | – | – |\n\n| x | y |\n";
 
     fn read(file: &str) -> Option<String> {
         (file == "studies/results/s/summary.md").then(|| SUMMARY.to_owned())
@@ -129,7 +129,7 @@ mod tests {
     fn a_table_is_made_from_the_summary() {
         let text = "before\n<!-- scores of s with td -->\n| old |\n| 1 |\n\nafter\n";
         let got = check("page.md", text, read);
-        let row = "| A td | 10 | E | 1.5 | [1, 2] | 1.4 | 2 | short |\n";
+        let row = "| A td | 10 | E | 1.5 | [1, 2] | 1.4 | 2 | -0.5 | short |\n";
         assert_eq!(got.mended, format!("before\n<!-- scores of s with td -->\n{HEAD}{row}\nafter\n"));
         assert_eq!(got.stale, ["page.md:2: the table differs from studies/results/s/summary.md"]);
         let again = check("page.md", &got.mended, read);
@@ -138,7 +138,7 @@ mod tests {
         assert!(!only.contains("| A td |") && only.contains("| B nac |"), "{only}");
         let all = check("page.md", "<!-- scores of s -->\n", read).mended;
         assert!(
-            all.contains("| A td |") && all.contains("| B nac | 10 | T | 3 | [3, 3] | 3 | – | – |"),
+            all.contains("| A td |") && all.contains("| B nac | 10 | T | 3 | [3, 3] | 3 | – | – | – |"),
             "{all}"
         );
     }

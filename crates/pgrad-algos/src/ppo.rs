@@ -179,14 +179,15 @@ settings! {
         /// Added to the root mean square of the gradient in Adam (epsilon).
         adam_epsilon: f64 = 1e-5, range: above(0.0), source: "OpenAI baselines, ppo2";
         /// Weight of the critic's squared error (c1).
-        value_coef: f64 = 0.5, range: 0.0..=1e6, source: "OpenAI baselines, ppo2";
+        value_coef: f64 = 0.5, range: 0.0..=1e6, source: "Stable-Baselines3, PPO (ppo2 halves the error)";
         /// Weight of the entropy bonus (c2). A larger value keeps the policy more random.
         entropy_coef: f64 = 0.0, range: 0.0..=1e6, unit: "per nat", source: "Schulman et al. 2017, Eq. 9";
         /// Maximum norm of the gradient over all parameters; longer gradients are scaled down to it.
         max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, ppo2";
         /// Shift and scale the advantages of each minibatch to mean 0 and standard deviation 1.
         normalize_advantage: bool = true, source: "OpenAI baselines, ppo2";
-        /// Clip the critic's values to within this distance of those of the rollout.
+        /// Clip the critic's values to within this distance of those of the rollout; with `recompute_advantage`, of those
+        /// at the start of the epoch.
         value_clip: Option<f64> = None, range: above(0.0), source: "OpenAI baselines, ppo2";
         /// End an iteration's epochs when the estimated KL(old, new) exceeds 1.5 times this.
         target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";

@@ -217,8 +217,8 @@ pub(crate) struct StudyArgs {
     /// Folder of the results; an existing one is continued. Default: one below `studies-out/`.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: Option<PathBuf>,
-    /// Run only the first N seeds.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    /// Run only the first N seeds; or others, FIRST.. or FIRST..LAST, whose scores are shown beside those in the folder.
+    #[arg(long, value_name = "N|FIRST..[LAST]", allow_negative_numbers = true)]
     pub(crate) seeds: Option<String>,
     /// Accept results of another build of pgrad with the same settings instead of repeating them; SOURCES is the last
     /// cell of their lines in results.csv. May be repeated. The tables name these entries.

@@ -512,6 +512,15 @@ fn a_study_from_its_file_to_its_table() {
     let results = std::fs::read_to_string(dir.path().join("studies-out/mine/results.csv")).unwrap();
     assert_eq!(results.lines().count(), 3, "a heading and two runs, the first not run again: {results}");
 
+    let words = study(&["--seeds", "50001..50003"]).done();
+    for row in
+        ["| ppo CartPole-v1 512 | 512 | 2 | E |", "| ppo CartPole-v1 512 (seeds 50001-50003) | 512 | 3 | E |"]
+    {
+        assert!(words.contains(row), "{words}");
+    }
+    for wrong in ["..5", "7..5", "5..x"] {
+        study(&["--seeds", wrong]).refused(64, &["--seeds", "is no range of seeds", "50001..50010"]);
+    }
     study(&["--seeds", "0"]).refused(64, &["--seeds: `seeds` takes a whole number, 1 to 1000000"]);
     write(&text.replace("512", "0"));
     study(&[]).refused(64, &["mine.toml:5: `steps` takes a whole number", "hint: "]);

@@ -62,6 +62,15 @@ pub enum StudyError {
         /// The kind.
         kind: &'static str,
     },
+    /// Other seeds where the seeds are part of what is measured.
+    #[error(
+        "--seeds FIRST.. does not apply: a study of kind `{kind}` is measured on seeds of its own\n  hint: `--seeds N` takes \
+         the first N of them"
+    )]
+    OtherSeedsIgnored {
+        /// The kind.
+        kind: &'static str,
+    },
     /// Sources are to be accepted that did nothing here.
     #[error(
         "--accept: no line of `{RESULTS}` in `{folder}` was made by sources `{sources}`\n  hint: the last \
@@ -156,6 +165,7 @@ impl StudyError {
             | Self::NoSeeds
             | Self::Accept { .. }
             | Self::AcceptIgnored { .. }
+            | Self::OtherSeedsIgnored { .. }
             | Self::SeedsIgnored { .. } => 64,
             Self::Rows { .. } | Self::Measure { .. } => 65,
             Self::Stopped => 75,

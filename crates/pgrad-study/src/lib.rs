@@ -23,7 +23,8 @@
 //! at_most = false                 # when left out; true: a bound from above, see below
 //! source = "RL Zoo, benchmark.md, one run"
 //! ```
-//! An anchor is a score to be reached, and the verdict is `beaten`, `reproduced` or `short`. With `at_most = true` it is
+//! An anchor is a score to be reached, and the verdict is `beaten`, `reproduced` or `short` ([`scores::Verdict`]), with the
+//! difference, its standard error and the seeds that failed ([`scores::Judgement`]). With `at_most = true` it is
 //! what nobody can get more than (a policy without a memory where one is needed): the verdict is `bounded`, or `exceeded`
 //! when the scores speak against it. Such a bound is exact and has no standard error.
 //!
@@ -77,6 +78,7 @@ mod rows;
 pub mod scores;
 mod source;
 mod stamp;
+mod stored;
 mod study;
 mod work;
 
@@ -92,5 +94,6 @@ pub use report::{EntryResult, JudgedAnchor, Score, StudyResult};
 pub use rows::RunRow;
 pub use source::Source;
 pub use stamp::{CURVES, RESULTS, REVISION, SOURCES, SUMMARY_JSON, SUMMARY_MD, VERSION};
-pub use study::{Anchor, Entry, Evaluated, Measure, SEED_LIMIT, Study, eval_seed};
+pub use stored::retold;
+pub use study::{Anchor, Entry, Evaluated, Measure, OtherSeeds, SEED_LIMIT, Study, eval_seed};
 pub use work::{run_digest, run_study};

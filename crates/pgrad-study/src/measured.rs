@@ -3,8 +3,8 @@
 use crate::rows::Folder;
 use crate::stamp::maker;
 use crate::{
-    Bench, Bound, Findings, MeasuredStudy, RESULTS, REVISION, SOURCES, SUMMARY_JSON, SUMMARY_MD, StudyError,
-    StudyOptions, VERSION, number,
+    Bench, Bound, Findings, MeasuredStudy, Quantity, RESULTS, REVISION, SOURCES, SUMMARY_JSON, SUMMARY_MD,
+    StudyError, StudyOptions, VERSION, number,
 };
 use pgrad_run::run_dir;
 use pgrad_run::storage::parent_of;
@@ -42,12 +42,16 @@ pub struct MeasuredResult {
 /// When it cannot be measured, or is stopped: no table has been written then. When the folder is in use or
 /// cannot be written.
 pub fn run_measured(study: &MeasuredStudy, options: StudyOptions<'_>) -> Result<MeasuredResult, StudyError> {
-    let StudyOptions { threads, out, seeds, accept, command, stop, listen, clock, storage } = options;
+    let StudyOptions { threads, out, seeds, other_seeds, accept, command, stop, listen, clock, storage } =
+        options;
     if seeds == Some(0) {
         return Err(StudyError::NoSeeds);
     }
     if seeds.is_some() && !study.measurement.has_seeds() {
         return Err(StudyError::SeedsIgnored { kind: study.kind });
+    }
+    if other_seeds.is_some() {
+        return Err(StudyError::OtherSeedsIgnored { kind: study.kind });
     }
     if !accept.is_empty() {
         return Err(StudyError::AcceptIgnored { kind: study.kind });
@@ -103,9 +107,9 @@ impl MeasuredResult {
     fn anchors_of<'s>(&'s self, quantity: &'s str) -> impl Iterator<Item = &'s Bound> {
         self.anchors.iter().filter(move |a| a.quantity == quantity)
     }
-    /// Whether every anchor holds.
+    /// Whether every bound holds.
     #[must_use]
-    pub fn all_reproduced(&self) -> bool {
+    pub fn all_within(&self) -> bool {
         self.findings.quantities.iter().all(|q| self.anchors_of(&q.name).all(|a| a.holds(q.value)))
     }
     /// The tables as Markdown.
@@ -115,23 +119,7 @@ impl MeasuredResult {
         if !self.note.is_empty() {
             out += &format!("{}\n\n", self.note);
         }
-        out += "| quantity | ours | standard error | anchor | counts as the same | verdict |\n";
-        out += "|---|--:|--:|--:|:-:|---|\n";
-        for q in &self.findings.quantities {
-            let cells = |cell: &dyn Fn(&Bound) -> String| {
-                let all: Vec<String> = self.anchors_of(&q.name).map(cell).collect();
-                if all.is_empty() { "–".to_owned() } else { all.join("; ") }
-            };
-            out += &format!(
-                "| {} | {} | {} | {} | {} | {} |\n",
-                q.name,
-                number(q.value),
-                q.standard_error.map_or_else(|| "exact".to_owned(), number),
-                cells(&|a| number(a.value)),
-                cells(&Bound::range),
-                cells(&|a| verdict(a, q.value).to_owned()),
-            );
-        }
+        out += &table(&self.findings.quantities, &self.anchors);
         if !self.findings.text.is_empty() {
             out += &format!("\n{}\n", self.findings.text.trim());
         }
@@ -165,7 +153,7 @@ impl MeasuredResult {
                     })
                     .collect();
                 json!({
-                    "quantity": q.name, "value": q.value, "standard_error": q.standard_error,
+                    "quantity": q.name, "value": q.value, "exact": q.exact, "standard_error": q.standard_error,
                     "anchors": anchors,
                 })
             })
@@ -179,6 +167,33 @@ impl MeasuredResult {
     }
 }
 
-fn verdict(anchor: &Bound, ours: f64) -> &'static str {
-    if anchor.holds(ours) { "reproduced" } else { "short" }
+/// The table of what was measured. The bounds are ours: the published number stands beside them.
+pub(crate) fn table(quantities: &[Quantity], anchors: &[Bound]) -> String {
+    let mut out =
+        "| quantity | ours | standard error | published | our bound | verdict |\n|---|--:|--:|--:|:-:|---|\n"
+            .to_owned();
+    for q in quantities {
+        let cells = |cell: &dyn Fn(&Bound) -> String| {
+            let all: Vec<String> = anchors.iter().filter(|a| a.quantity == q.name).map(cell).collect();
+            if all.is_empty() { "–".to_owned() } else { all.join("; ") }
+        };
+        let error = match q.standard_error {
+            Some(error) => number(error),
+            None if q.exact => "exact".to_owned(),
+            None => "sampled, not estimated".to_owned(),
+        };
+        out += &format!(
+            "| {} | {} | {error} | {} | {} | {} |\n",
+            q.name,
+            number(q.value),
+            cells(&|a| number(a.value)),
+            cells(&Bound::range),
+            cells(&|a| verdict(a, q.value).to_owned()),
+        );
+    }
+    out
+}
+
+pub(crate) fn verdict(anchor: &Bound, ours: f64) -> &'static str {
+    if anchor.holds(ours) { "within our bound" } else { "outside our bound" }
 }

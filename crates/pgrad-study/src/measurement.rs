@@ -240,18 +240,24 @@ pub struct Quantity {
     pub name: String,
     /// Its value.
     pub value: f64,
-    /// Its standard error; none when it is exact.
+    /// Whether it was computed and not sampled.
+    pub exact: bool,
+    /// Its standard error; none when it is exact, or when it was not estimated.
     pub standard_error: Option<f64>,
 }
 
 impl Quantity {
     /// A number without a sampling error.
     pub fn exact(name: impl Into<String>, value: f64) -> Self {
-        Self { name: name.into(), value, standard_error: None }
+        Self { name: name.into(), value, exact: true, standard_error: None }
     }
     /// A number with a standard error.
     pub fn sampled(name: impl Into<String>, value: f64, standard_error: f64) -> Self {
-        Self { name: name.into(), value, standard_error: Some(standard_error) }
+        Self { name: name.into(), value, exact: false, standard_error: Some(standard_error) }
+    }
+    /// A number that was sampled, but whose error is not known.
+    pub fn estimated(name: impl Into<String>, value: f64) -> Self {
+        Self { name: name.into(), value, exact: false, standard_error: None }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a study is run, and what is heard of it.
 
-use crate::RunRow;
+use crate::{OtherSeeds, RunRow};
 use pgrad_run::clock::{Clock, SystemClock};
 use pgrad_run::storage::{FsStorage, Storage};
 use std::fmt;
@@ -55,6 +55,8 @@ pub struct StudyOptions<'a> {
     pub out: PathBuf,
     /// Run only the first N seeds of each entry.
     pub seeds: Option<u64>,
+    /// Run the entries on other seeds; those on their own seeds stand beside them where the folder has them.
+    pub other_seeds: Option<OtherSeeds>,
     /// Digests of other sources: what their programs did with the same settings is not done again, an entry at a time.
     pub accept: Vec<String>,
     /// The command that was typed, for the record.
@@ -85,6 +87,7 @@ impl<'a> StudyOptions<'a> {
             threads: 1,
             out: out.into(),
             seeds: None,
+            other_seeds: None,
             accept: Vec::new(),
             command: None,
             stop: Arc::new(AtomicBool::new(false)),

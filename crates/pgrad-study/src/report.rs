@@ -1,6 +1,6 @@
 //! The tables of a study.
 
-use crate::scores::{Summary, Verdict, verdict, verdict_at_most};
+use crate::scores::{Judgement, Summary, judge, judge_at_most};
 use crate::stamp::maker;
 use crate::{Anchor, Entry, Evaluated, Measure, REVISION, RunFailure, RunRow, SOURCES};
 use pgrad_run::stats::Interval;
@@ -17,7 +17,7 @@ pub struct JudgedAnchor {
     /// What was published.
     pub anchor: Anchor,
     /// The verdict; none when runs are missing, failed or are fewer than two.
-    pub verdict: Option<Verdict>,
+    pub judgement: Option<Judgement>,
 }
 
 /// One measure of an entry over its seeds.
@@ -31,6 +31,29 @@ pub struct Score {
     pub summary: Option<Summary>,
     /// Published scores of this measure.
     pub anchors: Vec<JudgedAnchor>,
+}
+
+impl Score {
+    /// The scores with those of the anchors that are of this measure, judged if all runs are there.
+    pub(crate) fn new<'a>(
+        measure: Measure,
+        values: Vec<f64>,
+        anchors: impl Iterator<Item = &'a Anchor>,
+        complete: bool,
+    ) -> Self {
+        let judged = |a: &Anchor| {
+            if a.at_most {
+                return judge_at_most(&values, a.value, BOOTSTRAP_SEED);
+            }
+            judge(&values, a.value, a.standard_error, BOOTSTRAP_SEED)
+        };
+        let anchors = anchors.filter(|a| a.measure == measure).map(|a| JudgedAnchor {
+            judgement: complete.then(|| judged(a).ok()).flatten(),
+            anchor: a.clone(),
+        });
+        let anchors = anchors.collect();
+        Self { measure, anchors, summary: Summary::of(&values, BOOTSTRAP_SEED).ok(), values }
+    }
 }
 
 /// What came of an entry.
@@ -60,18 +83,7 @@ impl EntryResult {
         let complete = rows.len() as u64 == runs;
         let score = |measure, values: Vec<f64>| {
             let complete = complete && values.len() == rows.len();
-            let verdict = |a: &Anchor| {
-                if a.at_most {
-                    return verdict_at_most(&values, a.value, BOOTSTRAP_SEED);
-                }
-                verdict(&values, a.value, a.standard_error, BOOTSTRAP_SEED)
-            };
-            let judge = |a: &Anchor| JudgedAnchor {
-                verdict: complete.then(|| verdict(a).ok()).flatten(),
-                anchor: a.clone(),
-            };
-            let anchors = entry.anchors.iter().filter(|a| a.measure == measure).map(judge).collect();
-            Score { measure, anchors, summary: Summary::of(&values, BOOTSTRAP_SEED).ok(), values }
+            Score::new(measure, values, entry.anchors.iter(), complete)
         };
         Self {
             label: entry.label.clone(),
@@ -158,28 +170,8 @@ impl StudyResult {
              seeds.\n",
             self.episodes
         ));
-        line("| entry | steps | seeds | measure | mean | std | 95 % interval of the mean | IQM | 95 % interval of the IQM | min | anchor | verdict |".into());
-        line("|---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|---|".into());
-        for (entry, score) in self.entries.iter().flat_map(|e| e.scores().map(|s| (e, s))) {
-            line(format!(
-                "| {} | {} | {} | {} | {} | {} | {} |",
-                entry.label,
-                entry.iterations.map_or_else(|| entry.steps.to_string(), |n| format!("{n} iterations")),
-                score.values.len(),
-                entry.measure_name(score.measure),
-                numbers(score),
-                cells(&score.anchors, |a| format!("{}{}", sign(&a.anchor), number(a.anchor.value))),
-                cells(&score.anchors, |a| {
-                    a.verdict.map_or_else(|| "not judged".to_owned(), |v| v.to_string())
-                }),
-            ));
-        }
-        line(
-            "\nBeaten: the lower end of the 95 % bootstrap interval of our mean is above the anchor. \
-             Reproduced: our mean is no worse than the anchor by more than one combined standard error. \
-             Intervals: percentile bootstrap over seeds, 10 000 resamples.\n"
-                .into(),
-        );
+        line(table(&self.entries));
+        line(format!("{LEGEND}\n"));
         let all = || self.entries.iter().flat_map(EntryResult::scores).flat_map(|s| &s.anchors);
         if all().any(|a| a.anchor.at_most) {
             line(
@@ -269,7 +261,7 @@ impl StudyResult {
     }
 }
 
-fn score_json(score: &Score) -> Value {
+pub(crate) fn score_json(score: &Score) -> Value {
     let summary = score.summary.map(|s| {
         json!({
             "mean": s.mean, "std": s.std, "standard_error": s.standard_error,
@@ -284,11 +276,58 @@ fn score_json(score: &Score) -> Value {
         .map(|a| {
             json!({
                 "value": a.anchor.value, "standard_error": a.anchor.standard_error, "at_most": a.anchor.at_most,
-                "source": a.anchor.source, "verdict": a.verdict.map(|v| v.to_string()),
+                "source": a.anchor.source, "verdict": a.judgement.map(|j| j.verdict.to_string()),
+                "difference": a.judgement.map(|j| j.difference), "error": a.judgement.map(|j| j.error),
+                "failed_seeds": a.judgement.map(|j| j.failed),
             })
         })
         .collect();
     json!({ "values": score.values, "summary": summary, "anchors": anchors })
+}
+
+/// What the table's verdicts mean.
+pub(crate) const LEGEND: &str = "Difference: our mean minus the anchor, ± its standard error (ours, without failed seeds, and \
+    the anchor's where it was published). A seed has failed that is below the anchor by more than a quarter of it. Beaten: our \
+    mean is above the anchor by more than the 95 % intervals of both together. Reproduced: it is no worse than the anchor by \
+    more than that standard error, nor by more than a tenth of the anchor. Intervals: percentile bootstrap over seeds, 10 000 \
+    resamples.";
+
+/// The table of entries, a line for each of their scores.
+pub(crate) fn table(entries: &[EntryResult]) -> String {
+    let mut out = "| entry | steps | seeds | measure | mean | std | 95 % interval of the mean | IQM | 95 % interval of the IQM \
+                   | min | anchor | difference | verdict |\n\
+                   |---|--:|--:|:-:|--:|--:|:-:|--:|:-:|--:|--:|--:|---|\n"
+        .to_owned();
+    for (entry, score) in entries.iter().flat_map(|e| e.scores().map(|s| (e, s))) {
+        out += &format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            entry.label,
+            entry.iterations.map_or_else(|| entry.steps.to_string(), |n| format!("{n} iterations")),
+            score.values.len(),
+            entry.measure_name(score.measure),
+            numbers(score),
+            cells(&score.anchors, |a| format!("{}{}", sign(&a.anchor), number(a.anchor.value))),
+            cells(&score.anchors, |a| a
+                .judgement
+                .map_or_else(dash, |j| { format!("{:+.2} ± {}", j.difference, number(j.error)) })),
+            cells(&score.anchors, |a| a
+                .judgement
+                .map_or_else(|| "not judged".to_owned(), |j| verdict(j, score.values.len()))),
+        );
+    }
+    out
+}
+
+/// A verdict in words, with the seeds that failed.
+fn verdict(judged: Judgement, seeds: usize) -> String {
+    match judged.failed {
+        0 => judged.verdict.to_string(),
+        failed => format!("{}, {failed} of {seeds} seeds failed", judged.verdict),
+    }
+}
+
+fn dash() -> String {
+    "–".to_owned()
 }
 
 /// What stands before the number of an anchor.
@@ -301,11 +340,7 @@ fn number(x: f64) -> String {
 }
 
 fn cells(anchors: &[JudgedAnchor], cell: impl Fn(&JudgedAnchor) -> String) -> String {
-    if anchors.is_empty() {
-        "–".to_owned()
-    } else {
-        anchors.iter().map(cell).collect::<Vec<_>>().join("; ")
-    }
+    if anchors.is_empty() { dash() } else { anchors.iter().map(cell).collect::<Vec<_>>().join("; ") }
 }
 
 /// The numbers of a line of the table, from the mean to the minimum.
@@ -323,8 +358,7 @@ fn numbers(score: &Score) -> String {
             ]
         }
         None => {
-            let mean = score.values.first().map_or_else(|| "–".to_owned(), |v| number(*v));
-            let dash = || "–".to_owned();
+            let mean = score.values.first().map_or_else(dash, |v| number(*v));
             [mean, dash(), dash(), dash(), dash(), dash()]
         }
     };

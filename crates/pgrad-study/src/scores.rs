@@ -63,9 +63,10 @@ impl Summary {
 /// Our scores against a published one. More is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The lower end of the 95 % interval of our mean is above the anchor.
+    /// Our mean is above the anchor, by more than the 95 % intervals of both together.
     Beaten,
-    /// Our mean is no worse than the anchor by more than one combined standard error.
+    /// Our mean is no worse than the anchor by more than one standard error of their difference, nor by more than
+    /// [`LARGEST_MISS`] of the anchor.
     Reproduced,
     /// Neither.
     Short,
@@ -87,31 +88,63 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// The verdict on `scores` against `anchor` with its standard error (0 when it was not published). The
-/// combined standard error is `sqrt(ours^2 + anchor_se^2)`.
+/// A seed has failed whose score is below the anchor by more than this part of the anchor.
+pub const FAILED_BELOW: f64 = 0.25;
+/// A mean that is below the anchor by more than this part of the anchor is short, however large its error is.
+pub const LARGEST_MISS: f64 = 0.1;
+
+/// A verdict, and what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Our mean minus the anchor.
+    pub difference: f64,
+    /// Standard error of the difference: ours and the anchor's. Failed seeds do not count in it, so that one that lowers
+    /// the mean cannot excuse it as well.
+    pub error: f64,
+    /// Seeds that failed ([`FAILED_BELOW`]).
+    pub failed: usize,
+}
+
+/// The verdict on `scores` against `anchor` with its standard error (0 when it was not published).
 ///
 /// # Errors
 /// Below two scores, or when one is not finite.
 ///
 /// # Panics
 /// When the anchor is not finite or its standard error negative: anchors come with the program.
-pub fn verdict(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result<Verdict, StatsError> {
+pub fn judge(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result<Judgement, StatsError> {
     assert!(anchor.is_finite() && anchor_se >= 0.0, "anchor {anchor} with standard error {anchor_se}");
-    if bootstrap_interval(scores, seed, mean)?.low > anchor {
-        return Ok(Verdict::Beaten);
-    }
-    let combined = standard_error(scores).hypot(anchor_se);
-    Ok(if mean(scores) >= anchor - combined { Verdict::Reproduced } else { Verdict::Short })
+    let (ours, low) = (mean(scores), bootstrap_interval(scores, seed, mean)?.low);
+    let has_failed = |x: &f64| *x < anchor - FAILED_BELOW * anchor.abs();
+    let others: Vec<f64> = scores.iter().copied().filter(|x| !has_failed(x)).collect();
+    // Where hardly any is left, the bound of a tenth alone decides.
+    let own = standard_error(if others.len() < 2 { scores } else { &others });
+    let (difference, error) = (ours - anchor, own.hypot(anchor_se));
+    let verdict = if difference > (ours - low).hypot(NORMAL_95 * anchor_se) {
+        Verdict::Beaten
+    } else if difference >= -error.min(LARGEST_MISS * anchor.abs()) {
+        Verdict::Reproduced
+    } else {
+        Verdict::Short
+    };
+    Ok(Judgement { verdict, difference, error, failed: scores.len() - others.len() })
 }
 
+/// Half of a 95 % interval, in standard errors.
+const NORMAL_95: f64 = 1.96;
+
 /// The verdict on `scores` against an exact upper bound, what nobody can get more than on average: [`Verdict::Bounded`] or
-/// [`Verdict::Exceeded`].
+/// [`Verdict::Exceeded`]. No seed fails.
 ///
 /// # Errors
-/// As [`verdict`].
-pub fn verdict_at_most(scores: &[f64], bound: f64, seed: u64) -> Result<Verdict, StatsError> {
+/// As [`judge`].
+pub fn judge_at_most(scores: &[f64], bound: f64, seed: u64) -> Result<Judgement, StatsError> {
     let above = bootstrap_interval(scores, seed, mean)?.low > bound;
-    Ok(if above { Verdict::Exceeded } else { Verdict::Bounded })
+    let verdict = if above { Verdict::Exceeded } else { Verdict::Bounded };
+    let (difference, error) = (mean(scores) - bound, standard_error(scores));
+    Ok(Judgement { verdict, difference, error, failed: 0 })
 }
 
 #[cfg(test)]
@@ -133,6 +166,53 @@ mod tests {
         close(iqm(&[9.0, 0.0, 3.0]), (3.0 + 0.25 * 9.0) / 1.5, 1e-15);
         close(iqm(&[7.0]), 7.0, 1e-15);
         close(iqm(&[1.0, 2.0]), 1.5, 1e-15);
+    }
+
+    fn verdict(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result<Verdict, StatsError> {
+        judge(scores, anchor, anchor_se, seed).map(|j| j.verdict)
+    }
+    fn verdict_at_most(scores: &[f64], bound: f64, seed: u64) -> Result<Verdict, StatsError> {
+        judge_at_most(scores, bound, seed).map(|j| j.verdict)
+    }
+
+    /// Twenty seeds, one of which learnt nothing: what it takes from the mean is not given back by the error.
+    #[test]
+    fn a_failed_seed_does_not_excuse_itself() {
+        let mut x = [93.0; 20];
+        x[..10].fill(94.0);
+        assert_eq!(verdict(&x, 92.5, 0.0, 1), Ok(Verdict::Beaten));
+        x[7] = -20.0;
+        // The mean is 87.75 - 0.05; the error of the other 19, by hand: sqrt(19 * (9/19) * (10/19) / 18 / 19).
+        let judged = judge(&x, 92.5, 0.0, 1).unwrap();
+        assert_eq!((judged.verdict, judged.failed), (Verdict::Short, 1));
+        close(judged.difference, (10.0 * 93.0 + 9.0 * 94.0 - 20.0) / 20.0 - 92.5, 1e-12);
+        close(judged.error, (90.0f64 / 19.0 / 18.0 / 19.0).sqrt(), 1e-12);
+        assert!(standard_error(&x) > 5.0, "with it, the mean would have been within one error");
+        // Two failed of three: an error of one score is none, and that of all, 31.8, does not excuse them.
+        let judged = judge(&[0.0, 10.0, 100.0], 100.0, 0.0, 1).unwrap();
+        assert_eq!((judged.verdict, judged.failed), (Verdict::Short, 2));
+        close(judged.error, (9100.0f64 / 9.0).sqrt(), 1e-9);
+        // Of negative scores a quarter below is further from zero.
+        assert_eq!(judge(&[-100.0, -124.0, -126.0], -100.0, 0.0, 1).unwrap().failed, 1);
+    }
+
+    #[test]
+    fn a_miss_of_more_than_a_tenth_is_short_however_large_the_error() {
+        let noisy = [80.0, 80.0, 100.0, 110.0];
+        let judged = judge(&noisy, 100.0, 0.0, 1).unwrap();
+        assert!(judged.error > 7.0 && judged.failed == 0);
+        assert_eq!(judged.verdict, Verdict::Reproduced, "7.5 below");
+        let judged = judge(&noisy, 104.0, 20.0, 1).unwrap();
+        assert_eq!(judged.verdict, Verdict::Short, "11.5 below, with an error of {}", judged.error);
+    }
+
+    /// An anchor that may be off by more than we are above it is not beaten.
+    #[test]
+    fn the_anchors_error_counts_where_it_is_beaten_too() {
+        let x = [90.0, 100.0, 110.0, 100.0];
+        assert_eq!(verdict(&x, 85.0, 0.0, 1), Ok(Verdict::Beaten));
+        assert_eq!(verdict(&x, 85.0, 10.0, 1), Ok(Verdict::Reproduced));
+        assert_eq!(verdict(&x, 60.0, 10.0, 1), Ok(Verdict::Beaten));
     }
 
     #[test]

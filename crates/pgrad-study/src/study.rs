@@ -100,7 +100,29 @@ pub struct Study {
     pub entries: Vec<Entry>,
 }
 
+/// Seeds to try a study on that are not its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherSeeds {
+    /// The first.
+    pub first: u64,
+    /// How many; as many as an entry has of its own when none.
+    pub count: Option<u64>,
+}
+
 impl Study {
+    /// The same entries on other seeds. Those that `kept` keeps stand before theirs, for comparison.
+    #[must_use]
+    pub fn on_seeds(&self, other: OtherSeeds, kept: impl Fn(&Entry) -> bool) -> Self {
+        let OtherSeeds { first, count } = other;
+        let entries = self.entries.iter().flat_map(|entry| {
+            let seeds = count.unwrap_or(entry.seeds);
+            let last = first.saturating_add(seeds).saturating_sub(1);
+            let label = format!("{} (seeds {first}-{last})", entry.label);
+            let fresh = Entry { label, first_seed: first, seeds, ..entry.clone() };
+            kept(entry).then(|| entry.clone()).into_iter().chain([fresh])
+        });
+        Self { entries: entries.collect(), ..self.clone() }
+    }
     /// A study without a name: the runs that a measurement is made of.
     pub(crate) fn of_entries<'e>(episodes: usize, entries: impl Iterator<Item = &'e Entry>) -> Self {
         let nothing = String::new;

@@ -186,14 +186,25 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
 /// or holds something else: the lines that were written before are good.
 pub fn run_study(study: &Study, options: StudyOptions<'_>) -> Result<StudyResult, StudyError> {
     // Before anything is written.
-    jobs(study, options.seeds, &[], &[])?;
-    let StudyOptions { threads, out, seeds, accept, command, stop, listen, clock, storage } = options;
+    let own = study;
+    let fresh = options.other_seeds.map(|other| own.on_seeds(other, |_| false));
+    jobs(fresh.as_ref().unwrap_or(own), options.seeds, &[], &[])?;
+    let StudyOptions { threads, out, seeds, other_seeds, accept, command, stop, listen, clock, storage } =
+        options;
     let command = command.unwrap_or_else(|| format!("pgrad study {}", study.name));
     storage.create_dir_all(&out)?;
     storage.sync_dir(parent_of(&out))?;
     let lock = run_dir::lock(&out, false)?;
     let storage = lock.storage(&storage);
     let folder = Folder { storage: &*storage, root: &out };
+    let rows = folder.rows()?;
+    let is_there = |entry: &Entry| {
+        let alone = Study::of_entries(own.episodes, std::iter::once(entry));
+        let jobs = jobs(&alone, None, &accept, &rows);
+        jobs.is_ok_and(|jobs| jobs.iter().all(|j| rows.iter().any(|r| j.is_done_by(r))))
+    };
+    let beside = other_seeds.map(|other| own.on_seeds(other, is_there));
+    let study = beside.as_ref().unwrap_or(own);
     let result = collect(
         study,
         &folder,

@@ -162,7 +162,7 @@ fn the_folder_has_the_table_with_verdicts_and_the_command() {
     };
     let result = run_measured(&study, options).unwrap();
     assert_eq!(heard, ["1/2", "half"]);
-    assert!(!result.all_reproduced());
+    assert!(!result.all_within());
     let file = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(file(RESULTS), "side,area\n3,9\n");
     assert_eq!(file("square.svg"), "<svg></svg>");
@@ -170,8 +170,9 @@ fn the_folder_has_the_table_with_verdicts_and_the_command() {
     assert_eq!(markdown, result.to_markdown());
     for part in [
         "# Squares\n\nOne of them.\n",
-        "| area | 9 | exact | 9 | 8.9 to 9.1 | reproduced |",
-        "| diagonal | 4.243 | 0.25 | 5 | ≥ 4.5 | short |",
+        "| quantity | ours | standard error | published | our bound | verdict |",
+        "| area | 9 | exact | 9 | 8.9 to 9.1 | within our bound |",
+        "| diagonal | 4.243 | 0.25 | 5 | ≥ 4.5 | outside our bound |",
         "A line below.",
         "![square](square.svg)",
         "- area, 9: Euclid",
@@ -182,8 +183,8 @@ fn the_folder_has_the_table_with_verdicts_and_the_command() {
     assert_eq!(file(SUMMARY_JSON), format!("{:#}\n", result.to_json()));
     let json: serde_json::Value = serde_json::from_str(&file(SUMMARY_JSON)).unwrap();
     assert_eq!(json["kind"], "squares");
-    assert_eq!(json["quantities"][0]["anchors"][0]["verdict"], "reproduced");
-    assert_eq!(json["quantities"][1]["anchors"][0]["verdict"], "short");
+    assert_eq!(json["quantities"][0]["anchors"][0]["verdict"], "within our bound");
+    assert_eq!(json["quantities"][1]["anchors"][0]["verdict"], "outside our bound");
     assert_eq!(json["quantities"][1]["standard_error"], 0.25);
     assert_eq!(json["command"], "pgrad study mine.toml");
 }

@@ -7,8 +7,8 @@ use crate::progress::LiveLine;
 use crate::terminal::{self, Style, YELLOW, duration, grouped, quoted};
 use pgrad_settings::{apply_text, settings};
 use pgrad_study::{
-    AnyStudy, EntryError, MeasuredResult, RESULTS, RunRow, SUMMARY_MD, StudyError, StudyEvent, StudyOptions,
-    StudyProgress, StudyResult, run_measured, run_study,
+    AnyStudy, EntryError, MeasuredResult, OtherSeeds, RESULTS, RunRow, SUMMARY_MD, StudyError, StudyEvent,
+    StudyOptions, StudyProgress, StudyResult, run_measured, run_study,
 };
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,7 +26,9 @@ settings! {
 
 pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let mut seeds = Seeds::default();
-    if let Some(text) = &args.seeds {
+    let range = args.seeds.as_deref().and_then(|text| text.split_once(".."));
+    let other_seeds = range.map(|(first, last)| other_seeds(first, last)).transpose()?;
+    if let (Some(text), None) = (&args.seeds, other_seeds) {
         apply_text("seeds", text, "--seeds", &mut [&mut seeds])?;
     }
     let threads = args.threads.count()?;
@@ -54,6 +56,7 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
     let options = StudyOptions {
         threads,
         seeds: seeds.seeds,
+        other_seeds,
         accept: args.accept.clone(),
         command: Some(command.clone()),
         stop,
@@ -81,6 +84,23 @@ pub(crate) fn run(args: &StudyArgs) -> Result<ExitCode> {
         terminal::out(&words)?;
     }
     Ok(code)
+}
+
+/// The seeds from `first` to `last`, both included; as many as an entry has where there is no last one.
+fn other_seeds(first: &str, last: &str) -> Result<OtherSeeds> {
+    let wrong = || {
+        Failure::usage(format!("--seeds: `{first}..{last}` is no range of seeds"))
+            .hint("`50001..` takes as many seeds as the study has, `50001..50010` takes ten")
+    };
+    let first: u64 = first.parse().map_err(|_| wrong())?;
+    let count = match last {
+        "" => None,
+        last => {
+            let last: u64 = last.parse().map_err(|_| wrong())?;
+            Some(last.checked_sub(first).and_then(|n| n.checked_add(1)).ok_or_else(wrong)?)
+        }
+    };
+    Ok(OtherSeeds { first, count })
 }
 
 /// `studies-out/NAME`, also for the path of a file.

@@ -160,7 +160,7 @@ impl Measurement for Corridor {
             findings.quantities.push(Quantity::sampled(name("v"), v, error));
             findings.quantities.push(Quantity::sampled(name("p right"), p.0, p.1));
             let learnt = learnt.map_or(f64::INFINITY, |e| e as f64);
-            findings.quantities.push(Quantity::exact(name("episodes to learn"), learnt));
+            findings.quantities.push(Quantity::estimated(name("episodes to learn"), learnt));
             let band = curve.iter().enumerate().map(|(e, (v, s))| (e as f64, v - 2.0 * s, v + 2.0 * s));
             lines.push(Line {
                 label: method.label.clone(),

@@ -200,7 +200,7 @@ impl Measurement for Grid {
         let names = self.quantities().into_iter();
         let quantities = names
             .zip(values.into_iter().chain(losses))
-            .map(|(name, (value, standard_error))| Quantity { name, value, standard_error })
+            .map(|(name, (value, standard_error))| Quantity { name, value, exact: false, standard_error })
             .collect();
         let seconds: f64 = trained.rows.iter().map(|r| r.seconds).sum();
         let text = format!(

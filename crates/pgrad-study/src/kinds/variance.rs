@@ -368,7 +368,7 @@ impl Measurement for Variance {
                 of(6, true)?.bias2 / of(6, false)?.bias2,
             ];
             for (name, value) in RATIOS.iter().zip(ratios) {
-                findings.quantities.push(Quantity::exact(format!("{}: {name}", task.env), value));
+                findings.quantities.push(Quantity::estimated(format!("{}: {name}", task.env), value));
             }
             findings.text += &format!(
                 "### {}\n\nEpisodes of {length:.0} steps. Of the variance of the returns the converged critic explains \

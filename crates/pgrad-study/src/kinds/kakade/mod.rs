@@ -286,7 +286,20 @@ impl Measurement for Kakade {
         }
         let names = self.quantities();
         Ok(Findings {
-            quantities: names.into_iter().zip(values).map(|(n, v)| Quantity::exact(n, v)).collect(),
+            quantities: names
+                .into_iter()
+                .zip(values)
+                // The distances are of sampled means; all the rest is computed.
+                .map(
+                    |(n, v)| {
+                        if n.contains(": sampled ") {
+                            Quantity::estimated(n, v)
+                        } else {
+                            Quantity::exact(n, v)
+                        }
+                    },
+                )
+                .collect(),
             results: Some(Csv { header: vec!["task", "curve", "what", "at", "value"], rows }),
             text,
             pictures: self.pictures(&two, &lqg)?,
