@@ -9,30 +9,22 @@
 //! as the process lives, two for each of ours (`worker.py` says why), and go on with their own numbers from episode to
 //! episode. So an episode depends on those seeds and on the actions in that environment, but on no other one.
 
+mod observations;
+
+use crate::context::Context;
+use crate::layout::{
+    BAD, NOTHING, PENDING, RAISED, REBUILD, RESET, RUNNING, STEP, TERMINATED, TRUNCATED, Trouble,
+};
 use crate::monitor::{Monitor, Verdict};
 use crate::name::Source;
-use crate::open::{Context, PoolPlan};
-use crate::process::{Death, StartError, Starting, Trouble, Worker, aligned, indented};
-use crate::spaces::RowError;
+use crate::process::{Death, StartError, Starting, Worker, indented};
+use crate::recipe::PoolPlan;
 use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Picture, PictureError};
 use pgrad_num::{ColsMut, Stream};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-// What an environment is asked to do, and how that ended. The same numbers are in worker.py.
-const NOTHING: u8 = 0;
-pub(crate) const STEP: u8 = 1;
-const RESET: u8 = 2;
-const REBUILD: u8 = 3;
-pub(crate) const RUNNING: u8 = 0;
-pub(crate) const TERMINATED: u8 = 1;
-pub(crate) const TRUNCATED: u8 = 2;
-const RAISED: u8 = 8;
-pub(crate) const BAD: u8 = 9;
-/// The worker has not come to it.
-pub(crate) const PENDING: u8 = 255;
 
 /// Where an environment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,57 +245,6 @@ impl GymBatch {
         self.first_status.resize(n, 0);
         worker.shared.read(worker.layout.status, &mut self.status);
         worker.shared.read(worker.layout.first_status, &mut self.first_status);
-    }
-    /// Reads and checks the observation of environment `b`, the present one or that of the episode that was begun.
-    fn read_obs(&mut self, b: usize, begun: bool) {
-        let g = self.group_of(b);
-        let group = &self.groups[g];
-        let Some(worker) = &group.worker else { return };
-        let (n, i) = (worker.layout.n, b - group.range.start);
-        let mut from = if begun { worker.layout.first } else { worker.layout.obs };
-        let mut at = 0;
-        for bytes in self.context.spaces.observation_bytes() {
-            worker.shared.read(from + i * bytes, &mut self.row[at..at + bytes]);
-            from += aligned(n * bytes);
-            at += bytes;
-        }
-        let dim = self.spec.observation.obs_dim();
-        let to = if begun { &mut self.begun_obs } else { &mut self.obs };
-        let result = self.context.spaces.decode(&self.row, &mut to[b * dim..(b + 1) * dim]);
-        if let Err(e) = result {
-            self.bad_obs(b, begun, e);
-        }
-    }
-    #[cold]
-    fn bad_obs(&mut self, b: usize, begun: bool, error: RowError) {
-        match error {
-            RowError::Refused(text) => self.refuse(b, text),
-            RowError::OutOfBounds(text) => {
-                let place = if begun { self.next_place(b) } else { self.place(b) };
-                if let Some(text) = self.monitor().out_of_bounds(self.first + b, &place, &text) {
-                    self.refuse(b, text);
-                }
-            }
-        }
-    }
-    /// Reads the observations of a whole group at once, where each is one row of one part.
-    fn read_group(&mut self, g: usize) {
-        let group = &self.groups[g];
-        let range = group.range.clone();
-        let Some(worker) = &group.worker else { return };
-        let bytes = self.row.len();
-        self.rows.resize(range.len() * bytes, 0);
-        worker.shared.read(worker.layout.obs, &mut self.rows);
-        let dim = self.spec.observation.obs_dim();
-        for (i, b) in range.enumerate() {
-            if self.todo[b] != STEP || self.status[i] > TRUNCATED {
-                continue;
-            }
-            let (row, to) = (&self.rows[i * bytes..(i + 1) * bytes], &mut self.obs[b * dim..(b + 1) * dim]);
-            if let Err(e) = self.context.spaces.decode(row, to) {
-                self.bad_obs(b, false, e);
-            }
-        }
     }
     /// The episode of environment `b` is lost: it does not count as finished, and nothing of it as ended.
     fn lose(&mut self, b: usize) {

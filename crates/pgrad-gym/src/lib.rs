@@ -19,9 +19,15 @@
 
 #[cfg(target_os = "linux")]
 mod batch;
+#[cfg(target_os = "linux")]
+mod context;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 mod known;
+#[cfg(target_os = "linux")]
+mod kwargs;
+#[cfg(target_os = "linux")]
+mod layout;
 #[cfg(target_os = "linux")]
 mod monitor;
 mod name;
@@ -29,6 +35,8 @@ mod name;
 mod open;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
+mod recipe;
 mod settings;
 #[cfg(target_os = "linux")]
 mod shared;

@@ -1,7 +1,8 @@
 //! One worker process: started, asked, waited for with a deadline, ended.
 
+use crate::layout::{Layout, PENDING, Trouble};
 use crate::name::Source;
-use crate::open::{PoolPlan, Recipe};
+use crate::recipe::{PoolPlan, Recipe};
 use crate::shared::{Shared, memory_file};
 use crate::spaces::{Spaces, SpecText};
 use crate::turns::Turns;
@@ -102,16 +103,6 @@ pub(crate) fn indented(text: &str) -> String {
     text.trim_end().lines().map(|l| format!("    | {l}")).collect::<Vec<_>>().join("\n")
 }
 
-/// What went wrong in an environment, as the worker tells it.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub(crate) struct Trouble {
-    pub(crate) env: usize,
-    pub(crate) during: String,
-    #[serde(default)]
-    pub(crate) bad: bool,
-    pub(crate) text: String,
-}
-
 /// Why no worker could be started.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum StartError {
@@ -128,81 +119,6 @@ pub(crate) enum StartError {
 enum Started {
     Spec { spec: Box<SpecText> },
     Failed { failed: String, missing: Option<String>, bad: bool, kinds: Vec<String> },
-}
-
-/// Where things lie in the shared memory, for `n` environments.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    pub(crate) n: usize,
-    pub(crate) todo: usize,
-    pub(crate) status: usize,
-    pub(crate) first_status: usize,
-    pub(crate) seeds: usize,
-    pub(crate) rewards: usize,
-    pub(crate) actions: usize,
-    pub(crate) obs: usize,
-    pub(crate) first: usize,
-    /// What an EnvPool takes and gives, where there is one.
-    pub(crate) pool: Option<PoolLayout>,
-    size: usize,
-}
-
-/// Where the rows lie that an EnvPool is asked for, and what it says of them: `2n` at most, of which `count` are in use.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PoolLayout {
-    pub(crate) command: usize,
-    pub(crate) count: usize,
-    pub(crate) ids: usize,
-    pub(crate) actions: usize,
-    pub(crate) env_id: usize,
-    pub(crate) step_type: usize,
-    pub(crate) done: usize,
-    pub(crate) trunc: usize,
-    pub(crate) reward: usize,
-    pub(crate) obs: usize,
-}
-
-/// Every array begins at a multiple of this.
-pub(crate) fn aligned(bytes: usize) -> usize {
-    bytes.next_multiple_of(64)
-}
-
-impl Layout {
-    fn new(n: usize, spaces: &Spaces, source: Source) -> Self {
-        let mut size = 0;
-        let mut place = |bytes: usize| {
-            let at = size;
-            size += aligned(bytes);
-            at
-        };
-        let (todo, status, first_status) = (place(n), place(n), place(n));
-        let (seeds, rewards) = (place(8 * n), place(8 * n));
-        let actions = place(n * spaces.action_bytes());
-        let rows = || spaces.observation_bytes().map(|bytes| aligned(n * bytes)).sum();
-        let (obs, first) = (place(rows()), place(rows()));
-        let pool = (source == Source::EnvPool).then(|| {
-            let m = 2 * n;
-            let (command, count, ids) = (place(1), place(8), place(4 * m));
-            let actions = place(m * spaces.action_bytes());
-            let (env_id, step_type, done, trunc, reward) =
-                (place(4 * m), place(4 * m), place(m), place(m), place(4 * m));
-            let obs = place(spaces.observation_bytes().map(|bytes| aligned(m * bytes)).sum());
-            PoolLayout { command, count, ids, actions, env_id, step_type, done, trunc, reward, obs }
-        });
-        Self { n, todo, status, first_status, seeds, rewards, actions, obs, first, pool, size }
-    }
-    fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "size": self.size, "todo": self.todo, "status": self.status, "first_status": self.first_status,
-            "seeds": self.seeds, "rewards": self.rewards, "actions": self.actions, "obs": self.obs,
-            "first": self.first,
-            // Some under the names that EnvPool has for them.
-            "pool": self.pool.map(|p| serde_json::json!({
-                "command": p.command, "count": p.count, "ids": p.ids, "actions": p.actions, "info:env_id": p.env_id,
-                "step_type": p.step_type, "done": p.done, "trunc": p.trunc, "reward": p.reward, "obs": p.obs,
-            })),
-        })
-    }
 }
 
 /// Half of a worker: the process is there, its environments are being made.
@@ -410,7 +326,7 @@ impl Worker {
     /// Environments that have not answered.
     fn pending(&self) -> usize {
         let status = self.bytes(self.layout.status);
-        status.iter().filter(|s| **s == crate::batch::PENDING).count()
+        status.iter().filter(|s| **s == PENDING).count()
     }
     /// What environment `i` looks like; why there is no picture of it.
     pub(crate) fn picture(&mut self, i: usize, time: Duration) -> Result<Picture, String> {
@@ -446,7 +362,7 @@ impl Worker {
     }
     /// Asks the process to close its environments and end. [`Worker::close`] must follow.
     pub(crate) fn leave(&mut self) {
-        self.shared.write(self.layout.status, &vec![crate::batch::PENDING; self.layout.n]);
+        self.shared.write(self.layout.status, &vec![PENDING; self.layout.n]);
         // A process that is gone is found when it is waited for.
         let _ = self.process.control.write_all(b"q");
     }
@@ -459,7 +375,7 @@ impl Worker {
             Ok(troubles) => troubles,
             Err(death) => {
                 let done = self.bytes(self.layout.status);
-                let env = done.iter().position(|s| *s == crate::batch::PENDING).unwrap_or(0);
+                let env = done.iter().position(|s| *s == PENDING).unwrap_or(0);
                 return vec![trouble(env, format!("its process {death}"))];
             }
         };

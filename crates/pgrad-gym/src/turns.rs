@@ -8,8 +8,7 @@
 //! What is asked of the environments of the run, and what came of it, lies in the memory as with Gymnasium's: [`Turns::ask`]
 //! and [`Turns::settle`] translate.
 
-use crate::batch::{BAD, RUNNING, STEP, TERMINATED, TRUNCATED};
-use crate::process::{Layout, PoolLayout, Trouble, aligned};
+use crate::layout::{BAD, Layout, PoolLayout, RUNNING, STEP, TERMINATED, TRUNCATED, Trouble, aligned};
 use crate::shared::Shared;
 use crate::spaces::Spaces;
 

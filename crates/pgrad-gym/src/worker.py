@@ -326,7 +326,7 @@ class Worker:
         import numpy as np
 
         self.control, self.gymnasium, self.np = control, gymnasium, np
-        self.id, self.kwargs, self.n = setup["id"], setup["kwargs"], setup["n"]
+        self.id, self.kwargs, self.n = setup["id"], json.loads(setup["kwargs"]), setup["n"]
         if setup["drawn"]:
             self.kwargs = {"render_mode": "rgb_array"} | self.kwargs
         kinds = (np.integer, np.floating, np.bool_)
@@ -468,9 +468,10 @@ class Pool:
             meant = f"; did you mean {' or '.join(f'`{x}`' for x in near)}?" if near else ""
             raise UnknownName(f"EnvPool {envpool.__version__} has no task `{name}`{meant}")
         threads, seeds = setup["pool"]["threads"], setup["pool"]["seeds"]
+        own = json.loads(setup["kwargs"])
         if setup["drawn"]:
-            setup["kwargs"] = {"render_mode": "rgb_array"} | setup["kwargs"]
-        kwargs = dict(num_envs=2 * n, num_threads=threads, seed=seeds, **setup["kwargs"])
+            own = {"render_mode": "rgb_array"} | own
+        kwargs = dict(num_envs=2 * n, num_threads=threads, seed=seeds, **own)
         pool = envpool.make(name, env_type="gymnasium", **kwargs)
         # The arrays as they are: what is built around them in `step` costs as much as 16 CartPoles.
         lacking = [x for x in ("_send", "_recv", "_reset", "_to", "_state_keys") if not hasattr(pool, x)]

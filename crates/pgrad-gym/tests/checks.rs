@@ -262,6 +262,19 @@ fn what_cannot_be_used_or_made_says_why() {
     for name in ["gym:", "gym:a b", "gym:a:b:c", "gym:;x"] {
         assert_eq!(fails(name, usual()).kind, MakeErrorKind::Usage, "{name}");
     }
+    // What is written arrives, to any depth; what has no counterpart is refused by its name.
+    let given = |text: &str| {
+        fails("gym:tests.misbehaving:Echo-v0", GymSettings { env_kwargs: text.into(), ..usual() }).message
+    };
+    let message =
+        given("{ z = [0.7, inf], n = { a = -inf, b = 1, c = 1.0, d = \"x\", e = [nan] }, f = true }");
+    let arrived =
+        "given {'f': True, 'n': {'a': -inf, 'b': 1, 'c': 1.0, 'd': 'x', 'e': [nan]}, 'z': [0.7, inf]}";
+    assert!(message.contains(arrived), "{message}");
+    assert!(
+        given(r#"{"n": 123456789012345678901, "x": 2.0}"#).contains("{'n': 123456789012345678901, 'x': 2.0}")
+    );
+    assert!(given("{ n = { day = 2024-05-01 } }").contains("`n.day`"));
     // A TOML table does as well.
     let toml = GymSettings { env_kwargs: "{ sutton_barto_reward = true }".into(), ..usual() };
     assert_eq!(Gym::open("gym:CartPole-v1", &toml).unwrap().own_limit(), Some(500));

@@ -424,3 +424,13 @@ class Unusable(gym.Env):
 
 
 gym.register("Unusable-v0", Unusable)
+
+
+class Echo(gym.Env):
+    """Says what it was given."""
+
+    def __init__(self, **kwargs):
+        raise ValueError(f"given {kwargs!r}")
+
+
+gym.register("Echo-v0", Echo)
