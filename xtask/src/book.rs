@@ -98,6 +98,7 @@ fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let mut all = logged(&read("crates/pgrad-run/src/trainer.rs")?, "row.push(\"");
     all.extend(logged(&read("crates/pgrad-run/src/driver/mod.rs")?, "row.push(\""));
+    all.extend(logged(&read("crates/pgrad-algos/src/shell.rs")?, ".with(\""));
     all.insert("step".to_owned());
     let mut found = unexplained(RUNS_PAGE, &read(RUNS_PAGE)?, &all);
     // What several methods log is in one place, which a call shows.

@@ -286,7 +286,7 @@ impl Default for Report {
 }
 
 impl Report {
-    const CAPACITY: usize = 24;
+    const CAPACITY: usize = 28;
     /// Adds a number, or nothing where there is none.
     ///
     /// # Panics

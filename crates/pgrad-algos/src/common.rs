@@ -7,7 +7,8 @@ use pgrad_engine::Paths;
 use pgrad_env::{EnvSpec, MakeError};
 use pgrad_math::returns;
 use pgrad_model::{
-    ActorCritic, Critic, ModelShape, ObsNormalizer, Recurrence, RewardNormalizer, Trunk as ModelTrunk,
+    ActorCritic, Critic, ModelShape, ObsNormalizer, Recurrence, Rescale, RewardNormalizer,
+    Trunk as ModelTrunk,
 };
 use pgrad_nn::{Activation as NnActivation, Cell};
 use pgrad_num::{Record, RecordError, kernels};
@@ -154,6 +155,29 @@ settings! {
     }
 }
 
+choice! {
+    /// Numbers of a Box action that the policy chooses in units of their range.
+    pub enum RescaleActions {
+        /// Those bounded on both sides, unless a standard Gaussian covers the range as it is: one about 0 with
+        /// a half-width of 0.25 to 4.
+        Far = "far",
+        /// All that are bounded on both sides.
+        All = "all",
+        /// None: the policy chooses in the environment's own units.
+        Nothing = "none",
+    }
+}
+
+impl From<RescaleActions> for Rescale {
+    fn from(r: RescaleActions) -> Self {
+        match r {
+            RescaleActions::Far => Self::Far,
+            RescaleActions::All => Self::All,
+            RescaleActions::Nothing => Self::Nothing,
+        }
+    }
+}
+
 settings! {
     /// The networks.
     pub struct ModelSettings {
@@ -167,6 +191,10 @@ settings! {
         orthogonal_init: bool = true, source: "OpenAI baselines, ppo2";
         /// Initial log standard deviation of a Gaussian policy.
         log_std_init: f64 = 0.0, range: -10.0..=5.0, unit: "nats", source: "OpenAI baselines, ppo2";
+        /// Numbers of a Box action that the policy chooses in units of their range: -1 stands for the lower bound
+        /// and 1 for the upper one. A Gaussian policy starts near 0 with a standard deviation of 1 and cannot
+        /// find what is far from that.
+        rescale_actions: RescaleActions = RescaleActions::Far;
     }
 }
 
@@ -365,7 +393,9 @@ impl ModelSettings {
             }
             None => ActorCritic::outline(shape, critic_hidden, recurrence),
         };
-        model.map_err(|e| BuildError::environment(env, format!("no network can be built: {e}")))
+        let model =
+            model.map_err(|e| BuildError::environment(env, format!("no network can be built: {e}")))?;
+        Ok(model.with_rescaled(Rescale::from(self.rescale_actions).numbers(&env.action)))
     }
 }
 

@@ -24,7 +24,7 @@ pub use algorithm::{
 pub use asynchronous::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDraw, QNetworkSettings};
 pub use common::{
     Activation, EpisodeSettings, ModelSettings, NormalizeSettings, Recurrent, RecurrentSettings,
-    RolloutSettings, Schedule, Trunk, TrunkSettings, default_shard,
+    RescaleActions, RolloutSettings, Schedule, Trunk, TrunkSettings, default_shard,
 };
 pub use memory::{Need, Needs};
 pub use natural::{BatchSettings, CriticSettings, NaturalSettings};

@@ -8,7 +8,7 @@ use crate::shell::{Agent, Method, Source};
 use pgrad_collect::Stepper;
 use pgrad_engine::PointGradients;
 use pgrad_env::{EnvSpec, Episode};
-use pgrad_model::{ActorCritic, AgentError};
+use pgrad_model::{ActorCritic, AgentError, Clipping};
 use pgrad_num::{Record, RecordError, kernels};
 use pgrad_settings::settings;
 
@@ -93,6 +93,9 @@ impl Source for Online {
     }
     fn lost_steps(&self) -> u64 {
         self.lost
+    }
+    fn take_clipping(&mut self) -> Clipping {
+        self.stepper.take_clipping()
     }
     fn save(&self) -> Record {
         self.stepper.save()

@@ -7,7 +7,7 @@ use crate::{
 use pgrad_collect::{Candidates, Collector};
 use pgrad_engine::{Batch, Engine};
 use pgrad_env::{EnvSpec, Episode};
-use pgrad_model::{ActorCritic, AgentError, ObsNormalizer, Policy};
+use pgrad_model::{ActorCritic, AgentError, Clipping, ObsNormalizer, Policy};
 use pgrad_num::{Record, RecordError, kernels};
 
 /// Where experience comes from: environments that go on from iteration to iteration.
@@ -27,6 +27,8 @@ pub trait Source: Send {
     fn lost_steps(&self) -> u64 {
         0
     }
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    fn take_clipping(&mut self) -> Clipping;
     /// The normaliser of observations, if there is one.
     fn obs_norm(&self) -> Option<&ObsNormalizer> {
         None
@@ -181,7 +183,10 @@ impl<M: Method> Algorithm for Shell<M> {
     }
     fn iterate(&mut self) -> Result<Report, AgentError> {
         self.agent.collected = 0;
-        let report = self.method.iterate(&mut self.agent)?;
+        let done = self.method.iterate(&mut self.agent);
+        // Also of an iteration that failed: the next one counts anew.
+        let clipped = self.agent.source.take_clipping().share();
+        let report = done?.with("learn/action_clipped", clipped);
         let model = &self.agent.model;
         if let Some(i) = kernels::first_non_finite(&model.theta) {
             let (tensor, index) = model.parameter_name(i);
@@ -273,6 +278,9 @@ impl Source for Collector {
     fn lost_steps(&self) -> u64 {
         self.lost_steps()
     }
+    fn take_clipping(&mut self) -> Clipping {
+        self.take_clipping()
+    }
     fn obs_norm(&self) -> Option<&ObsNormalizer> {
         self.obs_norm()
     }
@@ -296,6 +304,9 @@ impl Source for Candidates {
     }
     fn steps_per_iteration(&self) -> u64 {
         self.steps()
+    }
+    fn take_clipping(&mut self) -> Clipping {
+        self.take_clipping()
     }
     fn save(&self) -> Record {
         self.save()

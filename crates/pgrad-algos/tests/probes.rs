@@ -7,7 +7,7 @@
 use pgrad_algos::{Algorithm, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{
-    Each, Env,
+    Action, BoxSpace, Each, End, Env, EnvSpec, Obs, Step,
     probe::{
         ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward, MaskedAction,
         ObservedActionReward, ObservedReward, RightChoices, RightSwitches,
@@ -15,8 +15,9 @@ use pgrad_env::{
     spec_of,
 };
 use pgrad_model::{ActionValue, Critic};
-use pgrad_num::Cols;
+use pgrad_num::{Cols, Stream};
 use pgrad_settings::apply_pair;
+use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
 
 /// How a method learns the probes.
 struct Method {
@@ -408,6 +409,19 @@ fn steps(iterations: u64) -> u64 {
 }
 
 fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&str]) -> Box<dyn Algorithm> {
+    let mut algo = untrained(m, env, steps, pairs);
+    while algo.steps() < (steps as f64 * m.budget) as u64 {
+        algo.iterate().unwrap();
+    }
+    algo
+}
+
+fn untrained<E: Env + Clone + 'static>(
+    m: &Method,
+    env: &E,
+    steps: u64,
+    pairs: &[&str],
+) -> Box<dyn Algorithm> {
     let mut config = (pgrad_algos::find(m.algo).unwrap().config)();
     // A method without a critic may have no discount either: it climbs the plain return.
     let discounts = config.parts().iter().any(|p| p.declaration("gamma").is_some());
@@ -427,9 +441,6 @@ fn train<E: Env + Clone + 'static>(m: &Method, env: &E, steps: u64, pairs: &[&st
     };
     let mut algo = config.build(&setup).unwrap();
     algo.start().unwrap();
-    while algo.steps() < total_steps {
-        algo.iterate().unwrap();
-    }
     algo
 }
 
@@ -592,6 +603,66 @@ fn a_time_limit_is_not_the_end_of_the_task() {
             }
         }
     }
+}
+
+/// One step, actions in `Box(500, 1000)`: reward `-((a - 850)/125)^2`. Counts the actions, and those at a bound.
+#[derive(Clone, Default)]
+struct FarAction(Arc<[AtomicU64; 2]>);
+impl Env for FarAction {
+    fn spec(&self) -> EnvSpec {
+        EnvSpec {
+            id: "FarAction".into(),
+            observation: BoxSpace::uniform(-1.0, 1.0, 1).into(),
+            action: BoxSpace::uniform(500.0, 1000.0, 1).into(),
+            max_episode_steps: None,
+            reward_threshold: None,
+            masks_actions: false,
+        }
+    }
+    fn reset(&mut self, _: &mut Stream, obs: &mut Obs<'_>) {
+        obs.write(&[0.0]);
+    }
+    fn step(&mut self, action: Action<'_>, _: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        obs.write(&[0.0]);
+        let a = action.values()[0];
+        self.0[0].fetch_add(1, Relaxed);
+        self.0[1].fetch_add(u64::from([500.0, 1000.0].contains(&a)), Relaxed);
+        Step { reward: -((f64::from(a) - 850.0) / 125.0).powi(2), end: End::Terminated }
+    }
+    fn save(&self) -> Option<Vec<f64>> {
+        Some(Vec::new())
+    }
+    fn load(&mut self, state: &[f64]) -> bool {
+        state.is_empty()
+    }
+}
+
+#[test]
+fn the_better_action_is_found_far_from_0() {
+    for m in METHODS.iter().filter(|m| m.kinds.contains(&ActionKind::Continuous)) {
+        // Without noise, steps that are always as long as they may be soon leave no spread.
+        let iterations = if m.pairs == NATURAL { 100 } else { 300 };
+        let algo = train(m, &FarAction::default(), steps(iterations), &[]);
+        close(&*algo, number(&*algo, 0.0), 850.0, 25.0);
+    }
+    let ppo = METHODS.iter().find(|m| m.algo == "ppo").unwrap();
+    let raw = train(ppo, &FarAction::default(), steps(300), &["rescale_actions=none"]);
+    assert_eq!(number(&*raw, 0.0), 500.0, "in its own units it never leaves the edge");
+}
+
+#[test]
+fn actions_outside_their_bounds_are_counted() {
+    for m in METHODS.iter().filter(|m| m.kinds == BOTH) {
+        let env = FarAction::default();
+        let mut algo = untrained(m, &env, steps(2), &["log_std_init=0.5"]);
+        for _ in 0..2 {
+            let report = algo.iterate().unwrap();
+            let [steps, at_bound] = [0, 1].map(|i| env.0[i].swap(0, Relaxed) as f64);
+            assert_eq!(report.get("learn/action_clipped"), Some(at_bound / steps), "{}", m.algo);
+        }
+    }
+    let discrete = untrained(&METHODS[0], &ActionReward::default(), steps(2), &[]).iterate();
+    assert_eq!(discrete.unwrap().get("learn/action_clipped"), None);
 }
 
 #[test]

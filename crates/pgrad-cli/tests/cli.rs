@@ -155,7 +155,13 @@ fn what_gymnasium_does_not_know_comes_with_the_package_that_may() {
 fn environments_are_checked() {
     // Those of MuJoCo are checked beside their library; one of them is enough here.
     for env in pgrad_envs::REGISTRY.iter().filter(|e| !e.is_elsewhere() || e.id == "Reacher-v5") {
-        assert_eq!(pgrad(&["check-env", env.id]).done(), format!("{}: nothing wrong found\n", env.id));
+        let out = pgrad(&["check-env", env.id]).done();
+        let (verdict, notes) = out.split_once('\n').unwrap();
+        assert_eq!(verdict, format!("{}: nothing wrong found", env.id));
+        // All of R: the one task whose actions have no bounds.
+        let unbounded = env.id == "KakadeLqg-v0";
+        assert_eq!(notes.contains("  notice: actions without bounds"), unbounded, "{out}");
+        assert_eq!(notes.is_empty(), !unbounded, "{out}");
     }
     pgrad(&["check-env", "CartPole-v1", "--seed", "-3"])
         .refused(64, &["--seed: `seed` takes a whole number"]);

@@ -2,7 +2,7 @@
 
 use pgrad_engine::Cpu;
 use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
-use pgrad_model::{Actor, ActorCritic, AgentError};
+use pgrad_model::{Actor, ActorCritic, AgentError, Clipping};
 use pgrad_num::{Record, RecordError};
 
 /// Steps after which an episode counts as endless.
@@ -113,6 +113,10 @@ impl Candidates {
     #[must_use]
     pub fn steps(&self) -> u64 {
         self.players.iter().map(|p| p.steps).sum()
+    }
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    pub fn take_clipping(&mut self) -> Clipping {
+        Clipping::sum(self.players.iter_mut().map(|p| p.actor.take_clipping()))
     }
     /// The episodes of the last [`Candidates::play`], candidate by candidate.
     pub fn episodes(&self) -> impl Iterator<Item = &Episode> {

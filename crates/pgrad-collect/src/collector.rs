@@ -11,7 +11,7 @@ use crate::{
 };
 use pgrad_engine::{Batch, Cpu, Samples, Store};
 use pgrad_env::{BatchResult, EnvSpec, Episode, MakeError, VecEnv};
-use pgrad_model::{ActorCritic, AgentError, ObsNormalizer, RewardNormalizer, States};
+use pgrad_model::{ActorCritic, AgentError, Clipping, ObsNormalizer, RewardNormalizer, States};
 use pgrad_num::{Record, RecordError, Stream, kernels};
 
 /// How much a batch holds and how it is cut for the threads.
@@ -183,6 +183,11 @@ impl Collector {
     #[must_use]
     pub fn lost_steps(&self) -> u64 {
         self.lost
+    }
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    pub fn take_clipping(&mut self) -> Clipping {
+        let vine = self.vine.iter_mut().map(Vine::take_clipping);
+        Clipping::sum(self.shards.iter_mut().map(|s| s.actor.take_clipping()).chain(vine))
     }
     /// The normaliser of observations, if there is one.
     #[must_use]

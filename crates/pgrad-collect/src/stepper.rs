@@ -12,7 +12,7 @@
 use pgrad_engine::Transition;
 use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
 use pgrad_math::dist::{ActionDist, Actions};
-use pgrad_model::{Actor, ActorCritic, AgentError, action_rows, load_state, mask_rows};
+use pgrad_model::{Actor, ActorCritic, AgentError, Clipping, action_rows, load_state, mask_rows};
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels, rows_to_columns, transpose};
 
 /// Purpose number of the streams that actions are sampled from; the same as a rollout's.
@@ -245,6 +245,10 @@ impl Stepper {
         Ok(())
     }
 
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    pub fn take_clipping(&mut self) -> Clipping {
+        self.actor.take_clipping()
+    }
     /// Environments that failed in the last step.
     #[must_use]
     pub fn lost(&self) -> u64 {

@@ -13,7 +13,7 @@ use crate::shard::Shard;
 use pgrad_engine::{Branches, Cpu, Samples};
 use pgrad_env::{BatchResult, End, EnvSpec, MakeError, VecEnv};
 use pgrad_math::dist::{ActionDist, ActionsMut};
-use pgrad_model::{ActorCritic, AgentError, CHUNK, ObsNormalizer, RewardNormalizer, action_rows};
+use pgrad_model::{ActorCritic, AgentError, CHUNK, Clipping, ObsNormalizer, RewardNormalizer, action_rows};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
 
 /// Purpose number of the stream that the rollout set is chosen by.
@@ -191,6 +191,10 @@ impl Vine {
     }
     pub(crate) fn iteration(&self) -> u64 {
         self.iteration
+    }
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    pub(crate) fn take_clipping(&mut self) -> Clipping {
+        Clipping::sum(self.work.iter_mut().map(|w| w.shard.actor.take_clipping()))
     }
     pub(crate) fn set_iteration(&mut self, iteration: u64) {
         self.iteration = iteration;

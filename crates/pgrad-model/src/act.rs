@@ -1,6 +1,10 @@
 //! The one act loop: a policy looks at observations, an action is chosen, and the environments take it.
 
-use crate::{ActorCritic, AgentError, forget, normalize::ObsNormalizer};
+use crate::{
+    ActorCritic, AgentError, forget,
+    normalize::ObsNormalizer,
+    scale::{Clipping, Door},
+};
 use pgrad_env::{Actions as EnvActions, EnvError, EnvSpec, Space, VecEnv};
 use pgrad_math::dist::{ActionDist, Actions, ActionsMut};
 use pgrad_nn::NetworkTape;
@@ -28,10 +32,14 @@ pub struct Actor {
     mask_scratch: Vec<bool>,
     /// What was chosen where actions are alternatives.
     pub index: Vec<u32>,
-    /// What was chosen where actions are numbers, as drawn: not yet clipped.
+    /// What was chosen where actions are numbers, as drawn: neither rescaled nor clipped.
     pub real: Vec<f32>,
-    /// The numbers within their bounds.
-    clipped: Vec<f32>,
+    /// The way of the numbers to the environment.
+    door: Door,
+    /// The numbers as the environment takes them.
+    passed: Vec<f32>,
+    /// How many of them lay outside their bounds.
+    clipping: Clipping,
 }
 
 /// The actions that `index` or `real` hold.
@@ -73,7 +81,9 @@ impl Actor {
             mask_scratch: Vec::new(),
             index: vec![0; index * b],
             real: vec![0.0; real * b],
-            clipped: vec![0.0; real * b],
+            door: Door::new(&model.shape().action, model.rescaled()),
+            passed: vec![0.0; real * b],
+            clipping: Clipping::default(),
         }
     }
 
@@ -167,20 +177,21 @@ impl Actor {
         };
         dist.logp(Cols::new(&self.params, rows, n), chosen, logp);
     }
-    /// What was chosen, as the environment takes it: numbers are clipped to the bounds of their space.
+    /// What was chosen, as the environment takes it: numbers are rescaled where the model says so, and clipped to the
+    /// bounds of their space.
     pub fn chosen(&mut self, space: &Space) -> EnvActions<'_> {
         let n = self.n;
-        let Space::Box(bounds) = space else {
-            let rows = space.action_dim();
+        let rows = space.action_dim();
+        if !matches!(space, Space::Box(_)) {
             return EnvActions::Index(Cols::new(&self.index[..rows * n], rows, n));
-        };
-        let clipped = &mut self.clipped[..bounds.dim() * n];
-        clipped.copy_from_slice(&self.real[..bounds.dim() * n]);
-        for (i, row) in clipped.chunks_exact_mut(n).enumerate() {
-            let (low, high) = (bounds.low[i], bounds.high[i]);
-            row.iter_mut().for_each(|a| *a = a.clamp(low, high));
         }
-        EnvActions::Real(Cols::new(clipped, bounds.dim(), n))
+        let passed = &mut self.passed[..rows * n];
+        self.clipping.merge(self.door.pass(&self.real[..rows * n], passed, n));
+        EnvActions::Real(Cols::new(passed, rows, n))
+    }
+    /// How many numbers of actions lay outside their bounds since this was last asked.
+    pub fn take_clipping(&mut self) -> Clipping {
+        std::mem::take(&mut self.clipping)
     }
     /// The environments take what was chosen; of episodes that end nothing is remembered.
     ///

@@ -14,6 +14,7 @@ mod error;
 mod model;
 mod normalize;
 mod policy;
+mod scale;
 mod states;
 pub mod tensors;
 
@@ -22,6 +23,7 @@ pub use error::AgentError;
 pub use model::{ActorCritic, ChunkShape, Critic, ModelShape, Part, Recurrence, Role, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer, mark_lost};
 pub use policy::{ActionValue, Policy, PolicyError};
+pub use scale::{Bounded, Clipping, NEAR, Rescale};
 pub use states::{States, forget, load_state};
 
 /// Samples that pass through a network together. A layer of 64 units and its input then stay in the cache

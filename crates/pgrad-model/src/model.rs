@@ -1,6 +1,6 @@
 //! Actor and critic over one flat parameter vector.
 
-use crate::{AgentError, CHUNK};
+use crate::{AgentError, CHUNK, scale::can_be_rescaled};
 use pgrad_env::Space;
 use pgrad_math::dist::ActionDist;
 use pgrad_nn::{Activation, Cell, Dense, Head, Init, Network, NetworkTape, Recurrent, ShapeError, View};
@@ -158,6 +158,8 @@ pub struct ActorCritic {
     shape: ModelShape,
     critic_hidden: Vec<usize>,
     recurrence: Option<Recurrence>,
+    /// Which numbers of an action are rescaled; empty where none is.
+    rescaled: Vec<bool>,
     dist: ActionDist,
     /// The network that holds the policy, and with a shared trunk the critic too.
     actor: Part,
@@ -260,8 +262,24 @@ impl ActorCritic {
         });
         let actor = Part { net: actor, params, name };
         let ends = std::iter::once(&actor).chain(&critic).map(|part| part.params.end).collect();
-        let theta = Vec::new();
-        Ok(Self { theta, shape, critic_hidden, recurrence, dist, actor, critic, ends })
+        let (theta, rescaled) = (Vec::new(), Vec::new());
+        Ok(Self { theta, shape, critic_hidden, recurrence, rescaled, dist, actor, critic, ends })
+    }
+    /// The same model, whose policy chooses the numbers of an action that are marked in units of their range
+    /// ([`Rescale::numbers`](crate::Rescale::numbers)); none where the list is empty.
+    ///
+    /// # Panics
+    /// When the list has another length than an action, or a number that is marked has no range.
+    #[must_use]
+    pub fn with_rescaled(self, rescaled: Vec<bool>) -> Self {
+        let fits = rescaled.is_empty() || can_be_rescaled(&self.shape.action, &rescaled);
+        assert!(fits, "numbers with a range are rescaled, one mark each: {rescaled:?}");
+        Self { rescaled, ..self }
+    }
+    /// Which numbers of an action are rescaled; empty where none is.
+    #[must_use]
+    pub fn rescaled(&self) -> &[bool] {
+        &self.rescaled
     }
     /// Its networks, the one of the policy first.
     fn parts(&self) -> impl Iterator<Item = &Part> {

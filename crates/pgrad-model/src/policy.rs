@@ -5,6 +5,7 @@ use crate::{
     card::{self, PartCard},
     model::{ActorCritic, Critic, ModelShape, Recurrence, Trunk},
     normalize::ObsNormalizer,
+    scale::can_be_rescaled,
     tensors::{self, TensorsError},
 };
 use pgrad_env::{Actions as EnvActions, BoxSpace, ObsSpace, Space};
@@ -15,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Version of the format.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
+/// What is written where nothing is rescaled, so that older versions read it.
+const FORMAT_UNSCALED: u32 = 3;
 /// More parameters than this are taken for a damaged file, before anything is allocated.
 const MAX_PARAMETERS: usize = 1 << 31;
 
@@ -88,6 +91,9 @@ struct Card {
     /// Of a box.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     action_dtype: Option<String>,
+    /// Which numbers of a box the network chooses in units of their range; absent where none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rescaled: Vec<bool>,
     observation: Vec<PartCard>,
     hidden: Vec<usize>,
     /// Absent when the critic has the policy's widths.
@@ -257,7 +263,7 @@ impl Policy {
     }
 
     /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a
-    /// stream for each column. Real actions are clipped to the bounds of their space.
+    /// stream for each column. Real actions are in the environment's units, and clipped to the bounds of their space.
     ///
     /// # Panics
     /// When a shape does not fit or the batch is larger than the policy was made for.
@@ -343,12 +349,13 @@ impl Policy {
             size: r.size,
         });
         let card = Card {
-            format: FORMAT,
+            format: if self.model.rescaled().is_empty() { FORMAT_UNSCALED } else { FORMAT },
             env: self.env_id.clone(),
             obs_dim: shape.obs_dim,
             action: action.into(),
             sizes,
             action_dtype,
+            rescaled: self.model.rescaled().to_vec(),
             observation: card::cards(&self.observation),
             hidden: shape.hidden.clone(),
             critic_hidden: Some(self.model.critic_hidden())
@@ -392,8 +399,12 @@ impl Policy {
         let shape = card.shape(&record)?;
         let critic_hidden = card.critic_hidden.clone().unwrap_or(shape.hidden.clone());
         let recurrence = card.recurrence()?;
+        if !card.rescaled.is_empty() && !can_be_rescaled(&shape.action, &card.rescaled) {
+            return Err(PolicyError::Card("numbers without a range are rescaled".into()));
+        }
         let mut model = ActorCritic::with_memory(shape, critic_hidden, recurrence, false, 0)
-            .map_err(|e| PolicyError::Card(e.to_string()))?;
+            .map_err(|e| PolicyError::Card(e.to_string()))?
+            .with_rescaled(card.rescaled.clone());
         for view in model.views() {
             let values = record.f32s(&view.name, view.range.len())?;
             if !kernels::all_finite(values) {
@@ -498,178 +509,4 @@ impl Card {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pgrad_num::Moments;
-
-    fn policy(action: Space, trunk: Trunk, normalised: bool) -> Policy {
-        policy_with(None, action, trunk, normalised)
-    }
-
-    fn policy_with(cell: Option<Cell>, action: Space, trunk: Trunk, normalised: bool) -> Policy {
-        let shape = ModelShape {
-            obs_dim: 3,
-            action,
-            hidden: vec![5, 4],
-            activation: Activation::Tanh,
-            trunk,
-            critic: Critic::State,
-            log_std_init: -0.5,
-        };
-        let memory = cell.map(|cell| Recurrence { cell, size: 6, sequence_length: 3, span: None });
-        let model = ActorCritic::with_memory(shape, vec![5, 4], memory, true, 9).unwrap();
-        let norm = normalised.then(|| {
-            let mut norm = ObsNormalizer::new(3, 5.0);
-            let mut seen = Moments::new(3);
-            seen.add_cols(Cols::new(&[1.0, 2.0, 5.0, 7.0, -1.0, 4.0], 3, 2));
-            norm.merge(&seen);
-            norm
-        });
-        Policy::new("Test-v0", model, norm, 1).with_observation(card::parts_of_three())
-    }
-
-    fn spaces() -> Vec<Space> {
-        vec![
-            Space::Discrete { n: 4 },
-            Space::MultiDiscrete { nvec: vec![2, 3] },
-            Space::MultiBinary { n: 3 },
-            Space::Box(BoxSpace::new(vec![-1.0, f32::NEG_INFINITY], vec![0.5, f32::INFINITY])),
-            Space::Box(BoxSpace::uniform(-1.0, 1.0, 2).shaped(&[1, 2], pgrad_env::Dtype::F64)),
-        ]
-    }
-
-    #[test]
-    fn a_policy_comes_back_from_its_bytes_and_acts_the_same() {
-        for space in spaces() {
-            for trunk in [Trunk::Separate, Trunk::Shared] {
-                for normalised in [false, true] {
-                    let mut a = policy(space.clone(), trunk, normalised);
-                    let bytes = a.to_bytes().unwrap();
-                    let mut b = Policy::from_bytes(&bytes).unwrap();
-                    assert_eq!(b.to_bytes().unwrap(), bytes);
-                    assert_eq!(b.env_id(), "Test-v0");
-                    assert_eq!((b.action_space(), b.observation_space()), (&space, &card::parts_of_three()));
-                    let obs = [0.3, -2.0, 8.0];
-                    assert_eq!(a.act(&obs).unwrap(), b.act(&obs).unwrap());
-                    let (mut r, mut s) = (Stream::new(1, 0, 0), Stream::new(1, 0, 0));
-                    for _ in 0..20 {
-                        assert_eq!(a.sample(&obs, &mut r).unwrap(), b.sample(&obs, &mut s).unwrap());
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_recurrent_policy_comes_back_and_remembers_and_forgets() {
-        for cell in [Cell::Lstm, Cell::Gru] {
-            for space in spaces() {
-                for trunk in [Trunk::Separate, Trunk::Shared] {
-                    let mut a = policy_with(Some(cell), space.clone(), trunk, true);
-                    let bytes = a.to_bytes().unwrap();
-                    let mut b = Policy::from_bytes(&bytes).unwrap();
-                    assert!(b.is_recurrent() && b.to_bytes().unwrap() == bytes);
-                    let outputs = |p: &mut Policy| {
-                        let mut out = vec![0.0; p.model.dist().n_outputs()];
-                        let rows = out.len();
-                        p.outputs(Cols::new(&[0.3, -2.0, 8.0], 3, 1), ColsMut::new(&mut out, rows, 1));
-                        out
-                    };
-                    let fresh = outputs(&mut a);
-                    assert_eq!(outputs(&mut a), fresh, "to look changes nothing");
-                    for obs in [[1.0, 2.0, 3.0], [-3.0, 0.5, 4.0]] {
-                        assert_eq!(a.act(&obs).unwrap(), b.act(&obs).unwrap());
-                    }
-                    assert_ne!(outputs(&mut a), fresh, "it remembers");
-                    assert_eq!(outputs(&mut a), outputs(&mut b));
-                    a.reset();
-                    b.reset_one(0);
-                    assert_eq!((outputs(&mut a), outputs(&mut b)), (fresh.clone(), fresh));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn each_observation_of_a_batch_is_remembered_by_itself() {
-        let single = |seen: &[[f32; 3]]| {
-            let mut p = policy_with(Some(Cell::Lstm), Space::Discrete { n: 4 }, Trunk::Separate, true);
-            seen.iter().for_each(|obs| drop(p.act(obs).unwrap()));
-            p.states
-        };
-        let mut p =
-            policy_with(Some(Cell::Lstm), Space::Discrete { n: 4 }, Trunk::Separate, true).with_batch(3);
-        let mut actions = [0; 3];
-        let mut act = |p: &mut Policy, obs: [[f32; 3]; 3]| {
-            let x: Vec<f32> = (0..9).map(|i| obs[i % 3][i / 3]).collect();
-            let to = ActionsMut::Index(ColsMut::new(&mut actions, 1, 3));
-            p.act_batch(Cols::new(&x, 3, 3), None, None, to);
-        };
-        let [a, b, c, d] = [[1.0, 0.0, 2.0], [0.0, 3.0, 1.0], [5.0, 1.0, 1.0], [2.0, 2.0, -4.0]];
-        act(&mut p, [a, b, c]);
-        p.reset_one(1);
-        act(&mut p, [d, c, a]);
-        let expected = [single(&[a, d]), single(&[c]), single(&[c, a])].concat();
-        assert_eq!(p.states, expected);
-    }
-
-    #[test]
-    fn real_actions_stay_inside_their_bounds() {
-        let mut p = policy(spaces().remove(3), Trunk::Separate, false);
-        let mut rng = Stream::new(4, 0, 0);
-        let mut beyond = 0;
-        for _ in 0..500 {
-            let ActionValue::Box(a) = p.sample(&[0.0, 0.0, 0.0], &mut rng).unwrap() else { panic!() };
-            assert!((-1.0..=0.5).contains(&a[0]));
-            beyond += usize::from(a[1].abs() > 0.7);
-        }
-        assert!(beyond > 50, "the unbounded number is not clipped");
-    }
-
-    #[test]
-    fn a_mask_is_obeyed_and_an_empty_one_refused() {
-        let mut p = policy(Space::Discrete { n: 4 }, Trunk::Separate, false);
-        for only in 0..4 {
-            let mask: Vec<bool> = (0..4).map(|i| i == only).collect();
-            assert_eq!(p.act_masked(&[1.0, 0.0, 0.0], &mask).unwrap(), ActionValue::Discrete(only));
-        }
-        for bad in [&[false; 4][..], &[true; 3]] {
-            assert!(matches!(p.act_masked(&[1.0, 0.0, 0.0], bad), Err(PolicyError::Mask { expected: 4 })));
-        }
-    }
-
-    #[test]
-    fn wrong_observations_are_refused() {
-        let mut p = policy(Space::Discrete { n: 2 }, Trunk::Separate, true);
-        assert!(matches!(p.act(&[1.0]), Err(PolicyError::Observation { expected: 3, got: 1 })));
-        assert!(matches!(p.act(&[1.0, f32::NAN, 0.0]), Err(PolicyError::NonFinite { index: 1, .. })));
-    }
-
-    #[test]
-    fn damage_is_refused_and_nothing_that_is_forged_panics() {
-        for cell in [None, Some(Cell::Lstm)] {
-            let bytes =
-                policy_with(cell, Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
-            for len in 0..bytes.len() {
-                assert!(Policy::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
-            }
-            for i in 0..bytes.len() {
-                let mut damaged = bytes.clone();
-                damaged[i] ^= 0x10;
-                assert!(Policy::from_bytes(&damaged).is_err(), "byte {i}");
-                // As if somebody had made it so on purpose: what it says may be wrong in every way.
-                if let Ok((record, Some(note))) = tensors::decode(&damaged) {
-                    drop(Policy::from_bytes(&tensors::seal(&record, &note).unwrap()));
-                }
-            }
-            let unsealed = tensors::decode(&bytes).unwrap();
-            let unsealed = Policy::from_bytes(&tensors::encode(&unsealed.0, unsealed.1.as_deref()).unwrap());
-            assert!(
-                matches!(unsealed, Err(PolicyError::Tensors(TensorsError::Unsealed))),
-                "of an older version"
-            );
-            let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{FORMAT}"));
-            assert!(readable, "the description is readable in the header");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! - [`driver`]: [`driver::train`] and [`driver::resume`], a trainer in a run folder;
 //! - [`checkpoint`], [`storage`], [`tensors`], [`run_dir`]: what a run leaves on the disk, and how it
 //!   survives crashes;
-//! - [`metrics`]: what a run reports;
+//! - [`metrics`]: what a run reports; [`actions`]: what is told of actions that are numbers;
 //! - [`eval`], [`stats`]: how good a policy is, and how sure that is;
 //! - [`mod@bench`]: how fast it is;
 //! - [`memory`]: whether it fits;
@@ -14,6 +14,7 @@
 //!
 //! **Must never know:** terminals, pictures, studies.
 
+pub mod actions;
 pub mod bench;
 pub mod checkpoint;
 pub mod clock;

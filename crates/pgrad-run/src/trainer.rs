@@ -16,6 +16,7 @@
 //! [`driver`](crate::driver) keeps one in a run folder, with checkpoints and metrics.
 
 use crate::{
+    actions::{self, ClippingWatch},
     config::{RunConfig, RunConfigError},
     metrics::MetricsRow,
 };
@@ -37,6 +38,7 @@ pub struct Trainer {
     iterations: u64,
     recent: Recent,
     report: Report,
+    clipping: ClippingWatch,
     notices: Vec<String>,
     env_metrics: Vec<(&'static str, f64)>,
 }
@@ -61,15 +63,17 @@ impl Trainer {
         config.check_memory(threads)?;
         let cpu = config.cpu(threads).map_err(RunConfigError::Threads)?;
         let algo = config.build(&cpu)?;
+        let notices = actions::notes(&algo.spec().action, algo.model().rescaled());
         Ok(Self {
             config,
             cpu,
             algo,
+            clipping: ClippingWatch::default(),
+            notices,
             started: false,
             iterations: 0,
             recent: Recent::default(),
             report: Report::default(),
-            notices: Vec::new(),
             env_metrics: Vec::new(),
         })
     }
@@ -106,6 +110,7 @@ impl Trainer {
             self.env_metrics.push(("env/lost_steps", self.algo.lost_steps() as f64));
         }
         self.report = done?;
+        self.notices.extend(self.clipping.look(self.report.get("learn/action_clipped")));
         self.iterations += 1;
         for episode in self.algo.episodes() {
             self.recent.add(episode);
@@ -180,7 +185,8 @@ impl Trainer {
         row.values.extend(&self.env_metrics);
         row
     }
-    /// What there is to tell of the environments since this was last asked, also after a start or an iteration that failed.
+    /// What there is to tell of environments and actions since this was last asked, also after a start or an iteration
+    /// that failed.
     #[must_use]
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)

@@ -14,7 +14,7 @@ use crate::{
 use pgrad_collect::{Stepper, Turns};
 use pgrad_engine::{Cpu, Segment, SegmentPasses};
 use pgrad_env::{EnvSpec, Episode, MakeError};
-use pgrad_model::{ActorCritic, AgentError, tensors};
+use pgrad_model::{ActorCritic, AgentError, Clipping, tensors};
 use pgrad_num::{Array, Record, RecordError, SharedCounter, SharedVec, Stream};
 use pgrad_optim::Hogwild;
 use pgrad_settings::Settings;
@@ -227,6 +227,9 @@ impl Source for ActorLearners {
     }
     fn lost_steps(&self) -> u64 {
         self.learners.iter().map(|w| w.lost).sum()
+    }
+    fn take_clipping(&mut self) -> Clipping {
+        Clipping::sum(self.learners.iter_mut().map(|w| w.stepper.take_clipping()))
     }
     fn reproducible(&self) -> Reproducible {
         match (self.settings.workers, self.settings.file(), self.settings.record) {

@@ -4,6 +4,8 @@ use crate::args::CheckEnvArgs;
 use crate::failure::{Code, Failure, Result};
 use crate::terminal::{self, GREEN, Style, YELLOW};
 use pgrad_env::{Finding, Severity, check_batch_env};
+use pgrad_model::Rescale;
+use pgrad_run::actions::{notes, rescaled_note};
 use pgrad_settings::{Settings, Value, apply_pair, apply_text, settings};
 use std::process::ExitCode;
 
@@ -44,7 +46,10 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     for line in env.open()?.about() {
         out.push_str(&format!("  {line}\n"));
     }
-    for notice in env.news().notices {
+    let action = &env.open()?.spec().action;
+    let rescaled = Rescale::Far.numbers(action);
+    let notes = rescaled_note(action, &rescaled).into_iter().chain(notes(action, &rescaled));
+    for notice in env.news().notices.into_iter().chain(notes) {
         out.push_str(&format!("  {} {notice}\n", style.paint(YELLOW, "notice:")));
     }
     terminal::out(&out)?;
