@@ -42,7 +42,9 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
         findings.retain(|f| !matches!(f, Finding::RewardAfterEnd { .. } | Finding::LeftOver { .. }));
     }
     let style = Style::stdout();
-    let mut out = verdict(env.id(), &findings, style)?;
+    let python = env.settings_mut().is_some_and(|own| own.get("python").is_some());
+    let tell: fn(&Finding) -> String = if python { Finding::in_python } else { Finding::to_string };
+    let mut out = verdict(env.id(), &findings, tell, style)?;
     for line in env.open()?.about() {
         out.push_str(&format!("  {line}\n"));
     }
@@ -56,25 +58,25 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is said of an environment that can be trained on.
+/// What is said of an environment that can be trained on, in the words of `tell`.
 ///
 /// # Errors
 /// When it cannot: all that is wrong.
-fn verdict(id: &str, findings: &[Finding], style: Style) -> Result<String> {
+fn verdict(id: &str, findings: &[Finding], tell: fn(&Finding) -> String, style: Style) -> Result<String> {
     let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.severity() == Severity::Error);
     if errors.is_empty() {
         let verdict =
             style.paint(GREEN, if warnings.is_empty() { "nothing wrong found" } else { "fit for training" });
         let mut out = format!("{id}: {verdict}\n");
         for warning in warnings {
-            out.push_str(&format!("  {} {warning}\n", style.paint(YELLOW, "warning:")));
+            out.push_str(&format!("  {} {}\n", style.paint(YELLOW, "warning:"), tell(warning)));
         }
         return Ok(out);
     }
     let all = errors.into_iter().chain(warnings);
     Err(Failure {
         code: Code::Data,
-        problems: all.map(|f| (format!("{id}: {f}"), None)).collect(),
+        problems: all.map(|f| (format!("{id}: {}", tell(f)), None)).collect(),
         silent: false,
     })
 }
@@ -88,10 +90,11 @@ mod tests {
         let endless = Finding::NeverEnds { steps: 10_000 };
         let nameless = Finding::NoName;
         let plain = Style::plain();
-        assert_eq!(verdict("E", &[], plain).unwrap(), "E: nothing wrong found\n");
-        let text = verdict("E", std::slice::from_ref(&endless), plain).unwrap();
+        assert_eq!(verdict("E", &[], Finding::to_string, plain).unwrap(), "E: nothing wrong found\n");
+        let text = verdict("E", std::slice::from_ref(&endless), Finding::to_string, plain).unwrap();
         assert_eq!(text, format!("E: fit for training\n  warning: {endless}\n"));
-        let failure = verdict("E", &[endless.clone(), nameless.clone()], plain).unwrap_err();
+        let failure =
+            verdict("E", &[endless.clone(), nameless.clone()], Finding::to_string, plain).unwrap_err();
         assert_eq!(failure.code as u8, 65);
         let messages: Vec<_> = failure.problems.iter().map(|(m, _)| m.as_str()).collect();
         assert_eq!(messages, [format!("E: {nameless}"), format!("E: {endless}")], "the worst first");

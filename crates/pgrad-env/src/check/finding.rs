@@ -377,6 +377,41 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// What is wrong, for somebody whose environment is a class in Python with Gymnasium's interface. `Display` is for
+    /// an [`Env`](crate::Env) in Rust.
+    #[must_use]
+    pub fn in_python(&self) -> String {
+        match self {
+            Self::OutOfSpace { place, component, value, expected, .. } => format!(
+                "{place}: {component} of the observation is {value}; its space says {expected}; widen \
+                 `observation_space`, or clip what `reset` and `step` return"
+            ),
+            Self::Shape { place, expected, got } => format!(
+                "{place}: the observation has {got} numbers, its space has {expected}; return {expected} or correct \
+                 `observation_space`"
+            ),
+            Self::Nondeterministic { place, difference } => format!(
+                "{place}: two environments with the same seed and the same actions differ: {difference}; draw all \
+                 random numbers from `self.np_random`, which `super().reset(seed=seed)` seeds, and share no state \
+                 between environments"
+            ),
+            Self::RewardAfterEnd { place, expected, got } => format!(
+                "{place}: the reward is {got}; a new environment with the same seed and actions pays {expected}: a \
+                 reward is paid after the end of the episode that earned it; return it from the last `step`, and \
+                 clear it in `reset`"
+            ),
+            Self::LeftOver { place, difference } => format!(
+                "{place}: an environment that has already played an episode behaves differently from a new one with \
+                 the same seed and actions: {difference}; set every attribute that an episode changes in `reset`"
+            ),
+            Self::NeverEnds { steps } => format!(
+                "no episode ended within {steps} steps of random actions, and there is no time limit, so no return \
+                 may ever be counted; set one where the environment is registered, \
+                 `gymnasium.register(..., max_episode_steps=1000)`, or wrap it in `gymnasium.wrappers.TimeLimit`"
+            ),
+            other => other.to_string(),
+        }
+    }
     /// How bad it is.
     #[must_use]
     pub fn severity(&self) -> Severity {

@@ -423,3 +423,32 @@ fn each_fault_of_a_batch_has_its_finding() {
         assert!(findings.len() <= 2, "{fault:?}: {findings:?}");
     }
 }
+
+/// What can be found in an environment in Python is told in Python's words.
+#[test]
+fn python_is_spoken_to_in_python() {
+    let (place, difference) = (Place::default(), Difference::Mask);
+    let findings = [
+        (Finding::Shape { place, expected: 2, got: 3 }, "observation_space"),
+        (
+            Finding::OutOfSpace {
+                place,
+                index: 0,
+                component: "x".into(),
+                value: 2.0,
+                expected: "0 to 1".into(),
+            },
+            "`observation_space`",
+        ),
+        (Finding::Nondeterministic { place, difference }, "`self.np_random`"),
+        (Finding::RewardAfterEnd { place, expected: 0.0, got: 1.0 }, "`step`"),
+        (Finding::LeftOver { place, difference }, "attribute"),
+        (Finding::NeverEnds { steps: 10 }, "gymnasium.register"),
+    ];
+    for (finding, word) in findings {
+        let text = finding.in_python();
+        assert!(text.contains(word), "{text}");
+        assert!(!text.contains("EnvSpec") && !text.contains("`rng`") && !text.contains("None"), "{text}");
+        assert_ne!(text, finding.to_string());
+    }
+}
