@@ -1,6 +1,6 @@
 //! What a configuration has become since a run was begun, and what its end depends on.
 
-use super::RunConfig;
+use super::{RunConfig, RunConfigError};
 use pgrad_algos::Schedule;
 use pgrad_settings::FieldType;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,9 @@ pub struct Change {
     pub free: bool,
 }
 
+/// Settings that came later, and what runs without them did.
+const LATER: [(&str, &str); 1] = [("rescale_actions", "none")];
+
 impl RunConfig {
     /// The settings that are others than in `before`, which [`RunConfig::to_toml`] wrote without comments.
     #[must_use]
@@ -27,7 +30,10 @@ impl RunConfig {
             let pairs = text.lines().filter_map(|line| line.split_once(" = "));
             pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
         };
-        let (before, now) = (lines(before), lines(&now));
+        let (mut before, now) = (lines(before), lines(&now));
+        for (key, old) in LATER.iter().filter(|(key, _)| now.contains_key(*key)) {
+            before.entry((*key).to_owned()).or_insert_with(|| format!("{old:?}"));
+        }
         let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
         let is_free =
             |key: &str| self.parts().iter().find_map(|p| p.declaration(key)).is_some_and(|s| s.free);
@@ -40,6 +46,16 @@ impl RunConfig {
                 free: is_free(key),
             })
             .collect()
+    }
+    /// Gives settings that the run of `text` is older than the value that is what it did.
+    pub(crate) fn keep_old_meaning(&mut self, text: &str) -> Result<(), RunConfigError> {
+        for (key, old) in LATER {
+            let is_there = text.lines().any(|line| line.trim_start_matches(['#', ' ']).starts_with(key));
+            if !is_there && self.parts().iter().any(|p| p.declaration(key).is_some()) {
+                self.apply_pair(&format!("{key}={old}"), "an older run")?;
+            }
+        }
+        Ok(())
     }
     /// The schedules that fall over the whole run, and so depend on its number of steps.
     #[must_use]

@@ -293,10 +293,12 @@ pub fn read_config(
     let path = run_dir.join(run_dir::CONFIG);
     let text = String::from_utf8_lossy(&storage.read(&path, MAX_CONFIG_LEN)?).into_owned();
     let origin = path.display().to_string();
-    Ok(match make_env {
+    let mut config = match make_env {
         None => RunConfig::from_toml(&text, &origin)?,
         Some(make) => RunConfig::custom_from_toml(&text, &origin, make)?,
-    })
+    };
+    config.keep_old_meaning(&text)?;
+    Ok(config)
 }
 
 fn store(config: &RunConfig, dir: &RunDir, options: &Options<'_>) -> CheckpointStore {
