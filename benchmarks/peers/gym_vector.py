@@ -1,55 +1,66 @@
-"""Steps/s of 16 CartPoles of Gymnasium, random actions, no learning: SB3's SubprocVecEnv, Gymnasium's AsyncVectorEnv.
+"""Steps per second of an environment of Gymnasium in the vector classes that people use, with random actions and no
+learning.
 
-    python benchmarks/peers/gym_vector.py [ENV] [N_ENVS] [SECONDS]
+    python3 gym_vector.py sync CartPole-v1 --n-envs 16
+
+Classes: `sync` and `async` of Gymnasium, `entry` (the environment's own vectorised form, where it has one), `dummy` and
+`subproc` of Stable-Baselines3.
+
+Needs: pip install stable-baselines3 gymnasium
 """
-
-import sys
+import argparse
+import json
 import time
 
 import gymnasium as gym
 import numpy as np
 
+parser = argparse.ArgumentParser()
+parser.add_argument("kind", choices=["sync", "async", "entry", "dummy", "subproc"])
+parser.add_argument("env")
+parser.add_argument("--n-envs", type=int, default=16)
+parser.add_argument("--seconds", type=float, default=3.0)
+args = parser.parse_args()
 
-def measure(name, n, step, seconds):
-    for _ in range(50):
-        step()
-    rates = []
-    for _ in range(5):
-        start, steps = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds / 5:
-            for _ in range(20):
-                step()
-            steps += 20
-        rates.append(n * steps / (time.perf_counter() - start))
-    print(f"{name}: {np.median(rates):.0f} steps/s", flush=True)
+
+def one():
+    return gym.make(args.env)
+
+
+def make():
+    if args.kind == "sync":
+        return gym.vector.SyncVectorEnv([one] * args.n_envs)
+    if args.kind == "async":
+        return gym.vector.AsyncVectorEnv([one] * args.n_envs)
+    if args.kind == "entry":
+        return gym.make_vec(args.env, num_envs=args.n_envs, vectorization_mode="vector_entry_point")
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
+
+    if args.kind == "dummy":
+        return DummyVecEnv([one] * args.n_envs)
+    return SubprocVecEnv([one] * args.n_envs, start_method="fork")
 
 
 def main():
-    env = sys.argv[1] if len(sys.argv) > 1 else "CartPole-v1"
-    n = int(sys.argv[2]) if len(sys.argv) > 2 else 16
-    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 5.0
-    space = gym.make(env).action_space
-    actions = [np.array([space.sample() for _ in range(n)]) for _ in range(64)]
-
-    def drive(step):
-        at = [0]
-
-        def one():
-            at[0] = (at[0] + 1) % 64
-            step(actions[at[0]])
-
-        return one
-
-    from stable_baselines3.common.vec_env import SubprocVecEnv
-
-    envs = SubprocVecEnv([lambda: gym.make(env) for _ in range(n)], start_method="fork")
+    space = one().action_space
+    actions = [np.array([space.sample() for _ in range(args.n_envs)]) for _ in range(64)]
+    envs = make()
     envs.reset()
-    measure("SB3 SubprocVecEnv", n, drive(envs.step), seconds)
+
+    def steps(n):
+        for i in range(n):
+            envs.step(actions[i % 64])
+
+    steps(200)
+    rates = []
+    for _ in range(5):
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < args.seconds / 5:
+            steps(20)
+            done += 20
+        rates.append(args.n_envs * done / (time.perf_counter() - start))
     envs.close()
-    envs = gym.vector.AsyncVectorEnv([lambda: gym.make(env) for _ in range(n)])
-    envs.reset()
-    measure("Gymnasium AsyncVectorEnv", n, drive(envs.step), seconds)
-    envs.close()
+    print(json.dumps({"peer": args.kind, "env": args.env, "steps_per_second": round(float(np.median(rates)), 1)}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! What must hold before a change is accepted, in one command.
 
-use crate::{book, floors, mujoco, reference, test};
+use crate::{book, comments, floors, mujoco, reference, test};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::process::Command;
@@ -12,6 +12,7 @@ type Step = (&'static str, fn() -> Result<()>);
 
 const STEPS: &[Step] = &[
     ("format", format),
+    ("comments", comments::run),
     ("floors", floors::run),
     ("book", || book::run(false)),
     ("rendered book", book::render),

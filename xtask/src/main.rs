@@ -5,6 +5,7 @@
 mod bits;
 mod book;
 mod ci;
+mod comments;
 mod floors;
 mod goldens;
 mod loom;
