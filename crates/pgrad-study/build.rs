@@ -1,9 +1,10 @@
-//! Stamps the program with what its results depend on: a digest of the sources, and the revision that they are of.
+//! Stamps the program with what its results depend on: a digest of the sources, and the revision that they
+//! are of.
 //!
-//! `PGRAD_SOURCES` is a digest of everything that decides the bits of a run: the sources of the crates from the
-//! numbers up to this one (those that draw aside), and the lock file, which pins the crates below them.
-//! `PGRAD_REVISION` is the commit, with `+` where what is built differs from it. Both are `unknown` where they cannot
-//! be told, in an unpacked archive for example.
+//! `PGRAD_SOURCES` is a digest of everything that decides the bits of a run: the sources of the crates from
+//! the numbers up to this one (those that draw aside), and the lock file, which pins the crates below them.
+//! `PGRAD_REVISION` is the commit, with `+` where what is built differs from it. Both are `unknown` where
+//! they cannot be told, in an unpacked archive for example.
 
 use std::{
     env, fs,
@@ -55,8 +56,8 @@ fn main() -> ExitCode {
     mujoco::main()
 }
 
-/// The digest of all files below the paths. The hasher of the standard library may be another one in another release of
-/// Rust: results then count as made by other sources, which they may be.
+/// The digest of all files below the paths. The hasher of the standard library may be another one in another
+/// release of Rust: results then count as made by other sources, which they may be.
 fn digest(root: &Path, paths: &[PathBuf]) -> io::Result<u64> {
     let mut files = Vec::new();
     for path in paths {
@@ -95,8 +96,8 @@ fn revision(root: &Path, paths: &[PathBuf]) -> Option<String> {
     if fs::canonicalize(top).ok()? != fs::canonicalize(root).ok()? {
         return None;
     }
-    // A commit adds a line to the log of HEAD. Not every clone keeps one, but a path that is missing would make every
-    // build start anew.
+    // A commit adds a line to the log of HEAD. Not every clone keeps one, but a path that is missing would
+    // make every build start anew.
     let log = root.join(git(&["rev-parse", "--git-path", "logs/HEAD"])?);
     let watched = if log.exists() { log } else { root.join(git(&["rev-parse", "--git-path", "HEAD"])?) };
     println!("cargo::rerun-if-changed={}", watched.display());

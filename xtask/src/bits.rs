@@ -1,8 +1,8 @@
 //! The bits of training: `cargo xtask bits`.
 //!
-//! Each line of `goldens/bits.txt` is a short run, and the digest of the parameters it ends with. A change that only
-//! moves code leaves every digest as it is. A change that means to alter results says so in the changelog and writes
-//! the file anew with `--fix`.
+//! Each line of `goldens/bits.txt` is a short run, and the digest of the parameters it ends with. A change
+//! that only moves code leaves every digest as it is. A change that means to alter results says so in the
+//! changelog and writes the file anew with `--fix`.
 
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use xtask::command::{cargo, root, run as run_command};
 
-/// Compares every run with its digest, or writes the digests anew with `fix`. Only runs that contain all of `words` are
-/// made. `binary` is the command to try; without one it is built.
+/// Compares every run with its digest, or writes the digests anew with `fix`. Only runs that contain all of
+/// `words` are made. `binary` is the command to try; without one it is built.
 ///
 /// # Errors
 /// When a run fails or ends with other parameters.

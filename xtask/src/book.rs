@@ -1,5 +1,5 @@
-//! The documents say what is true: links, names of code, tables of scores, names of metrics, lists of pages and
-//! dependencies.
+//! The documents say what is true: links, names of code, tables of scores, names of metrics, lists of pages
+//! and dependencies.
 
 use crate::scores;
 use anyhow::{Context, Result, bail};
@@ -92,8 +92,8 @@ fn documents(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Every file of a method has a page of its name, which says how to train each algorithm of the file and explains exactly
-/// what they log; what is logged for all of them is explained once.
+/// Every file of a method has a page of its name, which says how to train each algorithm of the file and
+/// explains exactly what they log; what is logged for all of them is explained once.
 fn algorithm_pages(root: &Path) -> Result<Vec<String>> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let mut all = logged(&read("crates/pgrad-run/src/trainer.rs")?, "row.push(\"");

@@ -53,7 +53,8 @@ fn timed(name: &str, step: fn() -> Result<()>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// `cargo fmt` does not find modules that a macro declares, such as those of the methods: every file is asked for.
+/// `cargo fmt` does not find modules that a macro declares, such as those of the methods: every file is asked
+/// for.
 fn format() -> Result<()> {
     run_command(&mut cargo(&["fmt", "--all", "--check"]))?;
     let sources = files(&root().join("crates"), "rs")?;
@@ -77,8 +78,8 @@ fn documentation() -> Result<()> {
     run_command(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
-/// A build of what is built already compiles nothing, with the default features and with all that have tests. The
-/// build scripts decide that, whatever the profile, so the release build need not be made for it.
+/// A build of what is built already compiles nothing, with the default features and with all that have tests.
+/// The build scripts decide that, whatever the profile, so the release build need not be made for it.
 fn second_build() -> Result<()> {
     run_command(&mut cargo(&["check", "--locked"]))?;
     let everything = [&["test", "--no-run"][..], &test::EVERYTHING[..]].concat();

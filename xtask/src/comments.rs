@@ -32,11 +32,15 @@ pub(crate) fn run() -> Result<()> {
     bail!("lines of comment with more than {WIDTH} characters; wrap them:\n{wide}")
 }
 
-/// Lines that are a comment as a whole and too wide, with their lengths. One that cannot be broken, an address, may be.
+/// Lines that are a comment as a whole and too wide, with their lengths. One that cannot be broken, an
+/// address, may be.
 fn too_wide(text: &str, mark: &str) -> Vec<(usize, usize)> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line, line.chars().count()));
     let comment = |line: &str| line.trim_start().starts_with(mark);
-    let breaks = |line: &str| line.trim_start().trim_start_matches(['/', '!', '#', ' ', '-']).contains(' ');
+    let breaks = |line: &str| {
+        let words = line.trim_start().trim_start_matches(['/', '!', '#', ' ', '-']);
+        words.contains(' ') && !words.starts_with('|')
+    };
     lines.filter(|(_, l, n)| *n > WIDTH && comment(l) && breaks(l)).map(|(i, _, n)| (i, n)).collect()
 }
 

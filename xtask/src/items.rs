@@ -4,8 +4,9 @@
 const DEFINES: [&str; 9] =
     ["fn", "struct", "enum", "trait", "const", "static", "type", "mod", "macro_rules!"];
 
-/// The line, from 0, of what a document calls `name`: the definition of that item (`gae`), of that member of a type
-/// or trait (`Ppo::iterate`), or else the first line of code that has this text (`returns::gae`, `ret * gamma`).
+/// The line, from 0, of what a document calls `name`: the definition of that item (`gae`), of that member of
+/// a type or trait (`Ppo::iterate`), or else the first line of code that has this text (`returns::gae`, `ret
+/// * gamma`).
 pub fn line_of(source: &str, name: &str) -> Option<usize> {
     let lines: Vec<&str> = source.lines().collect();
     let whole = 0..lines.len();

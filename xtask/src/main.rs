@@ -34,6 +34,7 @@ cargo xtask TASK
   bits [--fix] [--binary PATH] [WORD...]
                        short runs of every method and kind of network end with the parameters of
                        goldens/bits.txt; --fix writes the file anew; only runs that contain every WORD
+  comments             no line of comment is wider than code may be
   siblings             how many lines of code neighbouring algorithms differ in
   goldens              makes the goldens again and says whether they changed
   loom                 models of what threads share without locks, in every interleaving (loom)
@@ -69,6 +70,7 @@ fn run(args: &[&str]) -> Result<()> {
                 words => bits::run(fix, None, words),
             }
         }
+        ["comments"] => comments::run(),
         ["siblings"] => siblings::run(),
         ["goldens"] => goldens::run(),
         ["loom"] => loom::run_models(),

@@ -1,16 +1,16 @@
 //! Gets the MuJoCo library and the model files of Gymnasium's tasks, for the feature `mujoco`.
 //!
-//! Both come from Python packages: the library from `mujoco`, in the version that the crate `mujoco-rs` binds, the
-//! models from `gymnasium`. They go to a folder of `target`, where `.cargo/config.toml` lets the crate look for the
-//! library. Nothing of theirs is committed.
+//! Both come from Python packages: the library from `mujoco`, in the version that the crate `mujoco-rs`
+//! binds, the models from `gymnasium`. They go to a folder of `target`, where `.cargo/config.toml` lets the
+//! crate look for the library. Nothing of theirs is committed.
 
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use xtask::command::{output, root, run as run_command};
 
-/// The folder of it all. Its name says how to make it, because it stands in what the build of `mujoco-rs` says when
-/// it is missing.
+/// The folder of it all. Its name says how to make it, because it stands in what the build of `mujoco-rs`
+/// says when it is missing.
 const FOLDER: &str = "target/cargo-xtask-mujoco";
 /// Version of Gymnasium that the models are of, and that the tests compare with.
 const GYMNASIUM: &str = "1.3.0";

@@ -1,8 +1,8 @@
 //! What a Markdown page claims about other files: links, and code that it names.
 //!
-//! A link to a source file whose text is code names something in that file: [`Ppo::iterate`](../ppo.rs) is an item,
-//! [`returns::gae`](../ppo.rs) a line of it. The rendered book leads to the line where it is today, and shows the whole
-//! item where `<!-- code -->` follows the link.
+//! A link to a source file whose text is code names something in that file: [`Ppo::iterate`](../ppo.rs) is an
+//! item, [`returns::gae`](../ppo.rs) a line of it. The rendered book leads to the line where it is today, and
+//! shows the whole item where `<!-- code -->` follows the link.
 
 use crate::items::line_of;
 use anyhow::{Context, Result};
@@ -34,8 +34,8 @@ pub fn files(folder: &Path, ext: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Checks `text`, the page that lies at `path`; `read` gives the text of a file, or `None` when there is none. A line for
-/// each thing that is wrong.
+/// Checks `text`, the page that lies at `path`; `read` gives the text of a file, or `None` when there is
+/// none. A line for each thing that is wrong.
 pub fn check(path: &Path, text: &str, read: &dyn Fn(&Path) -> Option<String>) -> Vec<String> {
     let mut problems = Vec::new();
     let folder = path.parent().unwrap_or(Path::new(""));

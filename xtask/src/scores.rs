@@ -1,8 +1,9 @@
 //! Tables of scores in the documents: what a study's `summary.md` says, not typed over by hand.
 //!
-//! A table that follows `<!-- scores of STUDY -->`, or `<!-- scores of STUDY with TEXT -->` for the entries whose label
-//! has TEXT, is made from `studies/results/STUDY/summary.md`; a `, E` or `, T` at the end leaves only rows of that measure.
-//! One that follows `<!-- table N of STUDY -->` is the N-th of that file, as it stands there.
+//! A table that follows `<!-- scores of STUDY -->`, or `<!-- scores of STUDY with TEXT -->` for the entries
+//! whose label has TEXT, is made from `studies/results/STUDY/summary.md`; a `, E` or `, T` at the end leaves
+//! only rows of that measure. One that follows `<!-- table N of STUDY -->` is the N-th of that file, as it
+//! stands there.
 
 const HEAD: &str = "| task | steps | measure | mean | 95 % interval of the mean | IQM | anchor | difference | verdict |\n|---|--:|:-:|--:|:-:|--:|--:|--:|---|\n";
 /// Columns of a summary's table of entries that go into a document.

@@ -16,11 +16,11 @@ const PAIRS: &[(&str, &str)] = &[
     ("td_ac", "off_pac"),
 ];
 
-/// Prints two tables. For each file that declares an algorithm: its lines of code, and how many of them are the method
-/// itself, which is `iterate` and the functions of the file that it calls, directly or through others (objectives,
-/// estimates, lengths of steps). The rest is what surrounds it: settings, state, construction. For each pair: how many
-/// lines are in one of both only, of the body of `iterate` and in all. A line of code is one that has more than a
-/// comment; settings count.
+/// Prints two tables. For each file that declares an algorithm: its lines of code, and how many of them are
+/// the method itself, which is `iterate` and the functions of the file that it calls, directly or through
+/// others (objectives, estimates, lengths of steps). The rest is what surrounds it: settings, state,
+/// construction. For each pair: how many lines are in one of both only, of the body of `iterate` and in all.
+/// A line of code is one that has more than a comment; settings count.
 pub(crate) fn run() -> Result<()> {
     let mut sources = BTreeMap::new();
     for path in files(&root().join("crates/pgrad-algos/src"), "rs")? {
@@ -62,7 +62,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The lines of code: no comments, no documentation, no tests, no blank lines; the algorithm's own name taken out.
+/// The lines of code: no comments, no documentation, no tests, no blank lines; the algorithm's own name taken
+/// out.
 fn code(text: &str, name: &str) -> Vec<String> {
     let type_name: String = name
         .split('_')

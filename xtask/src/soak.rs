@@ -83,7 +83,8 @@ pub(crate) fn run() -> Result<()> {
     if restarts < RESTARTS || third < 5 {
         bail!("{restarts} restarts in {} looks: too few to say anything", seen.len());
     }
-    // The usual number of descriptors (a process that is just being replaced has more or fewer) and the most memory.
+    // The usual number of descriptors (a process that is just being replaced has more or fewer) and the most
+    // memory.
     let middle = |part: &[(usize, f64)]| {
         let mut counts: Vec<usize> = part.iter().map(|s| s.0).collect();
         counts.sort_unstable();

@@ -9,7 +9,8 @@ use xtask::command::{cargo, output, root, run as run_command};
 
 /// Tests read this variable: a Python that has what they compare with.
 const VARIABLE: &str = "PGRAD_PYTHON";
-/// What the tests import: TensorBoard reads the event files back, and environments of Gymnasium and EnvPool are run.
+/// What the tests import: TensorBoard reads the event files back, and environments of Gymnasium and EnvPool
+/// are run.
 const IMPORT: &str = "from tensorboard.backend.event_processing import event_accumulator; import envpool, gymnasium, numpy; \
                       assert int(gymnasium.__version__.split('.')[0]) >= 1";
 /// All crates, with the features that have tests.

@@ -1,5 +1,6 @@
-//! Advantage actor-critic with `N` environments in step. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver,
-//! Kavukcuoglu 2016, arXiv:1602.01783, Algorithm S3; without the asynchrony as in OpenAI baselines, a2c.
+//! Advantage actor-critic with `N` environments in step. Mnih, Badia, Mirza, Graves, Lillicrap, Harley,
+//! Silver, Kavukcuoglu 2016, arXiv:1602.01783, Algorithm S3; without the asynchrony as in OpenAI baselines,
+//! a2c.
 //!
 //! For each iteration, run `π_θ` in `N` environments for `t_max` steps, `R ← r_i + γ R` backwards from
 //! `R = V(s_t)` (0 after a terminal state), and take one step of RMSProp on all of it along
@@ -102,11 +103,11 @@ choice! {
 choice! {
     /// Which program's RMSProp divides the gradient.
     pub enum RmsPropForm {
-        /// g / sqrt(v + epsilon), the mean square v from 1: TensorFlow, with which OpenAI baselines' a2c was run; the
-        /// divisor of Mnih et al. 2016, Equation S3.
+        /// g / sqrt(v + epsilon), the mean square v from 1: TensorFlow, with which OpenAI baselines' a2c was
+        /// run; the divisor of Mnih et al. 2016, Equation S3.
         TensorFlow = "tensorflow",
-        /// g / (sqrt(v) + epsilon), v from 0: PyTorch, with which Stable-Baselines3's A2C is run. The first steps are
-        /// longer, whatever the gradient, and small gradients count for more.
+        /// g / (sqrt(v) + epsilon), v from 0: PyTorch, with which Stable-Baselines3's A2C is run. The first
+        /// steps are longer, whatever the gradient, and small gradients count for more.
         PyTorch = "pytorch",
     }
 }

@@ -1,8 +1,8 @@
-//! Asynchronous advantage actor-critic. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu 2016,
-//! arXiv:1602.01783, Algorithm S3.
+//! Asynchronous advantage actor-critic. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu
+//! 2016, arXiv:1602.01783, Algorithm S3.
 //!
-//! Each actor-learner thread, until `T > T_max`: copy the shared parameters, act for `t_max` steps or to the end of the
-//! episode, and with `R` backwards from `V(s_t)` (0 after a terminal state) add up
+//! Each actor-learner thread, until `T > T_max`: copy the shared parameters, act for `t_max` steps or to the
+//! end of the episode, and with `R` backwards from `V(s_t)` (0 after a terminal state) add up
 //!
 //! `dθ ← dθ + ∇_θ′ log π(a_i|s_i;θ′) (R − V(s_i;θ′_v)) + β ∇_θ′ H(π(s_i;θ′))`,
 //! `dθ_v ← dθ_v + ∂(R − V(s_i;θ′_v))² / ∂θ′_v`,

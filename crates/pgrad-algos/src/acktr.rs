@@ -1,12 +1,13 @@
 //! Actor-critic using Kronecker-factored trust region. Wu, Mansimov, Grosse, Liao, Ba 2017, arXiv:1708.05144.
 //!
-//! Each iteration runs `π_θ` in `N` environments for `T` steps, computes advantages `Â_t`, and takes one natural
-//! step on
+//! Each iteration runs `π_θ` in `N` environments for `T` steps, computes advantages `Â_t`, and takes one
+//! natural step on
 //!
 //! `L(θ) = E_t[ log π_θ(a_t|s_t) Â_t − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t) ]`:
 //!
-//! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s), 1)`
-//! (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ` (section 3.2).
+//! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s),
+//! 1)` (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ`
+//! (section 3.2).
 
 use crate::prelude::*;
 use pgrad_optim::{Kfac, KfacParams, clip_scale};

@@ -24,8 +24,8 @@ fn networks(
     model.build_on(memory, env, Critic::State, trunk.trunk.into(), &model.hidden, seed)
 }
 
-/// What it takes, with `vectors` over all parameters (parameters and gradient included), of which a checkpoint holds
-/// `saved`, and with the curvature or not.
+/// What it takes, with `vectors` over all parameters (parameters and gradient included), of which a
+/// checkpoint holds `saved`, and with the curvature or not.
 pub(crate) fn actor_critic_needs(
     (env, threads): (&EnvSpec, usize),
     rollout: &RolloutSettings,
@@ -40,7 +40,8 @@ pub(crate) fn actor_critic_needs(
     Ok(if curvature { sizes.curvature() } else { sizes }.all())
 }
 
-/// Policy, critic and environments, and minibatches of `minibatch` samples; the engine has room for their gradients.
+/// Policy, critic and environments, and minibatches of `minibatch` samples; the engine has room for their
+/// gradients.
 pub(crate) fn actor_critic(
     setup: &Setup<'_>,
     rollout: &RolloutSettings,

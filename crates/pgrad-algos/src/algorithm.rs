@@ -63,8 +63,8 @@ pub trait Groups {
     fn parts_mut(&mut self) -> Vec<&mut dyn Settings>;
     /// A copy.
     fn boxed_clone(&self) -> Box<dyn AlgoConfig>;
-    /// A file that the settings ask for: the setting that names it, and its path. Who runs the algorithm reads it
-    /// and hands it over by [`Groups::take_file`] before it checks or builds.
+    /// A file that the settings ask for: the setting that names it, and its path. Who runs the algorithm
+    /// reads it and hands it over by [`Groups::take_file`] before it checks or builds.
     fn file(&self) -> Option<(&'static str, &str)> {
         None
     }
@@ -74,8 +74,8 @@ pub trait Groups {
 
 /// All settings of an algorithm.
 pub trait AlgoConfig: Groups + Debug + Send + Sync {
-    /// Threads of the team that runs it, where `asked` were asked for. An asynchronous method has as many as it has
-    /// actor-learners: they are part of what it does.
+    /// Threads of the team that runs it, where `asked` were asked for. An asynchronous method has as many as
+    /// it has actor-learners: they are part of what it does.
     fn threads(&self, asked: usize) -> usize {
         asked
     }
@@ -135,8 +135,9 @@ pub struct AlgoEntry {
     pub config: fn() -> Box<dyn AlgoConfig>,
 }
 
-/// Declares an algorithm: its entry in the registry, and all its settings, a struct of groups that are at their defaults
-/// by `default()`. `with bytes of group` behind it adds a field for the bytes of the file that the group's settings name.
+/// Declares an algorithm: its entry in the registry, and all its settings, a struct of groups that are at
+/// their defaults by `default()`. `with bytes of group` behind it adds a field for the bytes of the file that
+/// the group's settings name.
 macro_rules! config {
     (
         name: $algo:literal, title: $title:literal, source: $source:literal;

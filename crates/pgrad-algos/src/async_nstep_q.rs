@@ -1,20 +1,20 @@
 //! Asynchronous n-step Q-learning. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu 2016,
 //! arXiv:1602.01783, Algorithm S2.
 //!
-//! Each actor-learner thread, until `T > T_max`: copy the shared parameters, act ε-greedily with an ε of its own for
-//! `t_max` steps or to the end of the episode, and with `R` backwards from `max_a Q(s_t,a;θ⁻)` (0 after a terminal state)
-//! add up
+//! Each actor-learner thread, until `T > T_max`: copy the shared parameters, act ε-greedily with an ε of its
+//! own for `t_max` steps or to the end of the episode, and with `R` backwards from `max_a Q(s_t,a;θ⁻)` (0
+//! after a terminal state) add up
 //!
 //! `R ← r_i + γ R`, `dθ ← dθ + ∂(R − Q(s_i,a_i;θ′))² / ∂θ′`,
 //!
-//! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
-//! `I_target` steps of all threads.
+//! then update the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ`
+//! every `I_target` steps of all threads.
 
 use crate::asynchronous::{ActorLearner, ActorLearners, largest, value_config};
 use crate::prelude::*;
 
-/// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is the greedy
-/// one.
+/// Asynchronous n-step Q-learning at work. The network of the policy holds `Q`: its most probable action is
+/// the greedy one.
 struct AsyncNstepQ {
     gamma: f32,
 }

@@ -1,15 +1,16 @@
-//! Asynchronous one-step Q-learning and Sarsa. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu 2016,
-//! arXiv:1602.01783, Algorithm 1 and section 4.2.
+//! Asynchronous one-step Q-learning and Sarsa. Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver,
+//! Kavukcuoglu 2016, arXiv:1602.01783, Algorithm 1 and section 4.2.
 //!
-//! Each actor-learner thread acts ε-greedily with an ε of its own and adds up, over `I_AsyncUpdate` steps or to the end
-//! of the episode,
+//! Each actor-learner thread acts ε-greedily with an ε of its own and adds up, over `I_AsyncUpdate` steps or
+//! to the end of the episode,
 //!
 //! `dθ ← dθ + ∂(y − Q(s,a;θ))² / ∂θ`, where for Q-learning `y = r + γ max_a′ Q(s′,a′;θ⁻)`, and for Sarsa
 //! `y = r + γ Q(s′,a′;θ⁻)` with the action `a′` that is taken in `s′` (`y = r` for a terminal `s′`),
 //!
-//! then updates the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of `θ` every
-//! `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode. Where a time limit cut
-//! the episode nobody takes an `a′`: in Sarsa the mean over what ε-greedy might have taken stands for it.
+//! then updates the shared `θ` with `dθ`, asynchronously. The shared target network `θ⁻` becomes a copy of
+//! `θ` every `I_target` steps of all threads. A thread reads `θ` once for each such piece of an episode.
+//! Where a time limit cut the episode nobody takes an `a′`: in Sarsa the mean over what ε-greedy might have
+//! taken stands for it.
 
 use crate::asynchronous::{ActorLearner, ActorLearners, largest, value_config};
 use crate::prelude::*;

@@ -1,13 +1,13 @@
-//! What asynchronous actor-learners have in common: Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver, Kavukcuoglu
-//! 2016, arXiv:1602.01783, section 4.
+//! What asynchronous actor-learners have in common: Mnih, Badia, Mirza, Graves, Lillicrap, Harley, Silver,
+//! Kavukcuoglu 2016, arXiv:1602.01783, section 4.
 //!
-//! Every actor-learner is a thread with an environment of its own and a copy `θ′` of the parameters. It copies the
-//! shared `θ`, acts for up to `t_max` steps, adds up the gradient `dθ` of these steps, and applies it to the shared `θ`
-//! without waiting for anybody: meanwhile others have changed it, so that the gradient of one `θ` moves another. How
-//! many updates came in between is the *staleness* of a gradient.
+//! Every actor-learner is a thread with an environment of its own and a copy `θ′` of the parameters. It
+//! copies the shared `θ`, acts for up to `t_max` steps, adds up the gradient `dθ` of these steps, and applies
+//! it to the shared `θ` without waiting for anybody: meanwhile others have changed it, so that the gradient
+//! of one `θ` moves another. How many updates came in between is the *staleness* of a gradient.
 //!
-//! All threads stop at the ends of their segments after a number of steps of all together: that is an iteration, and
-//! what is seen between two of them is a consistent state.
+//! All threads stop at the ends of their segments after a number of steps of all together: that is an
+//! iteration, and what is seen between two of them is a consistent state.
 
 mod driver;
 mod learner;
@@ -22,8 +22,8 @@ pub use settings::{AsyncOptimizer, AsyncSettings, AsyncValueSettings, EpsilonDra
 
 use pgrad_num::Cols;
 
-/// Declares a method that learns action values asynchronously, as [`config!`](config) does; its state at rest is made of
-/// the discount.
+/// Declares a method that learns action values asynchronously, as [`config!`](config) does; its state at rest
+/// is made of the discount.
 macro_rules! value_config {
     (
         name: $algo:literal, title: $title:literal, source: $source:literal;

@@ -1,9 +1,9 @@
-//! The cross-entropy method. Rubinstein 1999; with noise, Szita and Lőrincz 2006, "Learning Tetris Using the Noisy
-//! Cross-Entropy Method".
+//! The cross-entropy method. Rubinstein 1999; with noise, Szita and Lőrincz 2006, "Learning Tetris Using the
+//! Noisy Cross-Entropy Method".
 //!
-//! Parameters are drawn from a Gaussian, `θ_i ~ N(μ, diag σ²)`, and each plays whole episodes. The best part of them,
-//! the elite, gives the next Gaussian: `μ` their mean, `σ²` their variance plus a noise that fades. No gradient is
-//! taken: the rival of TRPO in its Figure 4.
+//! Parameters are drawn from a Gaussian, `θ_i ~ N(μ, diag σ²)`, and each plays whole episodes. The best part
+//! of them, the elite, gives the next Gaussian: `μ` their mean, `σ²` their variance plus a noise that fades.
+//! No gradient is taken: the rival of TRPO in its Figure 4.
 
 use crate::prelude::*;
 

@@ -158,8 +158,8 @@ settings! {
 choice! {
     /// Numbers of a Box action that the policy chooses in units of their range.
     pub enum RescaleActions {
-        /// Those bounded on both sides, unless a standard Gaussian covers the range as it is: one about 0 with
-        /// a half-width of 0.25 to 4.
+        /// Those bounded on both sides, unless a standard Gaussian covers the range as it is: one about 0
+        /// with a half-width of 0.25 to 4.
         Far = "far",
         /// All that are bounded on both sides.
         All = "all",
@@ -191,9 +191,9 @@ settings! {
         orthogonal_init: bool = true, source: "OpenAI baselines, ppo2";
         /// Initial log standard deviation of a Gaussian policy.
         log_std_init: f64 = 0.0, range: -10.0..=5.0, unit: "nats", source: "OpenAI baselines, ppo2";
-        /// Numbers of a Box action that the policy chooses in units of their range: -1 stands for the lower bound
-        /// and 1 for the upper one. A Gaussian policy starts near 0 with a standard deviation of 1 and cannot
-        /// find what is far from that.
+        /// Numbers of a Box action that the policy chooses in units of their range: -1 stands for the lower
+        /// bound and 1 for the upper one. A Gaussian policy starts near 0 with a standard deviation of 1 and
+        /// cannot find what is far from that.
         rescale_actions: RescaleActions = RescaleActions::Far;
     }
 }
@@ -234,8 +234,9 @@ impl RecurrentSettings {
     pub(crate) fn is_on(&self) -> bool {
         self.recurrent != Recurrent::Nothing
     }
-    /// Refuses sequences that do not fill an iteration of `n_steps` or minibatches of `minibatch` samples, and sizes
-    /// for which no useful length does: a default that is too short would change what is learnt without a word.
+    /// Refuses sequences that do not fill an iteration of `n_steps` or minibatches of `minibatch` samples,
+    /// and sizes for which no useful length does: a default that is too short would change what is learnt
+    /// without a word.
     pub(crate) fn check(&self, n_steps: usize, minibatch: usize) -> Result<(), BuildError> {
         if !self.is_on() {
             return Ok(());
@@ -342,8 +343,8 @@ impl From<Trunk> for ModelTrunk {
 }
 
 impl ModelSettings {
-    /// Builds a policy and what critic the algorithm needs for an environment. Without a seed it has no parameters: an
-    /// outline.
+    /// Builds a policy and what critic the algorithm needs for an environment. Without a seed it has no
+    /// parameters: an outline.
     pub(crate) fn build(
         &self,
         env: &EnvSpec,
@@ -510,8 +511,8 @@ impl RolloutSettings {
     pub(crate) fn samples(&self) -> usize {
         self.n_envs * self.n_steps
     }
-    /// Refuses more samples in an iteration than can be numbered, minibatches larger than an iteration, and sequences that
-    /// do not fill both.
+    /// Refuses more samples in an iteration than can be numbered, minibatches larger than an iteration, and
+    /// sequences that do not fill both.
     pub(crate) fn check(
         &self,
         minibatch: usize,

@@ -33,8 +33,8 @@ pub use online::OnlineSettings;
 pub use shell::{Agent, Method, Source};
 pub use vine::{TrpoBatch, TrpoCritic, TrpoNatural, VineSettings};
 
-/// Declares the modules of the methods, and the registry: `module: Config,` for each method. A second method of a module
-/// has it in parentheses.
+/// Declares the modules of the methods, and the registry: `module: Config,` for each method. A second method
+/// of a module has it in parentheses.
 macro_rules! methods {
     ($($($module:ident)? $(($other:ident))?: $config:ident,)+) => {
         $($(pub mod $module;)?)+

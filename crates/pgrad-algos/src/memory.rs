@@ -1,7 +1,8 @@
 //! How much memory a run takes, by part, computed from its sizes before any of it is taken.
 //!
-//! Each sum here mirrors what a constructor allocates; a test of the runner (`tests/memory.rs`) compares them with what is
-//! allocated. Whole episodes, whose length nobody knows, and the state of environments are not counted.
+//! Each sum here mirrors what a constructor allocates; a test of the runner (`tests/memory.rs`) compares them
+//! with what is allocated. Whole episodes, whose length nobody knows, and the state of environments are not
+//! counted.
 
 use pgrad_env::{EnvSpec, Episode};
 use pgrad_model::{ActorCritic, CHUNK, action_rows, mask_rows};
@@ -98,8 +99,8 @@ impl<'a> Sizes<'a> {
         let samples = n_envs as f64 * n_steps as f64;
         let obs = NUMBER * env.observation.obs_dim() as f64;
         let (index, real) = action_rows(env);
-        // Log-probability, ratio, reward, two values, carry, advantage, target; the end, its place and value; an episode
-        // may end, a minibatch takes it.
+        // Log-probability, ratio, reward, two values, carry, advantage, target; the end, its place and value;
+        // an episode may end, a minibatch takes it.
         let scalars = 8.0 * NUMBER + 1.0 + 3.0 * NUMBER + size_of::<Episode>() as f64;
         let each = obs + NUMBER * (index + real) as f64 + mask_rows(env) as f64 + scalars;
         let states = model.recurrence().map_or(0.0, |r| {

@@ -8,8 +8,8 @@
 //! `w ← w + α_a (δ − ψᵀ w) ψ`, `θ ← θ + β w`.
 //!
 //! `w` is a stochastic least-squares fit of the advantage: it goes to `E[ψψᵀ]⁻¹ E[δ ψ] = F⁻¹ ∇J`, so that `θ`
-//! moves along the natural gradient, and `F` is never formed. (LSTD-Q(λ), the other way to `w`, needs a matrix
-//! over all parameters.)
+//! moves along the natural gradient, and `F` is never formed. (LSTD-Q(λ), the other way to `w`, needs a
+//! matrix over all parameters.)
 
 use crate::online::{Means, Online, OnlineSettings, Updates, online, online_needs};
 use crate::prelude::*;

@@ -90,7 +90,8 @@ impl BatchSettings {
     pub(crate) fn samples(&self) -> usize {
         if self.batch == Batch::Steps { self.n_envs * self.n_steps } else { 0 }
     }
-    /// Refuses fewer episodes than environments, batches that cannot be numbered, and what critic and memory do not go with.
+    /// Refuses fewer episodes than environments, batches that cannot be numbered, and what critic and memory
+    /// do not go with.
     pub(crate) fn check(
         &self,
         (critic, kind): (&CriticSettings, Critic),
@@ -217,8 +218,8 @@ settings! {
     }
 }
 
-/// What becomes of the critic in an iteration: `(V_θ(s_t) − V_t^targ)²` over its samples, by Adam. Nothing, where the model
-/// has no critic because a vine tells values.
+/// What becomes of the critic in an iteration: `(V_θ(s_t) − V_t^targ)²` over its samples, by Adam. Nothing,
+/// where the model has no critic because a vine tells values.
 pub(crate) struct CriticFit {
     config: CriticSettings,
     adam: Option<Adam<f32>>,
@@ -260,8 +261,8 @@ impl CriticFit {
         let data = engine.values(model, batch)?;
         engine.estimate(data, |p| natural.psi.estimate(p, gamma as f32, natural.lambda as f32))
     }
-    /// Fits the critic to the targets; adds to the report the mean squared error on the way and what the values before
-    /// explain of the targets. `scale` multiplies the step size.
+    /// Fits the critic to the targets; adds to the report the mean squared error on the way and what the
+    /// values before explain of the targets. `scale` multiplies the step size.
     pub(crate) fn fit(
         &mut self,
         engine: &mut Engine,
@@ -344,8 +345,8 @@ pub(crate) fn natural_needs(
     Ok(sizes.all())
 }
 
-/// Policy and critic, the environments that `collector` makes for them, and what goes with both. The engine has room for
-/// the policy's local problem and the critic's fit.
+/// Policy and critic, the environments that `collector` makes for them, and what goes with both. The engine
+/// has room for the policy's local problem and the critic's fit.
 pub(crate) fn natural(
     setup: &Setup<'_>,
     batch: &BatchSettings,
@@ -383,8 +384,8 @@ pub(crate) fn report_direction(report: Report, entropy: f64, g: &[f32], solved: 
         .with("learn/cg_residual", solved.relative_residual)
 }
 
-/// The length `√(2δ / sᵀFs)` of the longest step along `s` whose divergence is `δ` in the quadratic model; 0 along a
-/// direction of no length.
+/// The length `√(2δ / sᵀFs)` of the longest step along `s` whose divergence is `δ` in the quadratic model; 0
+/// along a direction of no length.
 pub(crate) fn longest_step(delta: f64, s_f_s: f64) -> f64 {
     if s_f_s > 0.0 { (2.0 * delta / s_f_s).sqrt() } else { 0.0 }
 }

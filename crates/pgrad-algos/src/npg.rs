@@ -1,8 +1,8 @@
 //! Natural policy gradient. Kakade 2002, "A Natural Policy Gradient", NIPS 14.
 //!
 //! `θ ← θ + α F⁻¹ ∇η(θ)`, with the Fisher matrix `F = E[ ∇ log π_θ(a|s) ∇ log π_θ(a|s)ᵀ ]` of the policy: the
-//! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the policy's
-//! parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
+//! steepest ascent when a step is measured by how much it changes the policy, and so the same whatever the
+//! policy's parameters are. `F` is never formed: `F⁻¹ ∇η` is found by conjugate gradient.
 
 use crate::natural::*;
 use crate::prelude::*;

@@ -65,7 +65,8 @@ impl BehaviourSettings {
         }
         Ok(())
     }
-    /// As [`BehaviourSettings::check`], of a method that asks for the values of all actions in the next state.
+    /// As [`BehaviourSettings::check`], of a method that asks for the values of all actions in the next
+    /// state.
     pub(crate) fn check_values(&self, file: Option<&[u8]>, env: &EnvSpec) -> Result<(), BuildError> {
         check_masks(env)?;
         self.check(file, env)
@@ -91,7 +92,8 @@ impl FeatureSettings {
     }
 }
 
-/// A policy (or the values of all actions) that learns off-policy, what critic it needs, and the behaviour policy.
+/// A policy (or the values of all actions) that learns off-policy, what critic it needs, and the behaviour
+/// policy.
 pub(crate) fn off_policy(
     setup: &Setup<'_>,
     n_envs: usize,
@@ -238,7 +240,8 @@ impl Behaviour {
             _ => &[],
         }
     }
-    /// What a step size is divided by: `‖∇Q‖²` or `‖∇V‖²`, the number of active features when these are binary; or 1.
+    /// What a step size is divided by: `‖∇Q‖²` or `‖∇V‖²`, the number of active features when these are
+    /// binary; or 1.
     pub(crate) fn norm(&self, gradient: &[f32]) -> f32 {
         if self.normalize_step {
             (kernels::dot(gradient, gradient) as f32).max(f32::MIN_POSITIVE)
@@ -293,7 +296,8 @@ pub(crate) fn check_discrete(env: &EnvSpec) -> Result<(), BuildError> {
     Err(BuildError::environment(env, reason))
 }
 
-/// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of `s'`.
+/// That no action is ever forbidden: a method that asks for the best action in `s'` would need the mask of
+/// `s'`.
 pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
     if env.masks_actions {
         let reason =

@@ -206,7 +206,8 @@ pub(crate) struct Means {
 }
 
 impl Means {
-    /// Adds a step with its TD error, the value of its state (or of its action), and a number of the method's own.
+    /// Adds a step with its TD error, the value of its state (or of its action), and a number of the method's
+    /// own.
     pub(crate) fn add(&mut self, delta: f32, value: f32, other: f32) {
         let (delta, other) = (f64::from(delta), f64::from(other));
         self.n += 1.0;

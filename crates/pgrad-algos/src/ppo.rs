@@ -104,8 +104,8 @@ fn estimate<'a>(
     })
 }
 
-/// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and 2³⁰, from
-/// where it can come back.
+/// β for the next iteration, when this one moved the policy by `d` (section 4). It is kept within 2⁻³⁰ and
+/// 2³⁰, from where it can come back.
 fn adapted(beta: f64, d: f64, d_targ: f64) -> f64 {
     let factor = match d {
         d if d < d_targ / 1.5 => 0.5,
@@ -186,8 +186,8 @@ settings! {
         max_grad_norm: Option<f64> = Some(0.5), range: above(0.0), source: "OpenAI baselines, ppo2";
         /// Shift and scale the advantages of each minibatch to mean 0 and standard deviation 1.
         normalize_advantage: bool = true, source: "OpenAI baselines, ppo2";
-        /// Clip the critic's values to within this distance of those of the rollout; with `recompute_advantage`, of those
-        /// at the start of the epoch.
+        /// Clip the critic's values to within this distance of those of the rollout; with
+        /// `recompute_advantage`, of those at the start of the epoch.
         value_clip: Option<f64> = None, range: above(0.0), source: "OpenAI baselines, ppo2";
         /// End an iteration's epochs when the estimated KL(old, new) exceeds 1.5 times this.
         target_kl: Option<f64> = None, range: above(0.0), unit: "nats", source: "Spinning Up, ppo";

@@ -1,12 +1,13 @@
-//! Watkins's Q(λ). Watkins 1989; Sutton and Barto, "Reinforcement Learning", 1st edition, 1998, section 7.6: the
-//! first rival of Off-PAC (Degris, White, Sutton 2012, section 4).
+//! Watkins's Q(λ). Watkins 1989; Sutton and Barto, "Reinforcement Learning", 1st edition, 1998, section 7.6:
+//! the first rival of Off-PAC (Degris, White, Sutton 2012, section 4).
 //!
-//! Actions come from a behaviour policy; what is learnt are the values of the greedy policy. After every step, with
-//! `φ = ∇_θ Q(s,a)` (for a linear function the features of `s`, at `a`):
+//! Actions come from a behaviour policy; what is learnt are the values of the greedy policy. After every
+//! step, with `φ = ∇_θ Q(s,a)` (for a linear function the features of `s`, at `a`):
 //!
 //! ```text
 //! δ = r + γ(s') max_a' Q(s',a') − Q(s,a)
-//! e ← φ + γ λ e    where a is greedy in s;    e ← φ elsewhere: what follows is not what the greedy policy does
+//! e ← φ + γ λ e    where a is greedy in s
+//! e ← φ            elsewhere: what follows is not what the greedy policy does
 //! θ ← θ + α δ e
 //! ```
 //!

@@ -1,5 +1,6 @@
-//! Q actor-critic. Sutton, McAllester, Singh, Mansour 2000, "Policy gradient methods for reinforcement learning
-//! with function approximation" (Theorem 1: `Ψ = Q`); as an algorithm, Silver 2015, lecture 7 ("QAC").
+//! Q actor-critic. Sutton, McAllester, Singh, Mansour 2000, "Policy gradient methods for reinforcement
+//! learning with function approximation" (Theorem 1: `Ψ = Q`); as an algorithm, Silver 2015, lecture 7
+//! ("QAC").
 //!
 //! After every step, with the action `a′ ~ π_θ(s′,·)` that will be taken next (Sarsa),
 //!

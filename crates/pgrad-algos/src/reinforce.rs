@@ -1,14 +1,14 @@
-//! REINFORCE. Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement
-//! learning", Machine Learning 8.
+//! REINFORCE. Williams 1992, "Simple statistical gradient-following algorithms for connectionist
+//! reinforcement learning", Machine Learning 8.
 //!
 //! Episodic REINFORCE: play whole episodes under `π_θ`, then climb along
 //!
 //! `∇J(θ) ≈ (1/K) Σ_episodes Σ_t Ψ_t ∇log π_θ(a_t|s_t)`
 //!
-//! (Williams 1992, Theorem 2), where `Ψ_t` is the return of the episode, the return that followed `a_t`, or that
-//! minus a baseline `b(s_t)` (Williams' reinforcement comparison; forms 1 to 3 of Schulman et al. 2016, Eq. 1).
-//! All three have the same mean and fall in variance. The baseline is a `V_w` that is regressed on the returns
-//! (Sutton and Barto 2018, section 13.4).
+//! (Williams 1992, Theorem 2), where `Ψ_t` is the return of the episode, the return that followed `a_t`, or
+//! that minus a baseline `b(s_t)` (Williams' reinforcement comparison; forms 1 to 3 of Schulman et al. 2016,
+//! Eq. 1). All three have the same mean and fall in variance. The baseline is a `V_w` that is regressed on
+//! the returns (Sutton and Barto 2018, section 13.4).
 //!
 //! Nothing is learnt before an episode has ended. Where a time limit cut one, the sums of forms 1 and 2 stop:
 //! there is no critic to ask what would have come. Form 3 has one, and adds `V_w(final observation)`.
@@ -180,7 +180,8 @@ impl AlgoConfig for ReinforceConfig {
         let shard = shard.unwrap_or(crate::default_shard(n));
         // Parameters, gradient, and Adam's two moments.
         let moments = if self.reinforce.optimizer == Optimizer::Adam { 2 } else { 0 };
-        let sizes = Sizes::new(&model, env, n, threads).vectors(2 + moments, 1 + moments).rollout(n, 1, shard);
+        let sizes =
+            Sizes::new(&model, env, n, threads).vectors(2 + moments, 1 + moments).rollout(n, 1, shard);
         Ok(sizes.gradients(usize::MAX).all())
     }
     fn assemble(&self, setup: &Setup<'_>) -> Result<Box<dyn Algorithm>, BuildError> {

@@ -74,7 +74,8 @@ pub trait Method: Send {
     }
     /// After loading: the environments could not go on, and new episodes begin.
     fn restart(&mut self) {}
-    /// A divergence has multiplied the step size by `factor`, for what is no step size of [`Agent::step_size`].
+    /// A divergence has multiplied the step size by `factor`, for what is no step size of
+    /// [`Agent::step_size`].
     fn shrink(&mut self, _factor: f64) {}
 }
 

@@ -1,13 +1,14 @@
 //! Trust Region Policy Optimization. Schulman, Levine, Moritz, Jordan, Abbeel 2015, arXiv:1502.05477.
 //!
-//! `maximise L_θold(θ) = E[ π_θ(a|s)/π_θold(a|s) Â ]  subject to  E[ KL(π_θold(·|s) ‖ π_θ(·|s)) ] ≤ δ` (Eq. 14).
+//! `maximise L_θold(θ) = E[ π_θ(a|s)/π_θold(a|s) Â ]  subject to  E[ KL(π_θold(·|s) ‖ π_θ(·|s)) ] ≤ δ` (Eq.
+//! 14).
 //!
 //! Section 6 and Appendix C: the direction `s = F⁻¹ g` by conjugate gradient, with `F` the Hessian of the
-//! divergence; the longest step that the quadratic model allows, `β = √(2δ / sᵀ F s)`; then a line search that
-//! shortens it until the surrogate improves and the divergence is within `δ`.
+//! divergence; the longest step that the quadratic model allows, `β = √(2δ / sᵀ F s)`; then a line search
+//! that shortens it until the surrogate improves and the divergence is within `δ`.
 //!
-//! Section 5 has two ways to the expectations. Single path: the actions along paths, with `Â` by a critic. Vine: some
-//! actions in each of some states `s_n` along the paths, with `Q̂` by rollouts, and for a state
+//! Section 5 has two ways to the expectations. Single path: the actions along paths, with `Â` by a critic.
+//! Vine: some actions in each of some states `s_n` along the paths, with `Q̂` by rollouts, and for a state
 //! `L_n(θ) = Σ_k (π_θ/q) Q̂ / Σ_k (π_θ/q)`, or with every action once `L_n(θ) = Σ_a π_θ(a|s_n) Q̂(s_n, a)`.
 
 use crate::natural::*;

@@ -61,7 +61,8 @@ settings_like! {
 }
 
 settings_like! {
-    /// The critic of TRPO, fitted to the returns of each iteration after the policy's step; a vine needs none.
+    /// The critic of TRPO, fitted to the returns of each iteration after the policy's step; a vine needs
+    /// none.
     pub struct TrpoCritic(CriticSettings) {
         critic_hidden, when: sampling is "single-path";
         critic_epochs, when: sampling is "single-path";
@@ -89,7 +90,8 @@ impl VineSettings {
     pub(crate) fn critic(&self) -> Critic {
         if self.single_path() { Critic::State } else { Critic::None }
     }
-    /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole episodes.
+    /// Refuses first actions that the space does not have, more states than steps, and a trunk of whole
+    /// episodes.
     pub(crate) fn check(
         &self,
         batch: &BatchSettings,

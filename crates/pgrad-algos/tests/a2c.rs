@@ -1,5 +1,5 @@
-//! The step that A2C takes, end to end, against finite differences of its objective in `f64` and the formula of
-//! RMSProp; and a test for each setting.
+//! The step that A2C takes, end to end, against finite differences of its objective in `f64` and the formula
+//! of RMSProp; and a test for each setting.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]
@@ -290,7 +290,8 @@ settings_that_are_tested! {
         let plain = first(&[]);
         let g = gradient(&plain.before, &plain.after, &plain.v, &c);
         let t = first(&["rmsprop_form=pytorch", "rmsprop_epsilon=1e-3"]);
-        // From a mean square of 0: outside the root, and a first step that hardly knows how long the gradient is.
+        // From a mean square of 0: outside the root, and a first step that hardly knows how long the gradient
+        // is.
         for ((a, b), (g, v)) in wide(&t.after.theta).iter().zip(wide(&t.before.theta)).zip(g.iter().zip(&t.v)) {
             assert!((v - 0.01 * g * g).abs() < 1e-6, "{v} {g}");
             let root = (0.01 * g * g).sqrt();

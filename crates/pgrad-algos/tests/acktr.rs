@@ -1,5 +1,5 @@
-//! Every setting of ACKTR does what it says, and its step is the natural one. The settings that it has in common
-//! with PPO are tested there (`ppo_settings.rs`).
+//! Every setting of ACKTR does what it says, and its step is the natural one. The settings that it has in
+//! common with PPO are tested there (`ppo_settings.rs`).
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]
@@ -113,7 +113,8 @@ struct Natural {
     found: Vec<f64>,
 }
 
-/// One linear layer: A of the observations and the constant, G of the scores, both from what the environment saw.
+/// One linear layer: A of the observations and the constant, G of the scores, both from what the environment
+/// saw.
 fn natural(more: &[&str]) -> Natural {
     let task = task();
     let pairs = [&["lambda=0", "entropy_coef=0", "gamma=0", "value_coef=0"], more].concat();

@@ -1,5 +1,5 @@
-//! Asynchronous methods against their papers' boxes: runs whose interleaving is known are recomputed in `f64` from what
-//! the environments saw, with gradients by finite differences.
+//! Asynchronous methods against their papers' boxes: runs whose interleaving is known are recomputed in `f64`
+//! from what the environments saw, with gradients by finite differences.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]
@@ -61,7 +61,8 @@ struct Slow {
 }
 
 impl Slow {
-    /// The outputs of a network over observations, one step after the other, and its state behind the last one.
+    /// The outputs of a network over observations, one step after the other, and its state behind the last
+    /// one.
     fn walk(part: &Part, theta: &[f64], state: &[f64], all: &[&[f32]]) -> (Vec<Vec<f64>>, Vec<f64>) {
         let (mut tape, mut state) = (part.net.tape::<f64>(1), state.to_vec());
         let mut outputs = Vec::new();
@@ -368,7 +369,8 @@ fn rounds(n: u8, rounds: u16) -> Vec<u8> {
     (0..rounds).flat_map(round).collect()
 }
 
-/// Follows a known interleaving for `iterations` and recomputes all of it; returns the recomputation and the last report.
+/// Follows a known interleaving for `iterations` and recomputes all of it; returns the recomputation and the
+/// last report.
 fn follows_its_equations<C: Equations>(pairs: &[&str], task: &Task, iterations: usize) -> (Slow, Report) {
     let workers = config::<C>(pairs).learners().workers;
     let turns = rounds(workers as u8, 200);
@@ -404,8 +406,8 @@ fn a3c_follows_algorithm_s3_for_every_action_space() {
     }
 }
 
-/// Segments of four steps in episodes of up to nine: a state is carried over one or two ends of segments, and forgotten
-/// at the end of the episode. Every actor-learner goes on from what earlier parameters remembered.
+/// Segments of four steps in episodes of up to nine: a state is carried over one or two ends of segments, and
+/// forgotten at the end of the episode. Every actor-learner goes on from what earlier parameters remembered.
 #[test]
 fn a3c_with_a_memory_follows_algorithm_s3() {
     let all = tasks(Some(9));

@@ -1,5 +1,5 @@
-//! The cross-entropy method against its definition on a task whose return is known: the candidates, the elite, the
-//! next Gaussian; every setting; equal bits over threads and after a resume.
+//! The cross-entropy method against its definition on a task whose return is known: the candidates, the
+//! elite, the next Gaussian; every setting; equal bits over threads and after a resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::cem::CemSettings;
@@ -41,8 +41,8 @@ fn build(pairs: &[&str], kind: ActionKind, observed: bool, threads: usize) -> Bo
     cem
 }
 
-/// The method from its definition. One step an episode, observation 0: the action is the bias of the mean, and the
-/// return `−(a − 2)²` with the action kept within ±4.
+/// The method from its definition. One step an episode, observation 0: the action is the bias of the mean,
+/// and the return `−(a − 2)²` with the action kept within ±4.
 struct Slow {
     c: CemSettings,
     mean: Vec<f64>,

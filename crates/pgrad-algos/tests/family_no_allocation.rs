@@ -1,5 +1,5 @@
-//! An iteration of A2C, NPG, TRPO and ACKTR allocates nothing once everything is warm. What the snapshots of a vine
-//! need grows with the states that are kept and with nothing else.
+//! An iteration of A2C, NPG, TRPO and ACKTR allocates nothing once everything is warm. What the snapshots of
+//! a vine need grows with the states that are kept and with nothing else.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::Setup;

@@ -1,5 +1,5 @@
-//! Episodes that are lost because their environment failed: their steps are no steps, and nothing that was gathered in
-//! them goes on into the next episode. Every method.
+//! Episodes that are lost because their environment failed: their steps are no steps, and nothing that was
+//! gathered in them goes on into the next episode. Every method.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::{Algorithm, REGISTRY, Setup};

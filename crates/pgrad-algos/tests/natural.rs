@@ -1,5 +1,6 @@
-//! The steps of natural policy gradient and TRPO against dense matrices, dense solves and divergences in `f64`,
-//! made of what the environments saw; what each setting does; equal bits over threads and after a resume.
+//! The steps of natural policy gradient and TRPO against dense matrices, dense solves and divergences in
+//! `f64`, made of what the environments saw; what each setting does; equal bits over threads and after a
+//! resume.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]

@@ -1,5 +1,5 @@
-//! Off-PAC and its rivals against their equations: a recorded run is recomputed in `f64` with gradients by finite
-//! differences, terminations and truncations included, for every setting and every behaviour policy.
+//! Off-PAC and its rivals against their equations: a recorded run is recomputed in `f64` with gradients by
+//! finite differences, terminations and truncations included, for every setting and every behaviour policy.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]
@@ -454,8 +454,8 @@ fn with_equal_policies_off_pac_is_the_td_lambda_actor_critic() {
     assert!(relative_difference(&wide(&other), &wide(&on)) > 1e-2);
 }
 
-/// Baird's counterexample: seven states, eight features. Action 0 leads to one of the upper six states, action 1 to
-/// the lower one.
+/// Baird's counterexample: seven states, eight features. Action 0 leads to one of the upper six states,
+/// action 1 to the lower one.
 #[derive(Clone, Default)]
 struct Baird {
     state: usize,

@@ -1,5 +1,5 @@
-//! Methods that learn at every step, against their equations: a recorded run is recomputed in `f64`, with gradients
-//! by finite differences, terminations and truncations included, for every setting.
+//! Methods that learn at every step, against their equations: a recorded run is recomputed in `f64`, with
+//! gradients by finite differences, terminations and truncations included, for every setting.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]

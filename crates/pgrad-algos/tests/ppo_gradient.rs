@@ -1,6 +1,6 @@
-//! The gradient that PPO follows, end to end, against finite differences of Eq. 9 in `f64`, with each objective of
-//! Table 1: environments, masks, endings, bootstrap values, GAE, V-trace, advantage normalisation, both losses, both
-//! trunks.
+//! The gradient that PPO follows, end to end, against finite differences of Eq. 9 in `f64`, with each
+//! objective of Table 1: environments, masks, endings, bootstrap values, GAE, V-trace, advantage
+//! normalisation, both losses, both trunks.
 //!
 //! Adam keeps `m ← 0.9 m + 0.1 g`, so the gradients of the first two updates can be read off its state.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
@@ -39,7 +39,8 @@ fn config(pairs: &[&str]) -> PpoConfig {
     c
 }
 
-/// Model before, model after `epochs` updates of one iteration, Adam's mean gradient, β after it, what was reported.
+/// Model before, model after `epochs` updates of one iteration, Adam's mean gradient, β after it, what was
+/// reported.
 struct Trained {
     before: ActorCritic,
     after: ActorCritic,
@@ -93,8 +94,8 @@ impl<'a> Slow<'a> {
     }
     /// GAE: `Â_t = Σ_l (γλ)^l δ_{t+l}` up to the end of the path, and `V_t^targ = Â_t + V(s_t)`.
     ///
-    /// V-trace, Espeholt et al. 2018, Eq. 1: `V_t^targ = vs_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l} δ_{t+l}`, and
-    /// `Â_t = r_t + γ vs_{t+1} − V(s_t)`.
+    /// V-trace, Espeholt et al. 2018, Eq. 1: `V_t^targ = vs_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l}
+    /// δ_{t+l}`, and `Â_t = r_t + γ vs_{t+1} − V(s_t)`.
     fn estimates(&self, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let (c, gamma, lambda) = (&self.config.ppo, self.config.rollout.gamma, self.config.ppo.lambda);
         let v = self.batch.values(self.model, theta, &self.batch.obs);
@@ -169,8 +170,8 @@ impl<'a> Slow<'a> {
     }
 }
 
-/// Checks an update on fresh data and one on stale data; returns what came of the latter, and the mean KL before and
-/// after it.
+/// Checks an update on fresh data and one on stale data; returns what came of the latter, and the mean KL
+/// before and after it.
 fn check(pairs: &[&str], task: &Task) -> (Trained, [f64; 2]) {
     let config = config(pairs);
     let name = format!("{} masked {} {pairs:?}", task.action, task.masked);
@@ -274,7 +275,8 @@ fn follows_the_equations_under_every_setting_that_changes_them() {
     }
 }
 
-/// One sample alone has the mean of its minibatch: it teaches the policy nothing, whatever the rest of the batch is.
+/// One sample alone has the mean of its minibatch: it teaches the policy nothing, whatever the rest of the
+/// batch is.
 #[test]
 fn advantages_are_normalised_within_each_minibatch() {
     let task = Task::new(Space::Discrete { n: 4 }, false, Some(9));

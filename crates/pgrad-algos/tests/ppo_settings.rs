@@ -579,7 +579,8 @@ settings_that_are_tested! {
             let (ppo, _) = first(&make, &[&["recurrent=lstm", "recurrent_size=4"], length].concat());
             actor_gradient(&*ppo)
         };
-        // Without a number the longest that fills 8 steps and 32 samples; shorter ones stop gradients earlier.
+        // Without a number the longest that fills 8 steps and 32 samples; shorter ones stop gradients
+        // earlier.
         let [one, four, eight] =
             ["1", "4", "8"].map(|length| gradient_of(&[&format!("sequence_length={length}")]));
         assert_eq!(gradient_of(&[]), eight);

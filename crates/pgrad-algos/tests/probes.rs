@@ -1,7 +1,7 @@
 //! Every method on tasks with known answers, each of which can fail for one reason only.
 //!
-//! A method is a row of [`METHODS`]; what it does not define (a critic of states, real actions) is left out of its
-//! row, with the reason beside it.
+//! A method is a row of [`METHODS`]; what it does not define (a critic of states, real actions) is left out
+//! of its row, with the reason beside it.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::{Algorithm, Setup};
@@ -40,8 +40,9 @@ struct Method {
 
 const BOTH: &[ActionKind] = &[ActionKind::Discrete, ActionKind::Continuous];
 
-/// Settings of NPG and TRPO for tasks this small. Every step of NPG is as long as it may be: on a task without noise
-/// longer ones would make the standard deviation of a Gaussian so small that rounding is all that is left to learn from.
+/// Settings of NPG and TRPO for tasks this small. Every step of NPG is as long as it may be: on a task
+/// without noise longer ones would make the standard deviation of a Gaussian so small that rounding is all
+/// that is left to learn from.
 const NATURAL: &[&str] = &[
     "n_envs=16",
     "n_steps=8",
@@ -338,7 +339,8 @@ static METHODS: &[Method] = &[
         pairs: &[
             "n_envs=1",
             "n_steps=64",
-            // Linear: the features of a network change with its parameters, and a step along them may be far too large.
+            // Linear: the features of a network change with its parameters, and a step along them may be far
+            // too large.
             "hidden=",
             "alpha_theta=0.001",
             "alpha_w=0.05",
@@ -457,8 +459,8 @@ fn each_variant<E: Env + Clone + 'static>(
     }
 }
 
-/// `V(s)`, where the method learns it, at the end of a path of `steps` steps from the start of an episode: a network with
-/// a memory has seen them all. `path` is `[obs_dim x steps]`.
+/// `V(s)`, where the method learns it, at the end of a path of `steps` steps from the start of an episode: a
+/// network with a memory has seen them all. `path` is `[obs_dim x steps]`.
 fn value(algo: &dyn Algorithm, path: &[f32], steps: usize) -> Option<f64> {
     let model = algo.model();
     if model.shape().critic != Critic::State {
@@ -597,7 +599,8 @@ fn a_time_limit_is_not_the_end_of_the_task() {
             let env = EndlessReward::new(*kind, 20);
             each_variant(m, &env, 200, m.endless, |a| value_after(a, &[0.0; 10], 10.0, 0.1));
             if !m.no_bootstrap.is_empty() {
-                // Iterations are of whole episodes of 20: without bootstrap the targets are what is left of them.
+                // Iterations are of whole episodes of 20: without bootstrap the targets are what is left of
+                // them.
                 let wrong = train(m, &env, steps(200), &[m.endless, m.no_bootstrap].concat());
                 value_is(&*wrong, &[0.0], value_without_bootstrap(0.9, 20), 0.15);
             }
@@ -605,7 +608,8 @@ fn a_time_limit_is_not_the_end_of_the_task() {
     }
 }
 
-/// One step, actions in `Box(500, 1000)`: reward `-((a - 850)/125)^2`. Counts the actions, and those at a bound.
+/// One step, actions in `Box(500, 1000)`: reward `-((a - 850)/125)^2`. Counts the actions, and those at a
+/// bound.
 #[derive(Clone, Default)]
 struct FarAction(Arc<[AtomicU64; 2]>);
 impl Env for FarAction {

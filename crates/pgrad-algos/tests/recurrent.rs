@@ -1,5 +1,5 @@
-//! The recurrent methods: they learn what needs a memory and nothing else can; the ratio of a first pass is exactly 1; what
-//! cannot be recurrent says so.
+//! The recurrent methods: they learn what needs a memory and nothing else can; the ratio of a first pass is
+//! exactly 1; what cannot be recurrent says so.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_algos::{AlgoConfig, Algorithm, BuildError, Setup};
@@ -157,8 +157,8 @@ fn without_a_memory_the_same_cannot_be_learnt() {
     }
 }
 
-/// One epoch of one minibatch: nothing has moved when the losses are computed. With more of them the library's own
-/// assertion looks at the first minibatch.
+/// One epoch of one minibatch: nothing has moved when the losses are computed. With more of them the
+/// library's own assertion looks at the first minibatch.
 #[test]
 fn on_the_first_pass_the_ratio_is_exactly_one() {
     const { assert!(cfg!(debug_assertions), "the library asserts it in these tests") }
@@ -182,8 +182,8 @@ fn on_the_first_pass_the_ratio_is_exactly_one() {
     }
 }
 
-/// Whatever others have made of `θ` meanwhile, an actor-learner computes with the copy that it acted with: the library's
-/// own assertion compares. Segments of 2 steps end in the middle of episodes of 3.
+/// Whatever others have made of `θ` meanwhile, an actor-learner computes with the copy that it acted with:
+/// the library's own assertion compares. Segments of 2 steps end in the middle of episodes of 3.
 #[test]
 fn actor_learners_learn_from_the_log_probabilities_that_they_acted_with() {
     for variant in variants("a3c") {
@@ -193,8 +193,8 @@ fn actor_learners_learn_from_the_log_probabilities_that_they_acted_with() {
     }
 }
 
-/// The natural methods compute log-probabilities once, at the parameters that drew the data: the library's own assertion
-/// compares them with the rollout's. Some of the sequences make the metric.
+/// The natural methods compute log-probabilities once, at the parameters that drew the data: the library's
+/// own assertion compares them with the rollout's. Some of the sequences make the metric.
 #[test]
 fn the_natural_methods_go_on_from_the_rollouts_own_log_probabilities() {
     for algo in ["trpo", "npg"] {

@@ -1,5 +1,6 @@
-//! The step that REINFORCE takes against its equation: whole episodes as the environments saw them, weights summed
-//! from the definitions, finite differences in `f64`. A test for each setting, by name, and none may be missing.
+//! The step that REINFORCE takes against its equation: whole episodes as the environments saw them, weights
+//! summed from the definitions, finite differences in `f64`. A test for each setting, by name, and none may
+//! be missing.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 #[path = "../../pgrad-collect/tests/common/mod.rs"]

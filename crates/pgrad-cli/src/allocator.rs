@@ -4,8 +4,8 @@ use crate::failure::Code;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write;
 
-/// The system's allocator. Where it has nothing left the process ends with a message and a code of its own, where the
-/// standard library would abort it: the last checkpoint is valid.
+/// The system's allocator. Where it has nothing left the process ends with a message and a code of its own,
+/// where the standard library would abort it: the last checkpoint is valid.
 pub(crate) struct OrExit;
 
 #[cold]
@@ -23,8 +23,8 @@ fn given(ptr: *mut u8, size: usize) -> *mut u8 {
     if ptr.is_null() { exit(size) } else { ptr }
 }
 
-// SAFETY: every call goes to `System` with unchanged arguments, so its promises carry over; where it returns null
-// this does not return at all, which an allocator may do.
+// SAFETY: every call goes to `System` with unchanged arguments, so its promises carry over; where it returns
+// null this does not return at all, which an allocator may do.
 #[expect(unsafe_code, reason = "the allocator interface is unsafe by nature; all calls are passed on")]
 unsafe impl GlobalAlloc for OrExit {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -104,8 +104,8 @@ impl SettingArgs {
 /// How many threads work. No setting: it changes nothing but the time.
 #[derive(Debug, Args)]
 pub(crate) struct Threads {
-    /// Worker threads. The result is the same for every number. Default: one for each core. Asynchronous methods
-    /// have one for each actor-learner instead (`workers`).
+    /// Worker threads. The result is the same for every number. Default: one for each core. Asynchronous
+    /// methods have one for each actor-learner instead (`workers`).
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<String>,
 }
@@ -217,11 +217,12 @@ pub(crate) struct StudyArgs {
     /// Folder of the results; an existing one is continued. Default: one below `studies-out/`.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) out: Option<PathBuf>,
-    /// Run only the first N seeds; or others, FIRST.. or FIRST..LAST, whose scores are shown beside those in the folder.
+    /// Run only the first N seeds; or others, FIRST.. or FIRST..LAST, whose scores are shown beside those in
+    /// the folder.
     #[arg(long, value_name = "N|FIRST..[LAST]", allow_negative_numbers = true)]
     pub(crate) seeds: Option<String>,
-    /// Accept results of another build of pgrad with the same settings instead of repeating them; SOURCES is the last
-    /// cell of their lines in results.csv. May be repeated. The tables name these entries.
+    /// Accept results of another build of pgrad with the same settings instead of repeating them; SOURCES is
+    /// the last cell of their lines in results.csv. May be repeated. The tables name these entries.
     #[arg(long, value_name = "SOURCES")]
     pub(crate) accept: Vec<String>,
     #[command(flatten)]

@@ -58,8 +58,8 @@ pub(crate) fn settings_help(algo: &AlgoEntry) -> String {
 /// is what `--steps` said.
 ///
 /// # Errors
-/// When a name or a setting is wrong, or the settings do not fit together. What an environment from elsewhere has to say
-/// to them comes when it is opened: [`RunConfig::check`].
+/// When a name or a setting is wrong, or the settings do not fit together. What an environment from elsewhere
+/// has to say to them comes when it is opened: [`RunConfig::check`].
 pub(crate) fn config(task: &Task, args: &SettingArgs, steps: Option<&str>) -> Result<RunConfig> {
     let file = match &args.config {
         Some(path) => {

@@ -65,8 +65,8 @@ pub(crate) fn to_stderr(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// `text` without anything that would act on a terminal: what comes from names, files and environments may hold
-/// control characters, and marks that turn the direction of writing. Ends of lines stay.
+/// `text` without anything that would act on a terminal: what comes from names, files and environments may
+/// hold control characters, and marks that turn the direction of writing. Ends of lines stay.
 pub(crate) fn harmless(text: &str) -> String {
     let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let acts = |c: char| (c.is_control() && c != '\n') || turns(c);

@@ -1,4 +1,5 @@
-//! The command is killed, stopped and starved, and resumed: nothing that was saved is lost, and the bits are the same.
+//! The command is killed, stopped and starved, and resumed: nothing that was saved is lost, and the bits are
+//! the same.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test whose command cannot be started fails")]
 

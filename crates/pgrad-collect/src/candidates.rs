@@ -9,7 +9,8 @@ use pgrad_num::{Record, RecordError};
 const LONGEST: u32 = 1 << 20;
 
 /// Environments in which candidates for a policy's parameters play whole episodes, with the most probable
-/// actions. Candidate `i` always plays in the same environments, so that results do not depend on who plays it.
+/// actions. Candidate `i` always plays in the same environments, so that results do not depend on who plays
+/// it.
 pub struct Candidates {
     cpu: Cpu,
     spec: EnvSpec,

@@ -1,8 +1,8 @@
 //! The collector: a policy acts, and what came of it is stored.
 //!
 //! It gathers `T` steps of `N` environments, whole episodes ([`Collector::episodes`]), or a vine
-//! ([`Collector::vine`]). Environments are cut into shards, by the configuration alone; a shard runs for a whole
-//! iteration without waiting for the others. A batch does not depend on where its shards ran.
+//! ([`Collector::vine`]). Environments are cut into shards, by the configuration alone; a shard runs for a
+//! whole iteration without waiting for the others. A batch does not depend on where its shards ran.
 
 use crate::{
     episodes::{EpisodesShape, Whole},
@@ -58,7 +58,8 @@ impl std::fmt::Debug for Collector {
 }
 
 impl Collector {
-    /// A collector of `T` steps in each of `N` environments, which `make(n)` makes in shards, for the policies of `model`.
+    /// A collector of `T` steps in each of `N` environments, which `make(n)` makes in shards, for the
+    /// policies of `model`.
     ///
     /// # Errors
     /// When `make` fails.
@@ -102,8 +103,8 @@ impl Collector {
             vine: None,
         })
     }
-    /// A collector whose batches are whole episodes: [`Collector::collect`] plays `K` of them, and the batch says how many
-    /// samples they have.
+    /// A collector whose batches are whole episodes: [`Collector::collect`] plays `K` of them, and the batch
+    /// says how many samples they have.
     ///
     /// # Errors
     /// When `make` fails.
@@ -126,8 +127,9 @@ impl Collector {
         collector.whole = Some(Whole::new(&shape, &mut collector.store, &collector.spec));
         Ok(collector)
     }
-    /// A collector that grows a vine: [`Collector::collect`] runs the policy for `T` steps in each environment and then
-    /// from states on the way. What came of it is the batch ([`Collector::branches`]); from the paths nothing is learnt.
+    /// A collector that grows a vine: [`Collector::collect`] runs the policy for `T` steps in each
+    /// environment and then from states on the way. What came of it is the batch ([`Collector::branches`]);
+    /// from the paths nothing is learnt.
     ///
     /// # Errors
     /// When `make` fails.
@@ -155,8 +157,9 @@ impl Collector {
     pub fn branches(&self) -> impl Iterator<Item = Branch<'_>> {
         self.store.branches.iter().flat_map(Branch::all)
     }
-    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence
-    /// of a later policy from `π_old` needs them ([`PolicyChunk::params_old`](pgrad_engine::PolicyChunk::params_old)).
+    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact
+    /// divergence of a later policy from `π_old` needs them
+    /// ([`PolicyChunk::params_old`](pgrad_engine::PolicyChunk::params_old)).
     pub fn keep_policy_params(&mut self, model: &ActorCritic) {
         self.store.keep_policy_params(model);
     }
@@ -179,7 +182,8 @@ impl Collector {
     pub fn envs_per_shard(&self) -> usize {
         self.shape.envs_per_shard.min(self.shape.n_envs)
     }
-    /// Steps of lost episodes ([`End::Lost`](pgrad_env::End::Lost)) that were not learnt from, of all batches so far.
+    /// Steps of lost episodes ([`End::Lost`](pgrad_env::End::Lost)) that were not learnt from, of all batches
+    /// so far.
     #[must_use]
     pub fn lost_steps(&self) -> u64 {
         self.lost
@@ -204,16 +208,16 @@ impl Collector {
         }
         Ok(())
     }
-    /// Episodes that ended during the last [`Collector::collect`], shard by shard; with whole episodes those of
-    /// the batch.
+    /// Episodes that ended during the last [`Collector::collect`], shard by shard; with whole episodes those
+    /// of the batch.
     pub fn finished(&self) -> impl Iterator<Item = &Episode> {
         let shards = if self.whole.is_some() { &[] } else { &self.shards[..] };
         let whole = self.whole.iter().flat_map(Whole::finished);
         whole.chain(shards.iter().flat_map(|s| s.env.finished()))
     }
 
-    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes. Steps of lost episodes are no
-    /// samples; where nothing else came, the environments are run again.
+    /// Runs the policy for `T` steps in each environment, or for a batch of whole episodes. Steps of lost
+    /// episodes are no samples; where nothing else came, the environments are run again.
     ///
     /// # Errors
     /// When an environment or the policy gives something that is not finite, or an environment breaks its

@@ -2,8 +2,8 @@
 //!
 //! Every environment plays a number of episodes that is fixed beforehand. Taking instead the first `K`
 //! episodes that end would prefer short ones. An environment that has played its share goes on with its shard
-//! until all of the shard are done; what it does then is no data, counts as no episode, and is given up before
-//! the next batch, so that every episode of a batch was played under one policy.
+//! until all of the shard are done; what it does then is no data, counts as no episode, and is given up
+//! before the next batch, so that every episode of a batch was played under one policy.
 //!
 //! The samples are laid one after another, environment by environment, as one column `[T, 1]`: `carry` keeps
 //! the episodes apart, nothing is padded, and whatever works on a rollout works on them.

@@ -1,7 +1,8 @@
 //! What is gathered: a policy acts in environments, and what came of it is stored.
 //!
-//! - [`Collector`]: steps of `N` environments ([`Collector::steps`]), complete episodes ([`Collector::episodes`]) or
-//!   a vine of short ones ([`Collector::vine`]), in shards that the configuration alone decides;
+//! - [`Collector`]: steps of `N` environments ([`Collector::steps`]), complete episodes
+//!   ([`Collector::episodes`]) or a vine of short ones ([`Collector::vine`]), in shards that the
+//!   configuration alone decides;
 //! - [`Stepper`]: one step of `N` environments at a time;
 //! - [`Candidates`]: whole episodes of many policies;
 //! - [`Turns`]: actor-learners on threads of their own take turns, and the turns can be replayed.

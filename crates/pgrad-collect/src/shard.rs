@@ -116,8 +116,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Lets `draw` choose the actions of step `t`, from the policy's parameters, the masks and the streams, and stores
-    /// them with their log-probabilities under the policy.
+    /// Lets `draw` choose the actions of step `t`, from the policy's parameters, the masks and the streams,
+    /// and stores them with their log-probabilities under the policy.
     pub(crate) fn act(
         &mut self,
         model: &ActorCritic,

@@ -6,8 +6,8 @@
 //! observation of the old episode; the next `act` sees the first one of the new episode. A method that needs
 //! `a_{t+1}` before it learns from step `t` (Sarsa) calls `act` once more before it asks for the transition.
 //!
-//! Observations are not normalised: at the first steps there is nothing to know their moments from, and moments
-//! that move at every step change the meaning of what traces have gathered.
+//! Observations are not normalised: at the first steps there is nothing to know their moments from, and
+//! moments that move at every step change the meaning of what traces have gathered.
 
 use pgrad_engine::Transition;
 use pgrad_env::{BatchResult, End, EnvSpec, Episode, MakeError, VecEnv};
@@ -86,8 +86,8 @@ impl Stepper {
     ) -> Result<Self, MakeError> {
         Self::numbered(0, n_envs, make, model, seed, episodes)
     }
-    /// As [`Stepper::new`], for the environments `first..first + n_envs` of a run: their streams and their names in
-    /// errors.
+    /// As [`Stepper::new`], for the environments `first..first + n_envs` of a run: their streams and their
+    /// names in errors.
     ///
     /// # Errors
     /// When `make` fails.
@@ -147,8 +147,8 @@ impl Stepper {
         self.actor.state.fill(0.0);
         Ok(self.env.start()?)
     }
-    /// What a recurrent policy remembers before the actions that come next, `[state_rows x N]`: nothing (0) where an
-    /// episode begins; no rows without a memory.
+    /// What a recurrent policy remembers before the actions that come next, `[state_rows x N]`: nothing (0)
+    /// where an episode begins; no rows without a memory.
     #[must_use]
     pub fn state(&self) -> &[f32] {
         &self.actor.state

@@ -10,9 +10,9 @@ use std::{sync::Mutex, thread::yield_now};
 
 /// Whose turn it is: the order in which actor-learners copy the shared parameters and change them.
 ///
-/// Without anything, everyone takes a turn when he likes, at the same time as others, without locks. A recording lets
-/// one in at a time and writes down who it was; a replay lets everyone in just as it was recorded, so that the same
-/// numbers come out bit for bit.
+/// Without anything, everyone takes a turn when he likes, at the same time as others, without locks. A
+/// recording lets one in at a time and writes down who it was; a replay lets everyone in just as it was
+/// recorded, so that the same numbers come out bit for bit.
 #[derive(Debug)]
 pub struct Turns(Mode);
 
@@ -145,7 +145,8 @@ mod models {
         thread,
     };
 
-    /// Two actor-learners take `rounds` turns each and count them as only one that is alone can: read, then write.
+    /// Two actor-learners take `rounds` turns each and count them as only one that is alone can: read, then
+    /// write.
     fn race(turns: Turns, rounds: usize) -> (Arc<Turns>, Vec<Vec<usize>>, usize) {
         let (turns, count) = (Arc::new(turns), Arc::new(AtomicUsize::new(0)));
         let worker = |w: usize| {

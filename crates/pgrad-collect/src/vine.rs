@@ -1,13 +1,15 @@
-//! The vine: several short rollouts from each of some states along the paths (Schulman et al. 2015, section 5.2).
+//! The vine: several short rollouts from each of some states along the paths (Schulman et al. 2015, section
+//! 5.2).
 //!
-//! The trunk is a rollout of fixed length. Of each of `N` equal pieces of it one state is taken, all of a piece being
-//! equally likely: the rollout set. An environment goes back into that state `K` times, each time takes another action
-//! and then follows the policy for a bounded number of steps; the discounted rewards are `Q̂(s_n, a_{n,k})`. The
-//! rollouts of one state meet the same random numbers, those of the environment and those that draw the policy's
-//! actions, step by step, so that their differences come from their first actions (common random numbers).
+//! The trunk is a rollout of fixed length. Of each of `N` equal pieces of it one state is taken, all of a
+//! piece being equally likely: the rollout set. An environment goes back into that state `K` times, each time
+//! takes another action and then follows the policy for a bounded number of steps; the discounted rewards are
+//! `Q̂(s_n, a_{n,k})`. The rollouts of one state meet the same random numbers, those of the environment and
+//! those that draw the policy's actions, step by step, so that their differences come from their first
+//! actions (common random numbers).
 //!
-//! A rollout ends where the task ends it or after its last step, and nothing is added for what would have come then,
-//! as in the paper. A time limit does not end it: rollouts go on behind it.
+//! A rollout ends where the task ends it or after its last step, and nothing is added for what would have
+//! come then, as in the paper. A time limit does not end it: rollouts go on behind it.
 
 use crate::shard::Shard;
 use pgrad_engine::{Branches, Cpu, Samples};
@@ -73,8 +75,8 @@ pub struct Branch<'a> {
     pub index_action: &'a [u32],
     /// The first action, as numbers; empty where it is made of indices.
     pub real_action: &'a [f32],
-    /// `π_old(a|s)/q(a|s)`, scaled to sum 1 over the rollouts of a state; 0 for what is no rollout because the action is
-    /// forbidden.
+    /// `π_old(a|s)/q(a|s)`, scaled to sum 1 over the rollouts of a state; 0 for what is no rollout because
+    /// the action is forbidden.
     pub weight: f32,
     /// `Q̂(s, a)`: the discounted rewards of the rollout.
     pub q: f32,
@@ -375,8 +377,8 @@ fn draw_uniform(
     dist.sample(Cols::new(params, rows, b), rngs, actions);
 }
 
-/// Alternative `i mod k` for rollout `i`. Where it is forbidden, there is no rollout: the first one that is allowed
-/// takes its place, for the environment's sake.
+/// Alternative `i mod k` for rollout `i`. Where it is forbidden, there is no rollout: the first one that is
+/// allowed takes its place, for the environment's sake.
 fn each_once(mask: Option<Cols<'_, bool>>, k: usize, actions: ActionsMut<'_, f32>, running: &mut [bool]) {
     let ActionsMut::Index(mut actions) = actions else { return };
     for (i, running) in running.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! Numbers of actions are clipped to the bounds of their space on the way to the environment, and nowhere else: what is
-//! learnt from is the action as it was drawn, whose probability was written down.
+//! Numbers of actions are clipped to the bounds of their space on the way to the environment, and nowhere
+//! else: what is learnt from is the action as it was drawn, whose probability was written down.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod common;

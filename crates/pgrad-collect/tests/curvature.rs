@@ -1,4 +1,5 @@
-//! Kronecker factors of a rollout against finite differences of `log π(a|s)` and `V(s)`, sample by sample, in `f64`.
+//! Kronecker factors of a rollout against finite differences of `log π(a|s)` and `V(s)`, sample by sample, in
+//! `f64`.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod common;

@@ -209,8 +209,8 @@ fn the_number_of_threads_does_not_change_a_bit() {
     }
 }
 
-/// The exact divergence of the policy that learns from the one that acted, and the ratio of each sample, without a
-/// gradient: as their definitions say, for every kind of action space and both trunks.
+/// The exact divergence of the policy that learns from the one that acted, and the ratio of each sample,
+/// without a gradient: as their definitions say, for every kind of action space and both trunks.
 #[test]
 fn divergence_and_ratios_are_those_of_their_definitions() {
     for task in tasks(Some(7)) {

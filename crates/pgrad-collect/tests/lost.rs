@@ -16,8 +16,8 @@ use std::{
 const N: usize = 5;
 const STEPS: usize = 12;
 
-/// Episodes of 5 steps, ended and cut by turns; the reward of its step `s` is `100·b + s`, so that each sample can be
-/// told. Fails in some of its steps, counted over all episodes.
+/// Episodes of 5 steps, ended and cut by turns; the reward of its step `s` is `100·b + s`, so that each
+/// sample can be told. Fails in some of its steps, counted over all episodes.
 struct Fails {
     b: usize,
     s: usize,

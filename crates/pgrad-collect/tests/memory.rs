@@ -1,5 +1,6 @@
-//! Recurrent models in a collector and an engine, against one network that is taken through each environment's whole
-//! history in `f64`, step by step, and forgets where an episode ended; and the bits of a first pass.
+//! Recurrent models in a collector and an engine, against one network that is taken through each
+//! environment's whole history in `f64`, step by step, and forgets where an episode ended; and the bits of a
+//! first pass.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop a test")]
 
@@ -132,8 +133,8 @@ fn logp(model: &ActorCritic, task: &Task, out: &[f64], seen: &Seen) -> f64 {
     logp[0]
 }
 
-/// Of each sample by its number: `log π`, `V`, `v_next`. The second rollout starts from the state that `old` reached, and
-/// with `stored` every sequence does: derivatives by `new` then go back to its first step.
+/// Of each sample by its number: `log π`, `V`, `v_next`. The second rollout starts from the state that `old`
+/// reached, and with `stored` every sequence does: derivatives by `new` then go back to its first step.
 struct Found {
     logp: Vec<f64>,
     v: Vec<f64>,
@@ -226,8 +227,8 @@ fn order(data: &Estimated<'_>) -> Vec<u32> {
     order
 }
 
-/// What the engine shows of every sample under `model`, and what the batch holds; with `recomputed`, from the states
-/// that `model` reaches.
+/// What the engine shows of every sample under `model`, and what the batch holds; with `recomputed`, from the
+/// states that `model` reaches.
 fn shown(case: &mut Case, model: &ActorCritic, recomputed: bool) -> Shown {
     let n = case.len();
     let found = Mutex::new(Shown { logp: vec![f32::NAN; n], logp_old: vec![f32::NAN; n] });
@@ -270,7 +271,8 @@ fn cases() -> Vec<Case> {
     for cell in [Cell::Lstm, Cell::Gru] {
         for trunk in [Trunk::Separate, Trunk::Shared] {
             for (k, task) in tasks(Some(7)).into_iter().enumerate() {
-                // Shards of one environment, uneven ones, and more sequences than go through a network together.
+                // Shards of one environment, uneven ones, and more sequences than go through a network
+                // together.
                 let (n, size) = [(1, 1), (5, 3), (13, 13)][k % 3];
                 all.push(Case::new(task, cell, trunk, n, size));
             }

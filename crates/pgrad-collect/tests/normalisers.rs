@@ -1,5 +1,5 @@
-//! The normalisers of a rollout see every environment, in whatever shards these run: moments and what is made of them,
-//! against what the environments logged, computed slowly in `f64`.
+//! The normalisers of a rollout see every environment, in whatever shards these run: moments and what is made
+//! of them, against what the environments logged, computed slowly in `f64`.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod common;
@@ -72,7 +72,8 @@ fn observations_are_normalised_by_all_that_every_environment_saw_before() {
             close(saved.f64s("mean", OBS).unwrap()[d], mean);
             close(saved.f64s("m2", OBS).unwrap()[d], m2);
         }
-        // The second rollout goes by the moments of the first, and so do the observations that a time limit cut off.
+        // The second rollout goes by the moments of the first, and so do the observations that a time limit
+        // cut off.
         let before: Vec<(f64, f64)> = (0..OBS).map(|d| moments(&column(STEPS, d))).collect();
         let normal = |obs: &[f32]| -> Vec<f64> {
             let one = |(x, (mean, m2)): (&f32, &(f64, f64))| {

@@ -1,5 +1,5 @@
-//! Steps one at a time, against what the environments themselves remember, and gradients at single states against
-//! finite differences in `f64`.
+//! Steps one at a time, against what the environments themselves remember, and gradients at single states
+//! against finite differences in `f64`.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! A vine: its `Q̂` against dynamic programming, its surrogate against the formula in `f64`, its gradient against the
-//! exact expectation; common random numbers, the rollout set, steps, threads, resuming.
+//! A vine: its `Q̂` against dynamic programming, its surrogate against the formula in `f64`, its gradient
+//! against the exact expectation; common random numbers, the rollout set, steps, threads, resuming.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_collect::{Collector, RolloutShape, VineActions, VineShape};
@@ -176,7 +176,8 @@ fn q_is_the_expected_return_of_so_many_steps_whatever_the_time_limit() {
                 last = (b.state, a);
             }
         }
-        // Rollouts that were cut by the limit would have this answer; those of one step have another one than of two.
+        // Rollouts that were cut by the limit would have this answer; those of one step have another one than
+        // of two.
         let (exact, wrong) = (exact_q(&pi, length), exact_q(&pi, 2));
         let mut far = 0;
         for (s, row) in q.iter().enumerate() {
@@ -523,7 +524,8 @@ fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
 #[test]
 fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
     for (env, actions) in cases() {
-        // Where the mask of a state cannot be told from outside, the test of thread counts and probes must do.
+        // Where the mask of a state cannot be told from outside, the test of thread counts and probes must
+        // do.
         if env.masked && actions != VineActions::Every {
             continue;
         }
@@ -556,7 +558,8 @@ fn surrogate_gradient_metric_and_divergence_are_those_of_the_definitions() {
                 assert!((g - e).abs() < 1e-4 + 2e-3 * e.abs(), "{what}: {got:?} {expected:?}");
             }
         }
-        // The metric is that of the states; the covariance of the scores that of the actions, by their weights.
+        // The metric is that of the states; the covariance of the scores that of the actions, by their
+        // weights.
         let v = random_vector(7, model.theta.len());
         let v32: Vec<f32> = v.iter().map(|x| *x as f32).collect();
         let mut fv = vec![0.0f32; v.len()];

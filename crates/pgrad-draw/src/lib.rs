@@ -1,5 +1,5 @@
-//! Pictures: [`plot`] draws learning curves and other lines, [`heat_map`] a value for every pair of settings, [`video`] films
-//! a policy at work.
+//! Pictures: [`plot`] draws learning curves and other lines, [`heat_map`] a value for every pair of settings,
+//! [`video`] films a policy at work.
 //!
 //! **Must never know:** terminals, studies.
 

@@ -1,7 +1,8 @@
 //! Films of a policy at work, as GIF or MP4.
 //!
-//! A task says what it looks like ([`Picture`]): shapes are drawn here, pixels of a renderer are taken as they are.
-//! GIF needs nothing; MP4 is made by the program `ffmpeg`, because a codec is no part of this project.
+//! A task says what it looks like ([`Picture`]): shapes are drawn here, pixels of a renderer are taken as
+//! they are. GIF needs nothing; MP4 is made by the program `ffmpeg`, because a codec is no part of this
+//! project.
 
 use crate::pixels::shrink;
 use pgrad_env::{Content, Drawing, Form, Picture};
@@ -158,13 +159,13 @@ fn draw(drawing: &Drawing) -> Frame {
     Frame { width, height, rgb: shrink(&fine, width as usize, height as usize, FINER as usize) }
 }
 
-/// Runs `policy` for whole episodes in the environments of a run and makes a film of them: the same episodes that
-/// [`evaluate_run`](pgrad_run::eval::evaluate_run) runs first. The first state of an episode is the first frame; the state after its
-/// last step is not shown.
+/// Runs `policy` for whole episodes in the environments of a run and makes a film of them: the same episodes
+/// that [`evaluate_run`](pgrad_run::eval::evaluate_run) runs first. The first state of an episode is the
+/// first frame; the state after its last step is not shown.
 ///
 /// # Errors
-/// When the episodes cannot be run, the task cannot be drawn, or the file cannot be written. An earlier file of that name
-/// is then still there.
+/// When the episodes cannot be run, the task cannot be drawn, or the file cannot be written. An earlier file
+/// of that name is then still there.
 pub fn film(
     path: &Path,
     policy: Policy,
@@ -356,7 +357,8 @@ fn ffmpeg(
     })
 }
 
-/// The smallest rectangle `[left, top, width, height]` outside which both frames are equal; one pixel when they are equal.
+/// The smallest rectangle `[left, top, width, height]` outside which both frames are equal; one pixel when
+/// they are equal.
 fn changed(before: &Frame, now: &Frame) -> [u32; 4] {
     let stride = now.width as usize * 3;
     let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
@@ -376,7 +378,8 @@ fn changed(before: &Frame, now: &Frame) -> [u32; 4] {
 
 /// A part of a frame, with colours of its own.
 fn cut(frame: &Frame, [left, top, width, height]: [u32; 4]) -> gif::Frame<'static> {
-    /// 1 is the best choice of colours and the slowest; it matters for pictures of more than 256 colours only.
+    /// 1 is the best choice of colours and the slowest; it matters for pictures of more than 256 colours
+    /// only.
     const SPEED: i32 = 10;
     let rows = frame.rgb.chunks_exact(frame.width as usize * 3);
     let rows = rows.skip(top as usize).take(height as usize);

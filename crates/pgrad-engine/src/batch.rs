@@ -1,9 +1,9 @@
 //! The data of one iteration, and what becomes of them: collected, valued, estimated.
 //!
-//! A collector fills a [`Store`] and lends it as a [`Batch`]. Each later stage takes the one before by value, so that
-//! no gradient can be asked of data that have no estimates:
-//! [`Batch`] → [`Engine::values`](crate::Engine::values) → [`Valued`] →
-//! [`Engine::estimate`](crate::Engine::estimate) → [`Estimated`].
+//! A collector fills a [`Store`] and lends it as a [`Batch`]. Each later stage takes the one before by value,
+//! so that no gradient can be asked of data that have no estimates: [`Batch`] →
+//! [`Engine::values`](crate::Engine::values) → [`Valued`] → [`Engine::estimate`](crate::Engine::estimate) →
+//! [`Estimated`].
 
 use crate::bootstrap::resolve;
 use pgrad_env::{End, EnvSpec};
@@ -82,8 +82,8 @@ pub struct Samples {
     pub error: Option<AgentError>,
 }
 
-/// Steps of `b` environments that are cut within `steps` rows, if nothing but the time limit cuts any; there is room
-/// for more when there are more.
+/// Steps of `b` environments that are cut within `steps` rows, if nothing but the time limit cuts any; there
+/// is room for more when there are more.
 #[must_use]
 pub fn cuts(spec: &EnvSpec, b: usize, steps: usize) -> usize {
     let each = spec.max_episode_steps.map_or(0, |limit| steps / limit.max(1) as usize + 1);
@@ -265,8 +265,8 @@ pub(crate) struct SampleSet<'a> {
     /// Actions of each sample: 1, or the branches of a vine, which have weights.
     pub(crate) branching: usize,
     pub(crate) weighted: bool,
-    /// Whether the samples were drawn with the present parameters, by a model whose outputs must then have the bits that
-    /// they had; looked at by debug builds only.
+    /// Whether the samples were drawn with the present parameters, by a model whose outputs must then have
+    /// the bits that they had; looked at by debug builds only.
     pub(crate) same_bits: bool,
     /// Numbers of a state of the actor and of the critic.
     state_rows: [usize; 2],
@@ -301,8 +301,9 @@ impl<'a> SampleSet<'a> {
     }
 }
 
-/// Samples of lost episodes, which are not learnt from. The others are numbered as if those were not there, but for
-/// sequences of recurrent models: there the numbers stay, and a sequence with a lost step is left out as a whole.
+/// Samples of lost episodes, which are not learnt from. The others are numbered as if those were not there,
+/// but for sequences of recurrent models: there the numbers stay, and a sequence with a lost step is left out
+/// as a whole.
 #[derive(Debug, Default)]
 struct Lost {
     /// Of every sample, shard after shard; empty when none is lost.
@@ -326,7 +327,8 @@ pub struct Branches {
     pub steps: u64,
 }
 
-/// Memory for the data of one iteration. It belongs to whoever collects, and is used again in every iteration.
+/// Memory for the data of one iteration. It belongs to whoever collects, and is used again in every
+/// iteration.
 #[derive(Debug)]
 pub struct Store {
     /// The samples of each shard.
@@ -345,7 +347,8 @@ pub struct Store {
 
 impl Store {
     /// A store of some shards of at most `shard_len` samples each, of which only the last has fewer.
-    /// `bootstrap_truncated`: whether the value of the final observation counts where a time limit cut an episode.
+    /// `bootstrap_truncated`: whether the value of the final observation counts where a time limit cut an
+    /// episode.
     #[must_use]
     pub fn new(shards: Vec<Samples>, spec: &EnvSpec, shard_len: usize, bootstrap_truncated: bool) -> Self {
         let adv = vec![0.0; shards.iter().map(|s| s.adv.len()).sum()];
@@ -353,7 +356,8 @@ impl Store {
             shards,
             branches: None,
             masked: spec.masks_actions,
-            // Sample numbers fit in 32 bits, and so does this (an only shard may be longer: it is never left).
+            // Sample numbers fit in 32 bits, and so does this (an only shard may be longer: it is never
+            // left).
             shard_len: u32::try_from(shard_len).unwrap_or(u32::MAX),
             bootstrap_truncated,
             adv,
@@ -361,8 +365,8 @@ impl Store {
             drawn_by: None,
         }
     }
-    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact divergence of
-    /// a later policy from `π_old` needs them.
+    /// From now on keeps the parameters of the distribution that each action was drawn from: the exact
+    /// divergence of a later policy from `π_old` needs them.
     pub fn keep_policy_params(&mut self, model: &ActorCritic) {
         for data in &mut self.shards {
             data.params = vec![0.0; data.logp.len() * model.dist().n_outputs()];
@@ -378,7 +382,8 @@ impl Store {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Steps that the environments did: one for each sample, and with a vine those of its trunk and of its rollouts.
+    /// Steps that the environments did: one for each sample, and with a vine those of its trunk and of its
+    /// rollouts.
     #[must_use]
     pub fn steps(&self) -> u64 {
         (self.adv.len() - self.lost.n) as u64 + self.branches.as_ref().map_or(0, |b| b.steps)
@@ -392,7 +397,8 @@ impl Store {
     pub fn lost(&self) -> usize {
         self.lost.n
     }
-    /// The environments have filled the shards, under the policy of `model`: finds what is lost, and lends the rest.
+    /// The environments have filled the shards, under the policy of `model`: finds what is lost, and lends
+    /// the rest.
     pub fn collected(&mut self, model: &ActorCritic) -> Batch<'_> {
         self.drawn_by = (cfg!(debug_assertions) && model.recurrence().is_some()).then(|| digest(model));
         self.adv.resize(self.shards.iter().map(|s| s.adv.len()).sum(), 0.0);
@@ -448,8 +454,8 @@ impl Store {
             }
         }
     }
-    /// Steps of a sequence of a recurrent model, and of each sequence its first sample and how far apart the numbers of
-    /// its samples are.
+    /// Steps of a sequence of a recurrent model, and of each sequence its first sample and how far apart the
+    /// numbers of its samples are.
     pub(crate) fn sequences(&self) -> Option<(usize, impl Iterator<Item = (u32, u32)> + '_)> {
         let length = self.shards[0].states.as_ref()?.length;
         let mut start = 0;

@@ -4,8 +4,8 @@ use pgrad_num::Team;
 use pgrad_optim::{Part, RunParts};
 use std::sync::Arc;
 
-/// The threads that engine and collector share. Pieces of work are handed out by number: what comes of a piece
-/// belongs to the piece, so that a result does not depend on how many threads there are.
+/// The threads that engine and collector share. Pieces of work are handed out by number: what comes of a
+/// piece belongs to the piece, so that a result does not depend on how many threads there are.
 #[derive(Clone, Debug)]
 pub struct Cpu(Arc<Team>);
 

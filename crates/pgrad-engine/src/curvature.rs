@@ -38,10 +38,10 @@ struct Moments {
 /// The Kronecker factors of the Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s), 1)` (Wu et al. 2017,
 /// section 3.1), layer by layer, at the parameters that drew the samples.
 ///
-/// `g` is the cotangent of a layer's outputs when `log p` is differentiated. The policy's part takes the actions
-/// that were taken: they were drawn from `π_θ`, as the Fisher matrix asks. The critic's part is exact: the
-/// derivative of `log N(v; V, 1)` has mean square 1 whatever `V`, so a cotangent of 1 stands for the draw. The two
-/// are independent, so with a shared trunk their `G` add up.
+/// `g` is the cotangent of a layer's outputs when `log p` is differentiated. The policy's part takes the
+/// actions that were taken: they were drawn from `π_θ`, as the Fisher matrix asks. The critic's part is
+/// exact: the derivative of `log N(v; V, 1)` has mean square 1 whatever `V`, so a cotangent of 1 stands for
+/// the draw. The two are independent, so with a shared trunk their `G` add up.
 #[derive(Debug)]
 pub struct Curvature {
     lanes: Vec<Lane>,
@@ -94,8 +94,8 @@ impl Curvature {
         &self.layers
     }
 
-    /// `A = E[x̄ x̄ᵀ]`, `[(cols+1)²]` with the constant last, and `G = E[g gᵀ]`, `[rows²]`, of layer `i` over the
-    /// batch last measured.
+    /// `A = E[x̄ x̄ᵀ]`, `[(cols+1)²]` with the constant last, and `G = E[g gᵀ]`, `[rows²]`, of layer `i` over
+    /// the batch last measured.
     #[must_use]
     pub fn moments(&self, i: usize) -> [&[f64]; 2] {
         [&self.moments[i].inputs, &self.moments[i].cotangents]

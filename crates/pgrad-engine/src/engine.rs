@@ -14,11 +14,13 @@ use pgrad_model::{ActorCritic, AgentError, Role};
 use pgrad_num::kernels;
 use pgrad_optim::{Kfac, KfacParams, KroneckerBlock, StepRule, clip_global_norm, clip_scale};
 
-/// Computes values, ratios, gradients, products with the Fisher matrix, trials and curvature, and takes steps.
+/// Computes values, ratios, gradients, products with the Fisher matrix, trials and curvature, and takes
+/// steps.
 ///
-/// This is the one executor there is, on the threads of this process: nothing above it knows a thread, a buffer or
-/// the order in which partial sums are added ([`pgrad_model::CHUNK`], `lanes.rs`). A device would be a second one behind the
-/// same functions. An engine has room for what its method asks for when it is built, and allocates nothing after.
+/// This is the one executor there is, on the threads of this process: nothing above it knows a thread, a
+/// buffer or the order in which partial sums are added ([`pgrad_model::CHUNK`], `lanes.rs`). A device would
+/// be a second one behind the same functions. An engine has room for what its method asks for when it is
+/// built, and allocates nothing after.
 #[derive(Debug)]
 pub struct Engine {
     cpu: Cpu,
@@ -113,8 +115,8 @@ impl Engine {
         self.problem = Some(PolicyProblem::new(model, samples, &self.cpu));
         self
     }
-    /// As [`Engine::with_local_problem`]; the activations of the first `kept` chunks only stay in memory. The results
-    /// do not depend on it.
+    /// As [`Engine::with_local_problem`]; the activations of the first `kept` chunks only stay in memory. The
+    /// results do not depend on it.
     ///
     /// # Panics
     /// As [`Engine::with_local_problem`].
@@ -142,8 +144,8 @@ impl Engine {
         self.flops += flops as f64;
     }
 
-    /// `V(s_t)` of all samples and of what follows them. The endings are resolved here ([`crate::bootstrap`]). Without a
-    /// critic all values are 0: there is nothing to bootstrap from.
+    /// `V(s_t)` of all samples and of what follows them. The endings are resolved here
+    /// ([`crate::bootstrap`]). Without a critic all values are 0: there is nothing to bootstrap from.
     ///
     /// # Errors
     /// When a value is not finite.
@@ -183,8 +185,9 @@ impl Engine {
         store.first_error()?;
         Ok(data.estimated())
     }
-    /// Computes the states that the sequences of a recurrent model start from anew with the present parameters, from
-    /// those at the start of the batch on. Otherwise they are those of the batch. Without a memory nothing is done.
+    /// Computes the states that the sequences of a recurrent model start from anew with the present
+    /// parameters, from those at the start of the batch on. Otherwise they are those of the batch. Without a
+    /// memory nothing is done.
     ///
     /// # Panics
     /// Without [`Engine::with_values`].
@@ -248,8 +251,8 @@ impl Engine {
     pub fn descent(&self) -> &[f32] {
         &self.gradient
     }
-    /// A step of `rule` with step size `alpha` along the last gradient, which is first scaled down to `max_norm` where
-    /// it is longer.
+    /// A step of `rule` with step size `alpha` along the last gradient, which is first scaled down to
+    /// `max_norm` where it is longer.
     pub fn step(
         &mut self,
         model: &mut ActorCritic,
@@ -263,8 +266,8 @@ impl Engine {
         rule.step_parts(ends, theta, &self.gradient, scale, alpha, &self.cpu);
     }
 
-    /// A step of `rule` along the last gradient's part that belongs to one network, which is first scaled down to
-    /// `max_norm` where it is longer. Returns the norm it had.
+    /// A step of `rule` along the last gradient's part that belongs to one network, which is first scaled
+    /// down to `max_norm` where it is longer. Returns the norm it had.
     ///
     /// # Panics
     /// When there is no such network, or `rule` is for another number of parameters.
@@ -284,10 +287,12 @@ impl Engine {
         norm
     }
 
-    /// The policy's problem around the parameters of `model`, which drew the data: surrogate, Fisher matrix, trials.
+    /// The policy's problem around the parameters of `model`, which drew the data: surrogate, Fisher matrix,
+    /// trials.
     ///
-    /// With `standardize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The metric is made
-    /// of every `subsample`-th sample, or sequence of a recurrent policy, rounded up to whole chunks; 1 takes all.
+    /// With `standardize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The
+    /// metric is made of every `subsample`-th sample, or sequence of a recurrent policy, rounded up to whole
+    /// chunks; 1 takes all.
     ///
     /// # Panics
     /// Without [`Engine::with_local_problem`], and when `subsample` is 0.

@@ -2,8 +2,8 @@
 
 use crate::batch::{SampleSet, Samples};
 
-/// Where the samples of a chunk lie. They are found once; each array is then gathered in a loop of its own, whose reads
-/// do not wait for one another.
+/// Where the samples of a chunk lie. They are found once; each array is then gathered in a loop of its own,
+/// whose reads do not wait for one another.
 #[derive(Debug)]
 pub(crate) struct Places(Vec<(u32, u32)>);
 
@@ -17,8 +17,8 @@ impl Places {
         self.0.clear();
         self.0.extend(ids.iter().map(|id| set.place(*id)));
     }
-    /// Writes `rows` numbers of each sample, `[rows x samples]`. `of` is where a shard keeps them, a sample after the
-    /// other.
+    /// Writes `rows` numbers of each sample, `[rows x samples]`. `of` is where a shard keeps them, a sample
+    /// after the other.
     ///
     /// # Panics
     /// When `to` is too short.

@@ -112,7 +112,8 @@ pub(crate) struct Gradients {
 }
 
 impl Gradients {
-    /// For `model` and minibatches of up to `max_samples`. Without a critic in the model there is no value term.
+    /// For `model` and minibatches of up to `max_samples`. Without a critic in the model there is no value
+    /// term.
     ///
     /// # Panics
     /// When the critic is one of actions.
@@ -126,7 +127,8 @@ impl Gradients {
         Self::of_roles(model, roles, max_samples, cpu)
     }
 
-    /// For the critic of `model` alone: the policy's part of every gradient is 0, and its term is never asked.
+    /// For the critic of `model` alone: the policy's part of every gradient is 0, and its term is never
+    /// asked.
     ///
     /// # Panics
     /// When the model has no critic of states with a network of its own.
@@ -164,12 +166,12 @@ impl Gradients {
         nets.map(|net| net.forward_flops() + net.vjp_flops()).sum()
     }
 
-    /// Writes the gradient of what is to be descended, `−L`, over the samples `ids`, with respect to `θ`; returns the
-    /// sums and the norm. A recurrent model takes whole sequences, one after the other.
+    /// Writes the gradient of what is to be descended, `−L`, over the samples `ids`, with respect to `θ`;
+    /// returns the sums and the norm. A recurrent model takes whole sequences, one after the other.
     ///
-    /// The norm is finite only when the gradient is, so that no other pass has to look. With as many threads as
-    /// networks or fewer, a network's gradient is put together by the thread that computed it, in whose core's cache
-    /// it lies.
+    /// The norm is finite only when the gradient is, so that no other pass has to look. With as many threads
+    /// as networks or fewer, a network's gradient is put together by the thread that computed it, in whose
+    /// core's cache it lies.
     ///
     /// # Panics
     /// When `gradient` has another length than `θ`, or sequences are cut into pieces.
@@ -222,8 +224,8 @@ impl Gradients {
         (sums, norm)
     }
 
-    /// Lets `see` look at the policy's present outputs over the samples `ids`, without a gradient; returns the sums that
-    /// it kept.
+    /// Lets `see` look at the policy's present outputs over the samples `ids`, without a gradient; returns
+    /// the sums that it kept.
     pub(crate) fn look(
         &mut self,
         model: &ActorCritic,
@@ -289,8 +291,9 @@ impl ChunkWork {
         }
     }
 
-    /// Calls `then` with the samples `ids` in the order of the columns that go through a network together. Those of a
-    /// recurrent model are whole sequences: their first states go to the tape of the critic or the actor.
+    /// Calls `then` with the samples `ids` in the order of the columns that go through a network together.
+    /// Those of a recurrent model are whole sequences: their first states go to the tape of the critic or the
+    /// actor.
     fn with_columns(
         &mut self,
         model: &ActorCritic,

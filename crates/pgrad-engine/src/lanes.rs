@@ -1,7 +1,7 @@
 //! The one place that says in what order samples are taken and partial sums added.
 //!
-//! Chunk `c` of a batch goes to lane `c mod LANES`; a lane adds its chunks up one after the other, and the lanes are
-//! added in their order. Which thread takes a lane makes no difference.
+//! Chunk `c` of a batch goes to lane `c mod LANES`; a lane adds its chunks up one after the other, and the
+//! lanes are added in their order. Which thread takes a lane makes no difference.
 
 use pgrad_num::kernels;
 
@@ -22,7 +22,8 @@ pub(crate) fn add_up<'l>(mut lanes: impl Iterator<Item = &'l [f32]>, sum: &mut [
     lanes.for_each(|lane| kernels::axpy(1.0, lane, sum));
 }
 
-/// Element `i` of `0, k, 2k, ..., 1, k + 1, ..., k - 1, ...`, the numbers below `n`: every `k`-th comes first.
+/// Element `i` of `0, k, 2k, ..., 1, k + 1, ..., k - 1, ...`, the numbers below `n`: every `k`-th comes
+/// first.
 pub(crate) fn strided(i: usize, n: usize, k: usize) -> usize {
     // The first `n mod k` remainders have one number more than the others.
     let (each, longer) = (n / k, n % k);

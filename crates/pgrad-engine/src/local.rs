@@ -29,8 +29,8 @@ pub enum Fisher {
     Empirical,
 }
 
-/// The samples of a batch under the policy that drew them, in pieces of 64 columns, or of whole sequences: what
-/// [`LocalPolicy`] computes on. The memory is reused from batch to batch; a product allocates nothing.
+/// The samples of a batch under the policy that drew them, in pieces of 64 columns, or of whole sequences:
+/// what [`LocalPolicy`] computes on. The memory is reused from batch to batch; a product allocates nothing.
 #[derive(Debug)]
 pub(crate) struct PolicyProblem {
     lanes: Vec<Lane>,
@@ -233,8 +233,8 @@ impl PolicyProblem {
     /// parameters of `model`, which drew them.
     ///
     /// With `normalize` the advantages are shifted and scaled to mean 0 and standard deviation 1. The metric
-    /// is made of every `subsample`-th sample, or sequence of a recurrent policy, rounded up to whole chunks; 1 takes
-    /// all.
+    /// is made of every `subsample`-th sample, or sequence of a recurrent policy, rounded up to whole chunks;
+    /// 1 takes all.
     ///
     /// # Panics
     /// When `subsample` is 0.
@@ -463,7 +463,8 @@ fn columns_mut<T>(buffer: &mut [T], room: usize, n: usize) -> ColsMut<'_, T> {
 }
 
 /// The surrogate `L(θ) = (1/n) Σ_t π_θ(a_t|s_t)/π_old(a_t|s_t) Â_t` (Schulman et al. 2015, Eq. 14) around
-/// `θ_old`, or that of a vine, `(1/n) Σ_n Σ_k w_k r_k Q̂_k / Σ_k w_k r_k` (section 5.2), with the Fisher matrix for a metric and the divergence `KL(π_old ‖ π_θ)` in closed form.
+/// `θ_old`, or that of a vine, `(1/n) Σ_n Σ_k w_k r_k Q̂_k / Σ_k w_k r_k` (section 5.2), with the Fisher
+/// matrix for a metric and the divergence `KL(π_old ‖ π_θ)` in closed form.
 ///
 /// Parameters are those of the policy alone.
 #[derive(Debug)]
@@ -586,8 +587,8 @@ impl Local<f32> for LocalPolicy<'_> {
     fn dim(&self) -> usize {
         self.model.actor().net.n_params()
     }
-    /// At `θ_old` all ratios are 1: `L = mean Â` and `∇L = (1/n) Σ_t ∇ log π(a_t|s_t) Â_t`; of several actions in a
-    /// state the weighted mean counts, and `Â` minus that mean.
+    /// At `θ_old` all ratios are 1: `L = mean Â` and `∇L = (1/n) Σ_t ∇ log π(a_t|s_t) Â_t`; of several
+    /// actions in a state the weighted mean counts, and `Â` minus that mean.
     fn gradient(&mut self, gradient: &mut [f32]) -> f64 {
         let (model, n) = (self.model, self.problem.n as f64);
         *self.flops += model.actor().net.vjp_flops() as f64 * n;

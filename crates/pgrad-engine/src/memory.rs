@@ -1,12 +1,12 @@
 //! States of recurrent networks in a batch.
 //!
-//! Each environment's `T` steps are cut into sequences of `L`. What is kept is the state of each network before the
-//! first step of every sequence; sequence `k·B + b` of a shard is steps `k·L ..` of its environment `b`. The actor's
-//! states are those it acted with. The critic's are found when the values are computed, after the rollout; where
-//! both share a trunk, the actor's are the critic's.
+//! Each environment's `T` steps are cut into sequences of `L`. What is kept is the state of each network
+//! before the first step of every sequence; sequence `k·B + b` of a shard is steps `k·L ..` of its
+//! environment `b`. The actor's states are those it acted with. The critic's are found when the values are
+//! computed, after the rollout; where both share a trunk, the actor's are the critic's.
 //!
-//! A state is forgotten where an episode ends, exactly there: `V` of the final observation of a cut episode is that of
-//! the state before it is forgotten.
+//! A state is forgotten where an episode ends, exactly there: `V` of the final observation of a cut episode
+//! is that of the state before it is forgotten.
 
 use crate::batch::{SampleSet, Samples};
 use pgrad_env::End;
@@ -176,8 +176,8 @@ fn theta_of<'a>(model: &'a ActorCritic, part: &Part) -> &'a [f32] {
 }
 
 impl Samples {
-    /// With a critic that remembers: values of all rows, of what follows them and of the final observations, and its
-    /// states on the way.
+    /// With a critic that remembers: values of all rows, of what follows them and of the final observations,
+    /// and its states on the way.
     pub(crate) fn evaluate_with_memory(
         &mut self,
         model: &ActorCritic,
@@ -247,8 +247,8 @@ impl Samples {
         }
     }
 
-    /// Calls `each` with the first sample and the policy's outputs (`[n x L·B]`) of the sequences that begin at one row,
-    /// started from the states that are kept, for all such rows.
+    /// Calls `each` with the first sample and the policy's outputs (`[n x L·B]`) of the sequences that begin
+    /// at one row, started from the states that are kept, for all such rows.
     pub(crate) fn walk_policy(
         &self,
         model: &ActorCritic,

@@ -25,8 +25,8 @@ impl<'a> Minibatch<'a> {
     }
 }
 
-/// The samples of a batch in a new random order for every epoch, cut into minibatches. Sequences of a recurrent model
-/// stay whole, and are what is put in order.
+/// The samples of a batch in a new random order for every epoch, cut into minibatches. Sequences of a
+/// recurrent model stay whole, and are what is put in order.
 #[derive(Clone, Debug)]
 pub struct Minibatches {
     order: Vec<u32>,
@@ -57,8 +57,8 @@ impl Sequences {
 }
 
 impl Minibatches {
-    /// Minibatches of `size` of `samples` samples, or 0 until [`Minibatches::resize`]. The last one of an epoch is smaller when `size` does not
-    /// divide `samples`.
+    /// Minibatches of `size` of `samples` samples, or 0 until [`Minibatches::resize`]. The last one of an
+    /// epoch is smaller when `size` does not divide `samples`.
     ///
     /// # Panics
     /// When `size` is 0.
@@ -94,11 +94,12 @@ impl Minibatches {
         debug_assert!(self.sequences.is_none() || samples == self.order.len());
         self.order.resize(samples, 0);
     }
-    /// From now on the samples are those of `store`, in its order: their number varies with whole episodes, and where some
-    /// are lost.
+    /// From now on the samples are those of `store`, in its order: their number varies with whole episodes,
+    /// and where some are lost.
     ///
     /// # Panics
-    /// When the batch has sequences and the one that these minibatches were made for had none, or the other way round.
+    /// When the batch has sequences and the one that these minibatches were made for had none, or the other
+    /// way round.
     pub fn follow(&mut self, store: &Store) {
         match (&mut self.sequences, store.sequences()) {
             (None, None) => {}

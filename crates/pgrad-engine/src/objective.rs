@@ -22,8 +22,8 @@ pub enum PolicyTerm<'f> {
         /// `ε`.
         epsilon: f64,
     },
-    /// What the vocabulary lacks, on the CPU only: adds the gradient of what is to be *descended* with respect to the
-    /// policy's raw outputs, with entropy and divergence where they are wanted.
+    /// What the vocabulary lacks, on the CPU only: adds the gradient of what is to be *descended* with
+    /// respect to the policy's raw outputs, with entropy and divergence where they are wanted.
     Custom(&'f (dyn Fn(PolicyChunk<'_>) + Sync)),
 }
 
@@ -35,7 +35,8 @@ pub enum ValueTerm<'f> {
         /// `c₁`.
         c1: f64,
     },
-    /// The larger of that and `c₁ (V_old + clip(V_θ − V_old, −range, range) − V_t^targ)²` (OpenAI baselines, ppo2).
+    /// The larger of that and `c₁ (V_old + clip(V_θ − V_old, −range, range) − V_t^targ)²` (OpenAI baselines,
+    /// ppo2).
     SquaredClipped {
         /// `c₁`.
         c1: f64,

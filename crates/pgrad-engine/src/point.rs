@@ -81,7 +81,8 @@ impl PointGradients {
         model.policy_outputs(obs, &mut self.actor).into_data()
     }
     /// Writes `Σ_i c_i ∇_θ y_i(s)`, the gradient of the policy's raw outputs `y` in `obs` with cotangent `c`
-    /// (`[n_outputs]`), `[actor parameters]`: `∇_θ Q_θ(s, a)` for a network of action values and `c` = 1 at `a`.
+    /// (`[n_outputs]`), `[actor parameters]`: `∇_θ Q_θ(s, a)` for a network of action values and `c` = 1 at
+    /// `a`.
     ///
     /// # Panics
     /// When a length does not fit.

@@ -1,4 +1,5 @@
-//! The steps that an actor-learner takes between two looks at the shared parameters, and what networks make of them.
+//! The steps that an actor-learner takes between two looks at the shared parameters, and what networks make
+//! of them.
 
 use crate::{Transition, bootstrap::after_step, memory::bits_agree};
 use pgrad_env::{End, EnvSpec};
@@ -7,8 +8,8 @@ use pgrad_model::{ActorCritic, AgentError, action_rows, load_state, mask_rows};
 use pgrad_nn::NetworkTape;
 use pgrad_num::{Cols, ColsMut, Record, RecordError};
 
-/// The steps `t_start..t` that an actor-learner takes with one copy of the parameters: up to `t_max`, fewer where an
-/// episode ends.
+/// The steps `t_start..t` that an actor-learner takes with one copy of the parameters: up to `t_max`, fewer
+/// where an episode ends.
 #[derive(Debug)]
 pub struct Segment {
     t_max: usize,
@@ -113,8 +114,8 @@ impl Segment {
             self.masks.transpose(self.len);
         }
     }
-    /// Whether it has all its steps: `t − t_start = t_max`, or the episode ended. Views of batches are for segments
-    /// that are over.
+    /// Whether it has all its steps: `t − t_start = t_max`, or the episode ended. Views of batches are for
+    /// segments that are over.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.len == self.t_max || self.end != End::Running
@@ -184,8 +185,8 @@ impl Segment {
     pub fn reward(&self, i: usize) -> f32 {
         self.reward[i]
     }
-    /// The value of what follows step `i`, of which `value` is the value of `s_{i+1}`: 0 after a terminal state.
-    /// `bootstrap_truncated` as in [`resolve`](crate::bootstrap::resolve).
+    /// The value of what follows step `i`, of which `value` is the value of `s_{i+1}`: 0 after a terminal
+    /// state. `bootstrap_truncated` as in [`resolve`](crate::bootstrap::resolve).
     #[must_use]
     pub fn after(&self, i: usize, value: f32, bootstrap_truncated: bool) -> f32 {
         let end = if i + 1 == self.len { self.end } else { End::Running };
@@ -206,17 +207,18 @@ impl Segment {
 
 /// Networks at work on the steps of a segment.
 ///
-/// A recurrent network takes a segment as one sequence. What it starts from is kept: the policy's state is the one it
-/// acted with ([`SegmentPasses::begin`]), the critic's is found in the forward passes of the segments, one after the other
-/// ([`SegmentPasses::go_on`]). Gradients go back to the first step of a segment and no further; what an earlier `θ′`
-/// remembered is not computed again.
+/// A recurrent network takes a segment as one sequence. What it starts from is kept: the policy's state is
+/// the one it acted with ([`SegmentPasses::begin`]), the critic's is found in the forward passes of the
+/// segments, one after the other ([`SegmentPasses::go_on`]). Gradients go back to the first step of a segment
+/// and no further; what an earlier `θ′` remembered is not computed again.
 #[derive(Debug)]
 pub struct SegmentPasses {
     actor: NetworkTape<f32>,
     critic: Option<NetworkTape<f32>>,
     /// For values that nothing flows back through.
     aside: NetworkTape<f32>,
-    /// What policy and critic remember before the first step; empty without a memory, the critic's with a shared trunk.
+    /// What policy and critic remember before the first step; empty without a memory, the critic's with a
+    /// shared trunk.
     actor_state: Vec<f32>,
     critic_state: Vec<f32>,
     /// What the critic remembers behind the last step.
@@ -273,8 +275,8 @@ impl SegmentPasses {
     pub fn begin(&mut self, state: &[f32]) {
         self.actor_state.copy_from_slice(state);
     }
-    /// The critic goes on from where the last [`SegmentPasses::forward`] left it, over the steps of `s`; where the
-    /// episode ended it forgets.
+    /// The critic goes on from where the last [`SegmentPasses::forward`] left it, over the steps of `s`;
+    /// where the episode ended it forgets.
     pub fn go_on(&mut self, s: &Segment) {
         let rows = self.critic_state.len();
         if let Some(tape) = &mut self.critic
@@ -303,8 +305,8 @@ impl SegmentPasses {
         }
         load_state(from, "critic_state", exact, &mut self.critic_state)
     }
-    /// `V(s_t)` of what followed the last step of `s`, over which [`SegmentPasses::forward`] has just been; where the
-    /// episode was cut, of its final observation, with what was remembered until then.
+    /// `V(s_t)` of what followed the last step of `s`, over which [`SegmentPasses::forward`] has just been;
+    /// where the episode was cut, of its final observation, with what was remembered until then.
     pub fn value(&mut self, model: &ActorCritic, s: &Segment) -> f32 {
         let rows = self.after.len();
         if rows > 0 {
@@ -317,8 +319,8 @@ impl SegmentPasses {
     }
     /// Policy and critic over all steps: [`SegmentPasses::outputs`].
     ///
-    /// The parameters of `model` are those that the actions were drawn with, so that the log-probabilities are, bit for
-    /// bit, those of then. Builds with debug assertions look whether a recurrent policy's are.
+    /// The parameters of `model` are those that the actions were drawn with, so that the log-probabilities
+    /// are, bit for bit, those of then. Builds with debug assertions look whether a recurrent policy's are.
     pub fn forward(&mut self, model: &ActorCritic, s: &Segment) {
         let n = s.len();
         let dist = model.dist();
@@ -396,16 +398,16 @@ impl SegmentPasses {
         let d_out = Cols::new(d_out, rows.end, n);
         net.vjp(&model.theta[range.clone()], s.obs(), &mut self.actor, d_out, &mut d_theta[range], None);
     }
-    /// `Q(s_i, a)` of all steps and actions, `[n_actions x len]`, of a model whose policy's outputs are action
-    /// values.
+    /// `Q(s_i, a)` of all steps and actions, `[n_actions x len]`, of a model whose policy's outputs are
+    /// action values.
     pub fn q(&mut self, model: &ActorCritic, s: &Segment) -> Cols<'_, f32> {
         self.flops += (s.len() * model.actor().net.forward_flops()) as u64;
         let out = model.policy_outputs(s.obs(), &mut self.actor);
         let (rows, cols) = (out.rows(), out.cols());
         Cols::new(out.into_data(), rows, cols)
     }
-    /// `Q(s, a)` of all actions in `obs`, `[n_actions x cols]`, with the parameters `theta` in place of the model's;
-    /// nothing flows back.
+    /// `Q(s, a)` of all actions in `obs`, `[n_actions x cols]`, with the parameters `theta` in place of the
+    /// model's; nothing flows back.
     ///
     /// # Panics
     /// When there are more columns than a segment has steps.

@@ -39,8 +39,8 @@ impl Transition<'_> {
     pub fn continues(&self) -> bool {
         self.end == End::Running
     }
-    /// Whether the environment failed in this step: it did not happen, nothing is learnt from it, and traces are
-    /// forgotten.
+    /// Whether the environment failed in this step: it did not happen, nothing is learnt from it, and traces
+    /// are forgotten.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.end == End::Lost

@@ -117,8 +117,8 @@ impl Values {
         Ok(())
     }
 
-    /// `V(s_t)` of all samples and of what follows them, with the endings resolved. Without a critic all values are 0:
-    /// there is nothing to bootstrap from.
+    /// `V(s_t)` of all samples and of what follows them, with the endings resolved. Without a critic all
+    /// values are 0: there is nothing to bootstrap from.
     pub(crate) fn values(
         &mut self,
         model: &ActorCritic,
@@ -174,8 +174,8 @@ impl Values {
         self.each_piece(store, cpu, "ratio", piece, |data| &mut data.ratio)
     }
 
-    /// The states that the sequences of a recurrent model start from, with the present parameters, from those at the
-    /// start of the batch on.
+    /// The states that the sequences of a recurrent model start from, with the present parameters, from those
+    /// at the start of the batch on.
     pub(crate) fn recompute_states(&mut self, model: &ActorCritic, store: &mut Store, cpu: &Cpu) {
         cpu.each_with(&mut store.shards, &mut self.work, |_, data, work| {
             if let Some([actor, critic]) = &mut work.walks {

@@ -45,7 +45,8 @@ pub trait BatchEnv: Send {
     fn is_dropped(&self, _b: usize) -> bool {
         false
     }
-    /// Why nothing of the last reset or step may be used, with the copy that is to blame. Asked for after each.
+    /// Why nothing of the last reset or step may be used, with the copy that is to blame. Asked for after
+    /// each.
     fn fault(&mut self) -> Option<(usize, String)> {
         None
     }

@@ -31,8 +31,8 @@ pub enum End {
     /// Something outside the task (a time limit) cut the episode: the value of what would have followed is
     /// that of the final observation.
     Truncated,
-    /// The environment failed in this step (it raised, hung or died): the step did not happen, and what the episode
-    /// gave since the last update is not learnt from. No task ends so; a supervised one may be lost.
+    /// The environment failed in this step (it raised, hung or died): the step did not happen, and what the
+    /// episode gave since the last update is not learnt from. No task ends so; a supervised one may be lost.
     Lost,
 }
 

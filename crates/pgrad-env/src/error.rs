@@ -17,7 +17,8 @@ pub struct MakeError {
 /// Who can mend an environment that could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MakeErrorKind {
-    /// Who named or configured it: no such environment, a setting that it does not take, a package that is missing.
+    /// Who named or configured it: no such environment, a setting that it does not take, a package that is
+    /// missing.
     Usage,
     /// Who wrote it: it fails, or is of a kind that cannot be used.
     Data,
@@ -64,7 +65,8 @@ pub enum EnvError {
         episode: u64,
         /// Step of the episode; 0 is the reset.
         step: u32,
-        /// Which number of the observation, by part and shape ([`ObsSpace::component`](crate::ObsSpace::component)).
+        /// Which number of the observation, by part and shape
+        /// ([`ObsSpace::component`](crate::ObsSpace::component)).
         component: Box<str>,
         /// Its value.
         value: f32,

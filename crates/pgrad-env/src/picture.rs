@@ -96,7 +96,8 @@ impl Drawing {
     pub fn rectangle(self, colour: Colour, [x0, y0]: [f64; 2], [x1, y1]: [f64; 2]) -> Self {
         self.polygon(colour, [[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
     }
-    /// Adds a bar of this width from one point to another, with square ends that reach half the width beyond them.
+    /// Adds a bar of this width from one point to another, with square ends that reach half the width beyond
+    /// them.
     #[must_use]
     pub fn bar(self, colour: Colour, width: f64, from: [f64; 2], to: [f64; 2]) -> Self {
         let (dx, dy) = (to[0] - from[0], to[1] - from[1]);

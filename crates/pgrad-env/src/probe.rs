@@ -317,12 +317,12 @@ fn share_right(choices: &[u32], right: &[u32]) -> f64 {
     n as f64 / right.len() as f64
 }
 
-/// Observation −1 or +1 at random, then 0 and 0; three steps. The last one pays +1 for action 1 after a first observation
-/// of +1 and for action 0 after −1, and −1 otherwise. **Answer:** with a memory, that action, V = γ² at the first step and
-/// 1 at the last; without one, 0 whatever it does.
+/// Observation −1 or +1 at random, then 0 and 0; three steps. The last one pays +1 for action 1 after a first
+/// observation of +1 and for action 0 after −1, and −1 otherwise. **Answer:** with a memory, that action, V =
+/// γ² at the first step and 1 at the last; without one, 0 whatever it does.
 ///
-/// An agent that passes the probes before and fails here loses or mixes up what it remembers, or learns nothing from
-/// what it remembered.
+/// An agent that passes the probes before and fails here loses or mixes up what it remembers, or learns
+/// nothing from what it remembered.
 #[derive(Clone, Debug, Default)]
 pub struct RememberedSign {
     first: f64,

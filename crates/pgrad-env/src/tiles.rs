@@ -2,18 +2,18 @@
 //!
 //! A tiling cuts the box of observations into `tiles` equal intervals for each number; an observation lies in
 //! exactly one of its `tiles^d` tiles. Several tilings, each shifted by a part of a tile, see the same
-//! observation: near observations share most of their tiles, far ones none. A linear function of the features is
-//! then piecewise constant with a resolution of one `tilings`-th of a tile, while every sample teaches a
+//! observation: near observations share most of their tiles, far ones none. A linear function of the features
+//! is then piecewise constant with a resolution of one `tilings`-th of a tile, while every sample teaches a
 //! neighbourhood as wide as a tile.
 //!
-//! With `n` tilings of `m` intervals over `[low, high]`, the unit of shift is `u = (high − low)/((m + 1) n − 1)`
-//! and a tile is `n u` wide. Tiling `k` begins at `low + s u` with `s = (2i + 1) k mod n` for number `i`: odd
-//! multiples keep the tilings from lining up along a diagonal. What lies outside belongs to the outermost tile.
-//! So every tiling has exactly `m^d` tiles, and the last ones end where the box does.
+//! With `n` tilings of `m` intervals over `[low, high]`, the unit of shift is `u = (high − low)/((m + 1) n −
+//! 1)` and a tile is `n u` wide. Tiling `k` begins at `low + s u` with `s = (2i + 1) k mod n` for number `i`:
+//! odd multiples keep the tilings from lining up along a diagonal. What lies outside belongs to the outermost
+//! tile. So every tiling has exactly `m^d` tiles, and the last ones end where the box does.
 //!
-//! Source: R. S. Sutton, A. G. Barto, *Reinforcement Learning: An Introduction*, 2nd edition, section 9.5.4; the
-//! width of the tiles is that of the experiments of Degris, White, Sutton 2012 (`BoundedSmallPartitionFactory` of
-//! their library RLPark, without its random jitter).
+//! Source: R. S. Sutton, A. G. Barto, *Reinforcement Learning: An Introduction*, 2nd edition, section 9.5.4;
+//! the width of the tiles is that of the experiments of Degris, White, Sutton 2012
+//! (`BoundedSmallPartitionFactory` of their library RLPark, without its random jitter).
 
 use crate::{Actions, BatchEnv, BoxSpace, Dtype, End, EnvSpec, Picture, PictureError, Space};
 use pgrad_num::{ColsMut, Stream};
@@ -22,19 +22,20 @@ use thiserror::Error;
 /// What stands before the name of a task whose observations are tile-coded.
 pub const TILES_PREFIX: &str = "tiles:";
 
-/// How observations are cut into tiles. The default is that of Degris, White, Sutton 2012: with the model's own
-/// bias, 11 features are active.
+/// How observations are cut into tiles. The default is that of Degris, White, Sutton 2012: with the model's
+/// own bias, 11 features are active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileCoding {
-    /// Tilings, each shifted against the others. More of them resolve finer, at the cost of more active features.
+    /// Tilings, each shifted against the others. More of them resolve finer, at the cost of more active
+    /// features.
     pub tilings: usize,
     /// Intervals of each number of the observation in one tiling. More of them generalise less.
     pub tiles: usize,
-    /// Most tiles of all tilings together that have a feature each; where there are more, tiles share features by
-    /// hashing within their tiling.
+    /// Most tiles of all tilings together that have a feature each; where there are more, tiles share
+    /// features by hashing within their tiling.
     pub memory: usize,
-    /// Whether there is one more feature that is always active. The models of this library have a bias of their
-    /// own, which is that feature: a second one would be learnt twice as fast.
+    /// Whether there is one more feature that is always active. The models of this library have a bias of
+    /// their own, which is that feature: a second one would be learnt twice as fast.
     pub bias: bool,
 }
 
@@ -146,8 +147,8 @@ impl TileCoder {
         // A negative number or NaN becomes 0, a large one the largest.
         ((units / tilings as f64) as usize).min(tiles - 1)
     }
-    /// Writes the active feature of each tiling for the observation `obs`. A bias, the last feature, is not among
-    /// them.
+    /// Writes the active feature of each tiling for the observation `obs`. A bias, the last feature, is not
+    /// among them.
     ///
     /// # Panics
     /// When `obs` has another size than the box, or `active` than the tilings.
@@ -166,10 +167,11 @@ impl TileCoder {
     }
 }
 
-/// A number that is the same on every machine, and looks drawn at random for other intervals or another tiling.
+/// A number that is the same on every machine, and looks drawn at random for other intervals or another
+/// tiling.
 fn hash(tiling: usize, intervals: impl Iterator<Item = usize>) -> u32 {
-    // Multiplication by odd numbers (from the golden ratio and from the square root of 2) spreads low bits to high
-    // ones; the shifts bring them back.
+    // Multiplication by odd numbers (from the golden ratio and from the square root of 2) spreads low bits to
+    // high ones; the shifts bring them back.
     let mix = |h: u64, x: usize| {
         let h = (h ^ x as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let h = (h ^ (h >> 32)).wrapping_mul(0x6a09_e667_f3bc_c909);
@@ -178,8 +180,8 @@ fn hash(tiling: usize, intervals: impl Iterator<Item = usize>) -> u32 {
     (intervals.fold(mix(0, tiling + 1), mix) >> 32) as u32
 }
 
-/// A task whose observations are tile-coded: 0/1 features, exactly one active in each tiling, and on request a bias
-/// that is always active, the last one.
+/// A task whose observations are tile-coded: 0/1 features, exactly one active in each tiling, and on request
+/// a bias that is always active, the last one.
 ///
 /// Its name is that of the task with [`TILES_PREFIX`] before it. All else is the task's own. A number of the
 /// task's observation that is not finite is passed on in its place, so that it is noticed.

@@ -177,8 +177,9 @@ impl VecEnv {
     pub fn final_obs(&self) -> Cols<'_, f32> {
         Cols::new(&self.final_obs, self.spec.observation.obs_dim(), self.len())
     }
-    /// Which alternatives the final state of environment `b` allowed ([`Space::mask_dim`](crate::Space::mask_dim)
-    /// entries), where its last step ended an episode. Not checked: a terminal state may allow nothing.
+    /// Which alternatives the final state of environment `b` allowed
+    /// ([`Space::mask_dim`](crate::Space::mask_dim) entries), where its last step ended an episode. Not
+    /// checked: a terminal state may allow nothing.
     #[must_use]
     pub fn final_mask(&self, b: usize) -> &[bool] {
         let rows = self.final_masks.len() / self.len();
@@ -391,7 +392,8 @@ impl VecEnv {
             value: self.rewards[b],
         }
     }
-    /// What environment `b` looks like now: after the last step of an episode, the first state of the next one.
+    /// What environment `b` looks like now: after the last step of an episode, the first state of the next
+    /// one.
     ///
     /// # Errors
     /// When there is no picture of it.
@@ -403,9 +405,9 @@ impl VecEnv {
     pub fn state(&self, b: usize) -> Option<Vec<f64>> {
         self.env.save(b)
     }
-    /// Puts environment `b` into a state that [`VecEnv::state`] gave, of these environments or of others of the same
-    /// task, as the first one of an episode; from there on its randomness comes from `rng`. Observations are up to
-    /// date after [`VecEnv::observe`].
+    /// Puts environment `b` into a state that [`VecEnv::state`] gave, of these environments or of others of
+    /// the same task, as the first one of an episode; from there on its randomness comes from `rng`.
+    /// Observations are up to date after [`VecEnv::observe`].
     ///
     /// # Errors
     /// When the environment refuses the state.

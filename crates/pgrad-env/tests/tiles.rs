@@ -46,7 +46,8 @@ fn every_tiling_has_exactly_one_active_tile_in_its_own_block() {
 
 #[test]
 fn the_tiles_of_a_tiling_are_a_partition_into_boxes_of_one_size() {
-    // Without hashing two observations share a tile exactly when they share every interval, and every tile is met.
+    // Without hashing two observations share a tile exactly when they share every interval, and every tile is
+    // met.
     let coder = coder(3, 5, 75);
     assert!(!coder.is_hashed() && coder.features() == 76);
     let mut seen = vec![None; 75];

@@ -1,5 +1,6 @@
-//! What the MuJoCo tasks cost beside the physics: a bare loop over `mj_step`, the task, and the task with time limits,
-//! resets, statistics and observations; the same 16 copies under the same random actions, on one thread.
+//! What the MuJoCo tasks cost beside the physics: a bare loop over `mj_step`, the task, and the task with
+//! time limits, resets, statistics and observations; the same 16 copies under the same random actions, on one
+//! thread.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mujoco_rs::prelude::MjData;

@@ -10,8 +10,8 @@
 //! | end | terminated when `−cos θ₁ − cos(θ₁ + θ₂) > 1`; cut after 500 steps |
 //! | threshold | −100 |
 //!
-//! Constants: both links have mass `m = 1` kg, length `l = 1` m, centre of mass at `l_c = 0.5` m and moment of
-//! inertia `I = 1` kg m²; `g = 9.8`. With torque `τ`, the equations of the book (not those of the paper):
+//! Constants: both links have mass `m = 1` kg, length `l = 1` m, centre of mass at `l_c = 0.5` m and moment
+//! of inertia `I = 1` kg m²; `g = 9.8`. With torque `τ`, the equations of the book (not those of the paper):
 //!
 //! ```text
 //! d₁ = m l_c² + m (l² + l_c² + 2 l l_c cos θ₂) + 2I        d₂ = m (l_c² + l l_c cos θ₂) + I

@@ -11,8 +11,8 @@
 //! | threshold | none; the most is 10 000 |
 //!
 //! Constants: gravity `g = 9.8`, cart 1 kg, pole `m = 0.1` kg, together `M = 1.1` kg, half length of the pole
-//! `l = 0.5` m, friction of the cart `μ_c = 0.0005` N, of the pole `μ_p = 0.000002` N m s, step `τ = 0.02` s. One
-//! explicit Euler step of
+//! `l = 0.5` m, friction of the cart `μ_c = 0.0005` N, of the pole `μ_p = 0.000002` N m s, step `τ = 0.02` s.
+//! One explicit Euler step of
 //!
 //! ```text
 //! temp = (F + m l θ̇² sin θ − μ_c sign ẋ) / M
@@ -23,14 +23,14 @@
 //! # What is ours
 //! Both papers name the task, a linear policy of six parameters (so four observations, one action that is a
 //! number, and a free standard deviation) and at most 1000 steps; they print neither reward nor range of the
-//! force. Their figures have an axis of about 10 a step, which is the reward of the cart-pole in rllab, the same
-//! group's library (Duan et al. 2016: 10 for standing, less small costs of angle and force): so it is taken
-//! here. The force is what Barto, Sutton and Anderson's ±10 N become when any size is allowed; an action of 1
-//! is 10 N, so that a first policy with standard deviation 1 explores that range.
+//! force. Their figures have an axis of about 10 a step, which is the reward of the cart-pole in rllab, the
+//! same group's library (Duan et al. 2016: 10 for standing, less small costs of angle and force): so it is
+//! taken here. The force is what Barto, Sutton and Anderson's ±10 N become when any size is allowed; an
+//! action of 1 is 10 N, so that a first policy with standard deviation 1 explores that range.
 //!
 //! Source: A. G. Barto, R. S. Sutton, C. W. Anderson, "Neuronlike adaptive elements that can solve difficult
-//! learning control problems", IEEE SMC-13 (1983), appendix; Schulman et al. 2015, arXiv:1502.05477, section 8.1
-//! and arXiv:1506.02438, section 6.1; Duan et al. 2016, arXiv:1604.06778.
+//! learning control problems", IEEE SMC-13 (1983), appendix; Schulman et al. 2015, arXiv:1502.05477, section
+//! 8.1 and arXiv:1506.02438, section 6.1; Duan et al. 2016, arXiv:1604.06778.
 
 use crate::scenery;
 use crate::state::{State, parse, round};

@@ -1,5 +1,5 @@
-//! ContinuousGridWorld-v0: the continuous grid world of the off-policy experiments of Degris, White, Sutton (2012):
-//! walk from the lower left to the upper right corner, around smooth puddles.
+//! ContinuousGridWorld-v0: the continuous grid world of the off-policy experiments of Degris, White, Sutton
+//! (2012): walk from the lower left to the upper right corner, around smooth puddles.
 //!
 //! | | |
 //! |---|---|
@@ -20,8 +20,8 @@
 //! | 0.4 | 0.03 | 0.5 | 0.1 |
 //! | 0.8 | 0.03 | 0.9 | 0.1 |
 //!
-//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
-//! first author's library RLPark (`OffPACPuddleWorld.java`, `PuddleWorld.java`).
+//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from
+//! the first author's library RLPark (`OffPACPuddleWorld.java`, `PuddleWorld.java`).
 
 use crate::scenery::{GREEN, INK, PALE_BLUE};
 use crate::state::{State, parse, round};

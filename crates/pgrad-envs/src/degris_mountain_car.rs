@@ -17,8 +17,8 @@
 //!
 //! It differs from `MountainCar-v0` in its goal, its first state and its time limit.
 //!
-//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
-//! first author's library RLPark (`MountainCar.java`, `MountainCarOffPolicyLearning.java`).
+//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from
+//! the first author's library RLPark (`MountainCar.java`, `MountainCarOffPolicyLearning.java`).
 
 use crate::scenery;
 use crate::state::{State, parse, round};

@@ -17,8 +17,8 @@
 //! v ← clip(v − Δt v + m g l sin θ + τ, ±(π/4)/Δt);   θ ← θ + v Δt, wrapped to [-π, π)
 //! ```
 //!
-//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from the
-//! first author's library RLPark (`SwingPendulum.java`).
+//! Source: T. Degris, M. White, R. S. Sutton, "Off-Policy Actor-Critic", ICML 2012, section 4; constants from
+//! the first author's library RLPark (`SwingPendulum.java`).
 
 use crate::scenery;
 use crate::state::{State, parse, round};

@@ -14,13 +14,13 @@
 //! x ← 0.7 x + u + ε,   ε ~ N(0, 1)
 //! ```
 //!
-//! With `u ~ N(k x, σ²)` the variance of `x` follows `P ← (0.7 + k)² P + σ² + 1` from 0, and the mean return is
-//! `−Σ P` over the 20 steps: −20 at best (`k = −0.7`, `σ = 0`), −33.8 for the paper's first policy (`k = −0.5`,
-//! `σ² = 0.625`).
+//! With `u ~ N(k x, σ²)` the variance of `x` follows `P ← (0.7 + k)² P + σ² + 1` from 0, and the mean return
+//! is `−Σ P` over the 20 steps: −20 at best (`k = −0.7`, `σ = 0`), −33.8 for the paper's first policy (`k =
+//! −0.5`, `σ² = 0.625`).
 //!
-//! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), section 5: dynamics, noise, cost and length of a
-//! trajectory. That `x` starts at 0, and that each cost is that of the state reached, are ours; starting at the
-//! stationary distribution changes the first cost to 33.9.
+//! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), section 5: dynamics, noise, cost and
+//! length of a trajectory. That `x` starts at 0, and that each cost is that of the state reached, are ours;
+//! starting at the stationary distribution changes the first cost to 33.9.
 
 use crate::state::{State, parse, round};
 use pgrad_env::{Actions, BatchEnv, BoxSpace, End, EnvSpec, Space};

@@ -10,20 +10,21 @@
 //! | end | never terminated; cut after 100 steps |
 //! | threshold | none |
 //!
-//! A policy is two numbers, the probabilities `a` of staying in `i` and `b` of staying in `j`. Over long times
+//! A policy is two numbers, the probabilities `a` of staying in `i` and `b` of staying in `j`. Over long
+//! times
 //!
 //! ```text
 //! ρ(i) = (1 − b) / ((1 − a) + (1 − b)),   ρ(j) = 1 − ρ(i)        part of the time spent in each
 //! η = a ρ(i) + 2 b ρ(j)                                          average reward
 //! ```
 //!
-//! Best is to stay in `j`: `η = 2`. A vanilla policy gradient that starts at `a = 0.8`, `b = 0.1` first learns to
-//! stay in `i`, since `j` is seen too rarely for its reward to count, and then hardly moves: the task on which
-//! the natural gradient was shown.
+//! Best is to stay in `j`: `η = 2`. A vanilla policy gradient that starts at `a = 0.8`, `b = 0.1` first
+//! learns to stay in `i`, since `j` is seen too rarely for its reward to count, and then hardly moves: the
+//! task on which the natural gradient was shown.
 //!
-//! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), section 5 and figure 1. The text of the paper
-//! gives actions, first policy and first distribution; the rewards are those of its figure. The task has no
-//! end; the limit of 100 steps is ours.
+//! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), section 5 and figure 1. The text of the
+//! paper gives actions, first policy and first distribution; the rewards are those of its figure. The task
+//! has no end; the limit of 100 steps is ours.
 
 use crate::state::{State, parse};
 use pgrad_env::{Actions, BatchEnv, End, EnvSpec, Space};

@@ -1,9 +1,9 @@
 //! Concrete environments, one file each, native and vectorised over the batch.
 //!
-//! Each keeps its state in `f64`. Those that Gymnasium has agree with it step by step; only the random numbers of
-//! the first states are another generator's. The others are the tasks of the papers, with known answers; what a
-//! paper leaves open is said in the task's file. [`make`] makes one by its name, [`REGISTRY`] lists
-//! them. To add an environment, write its file and add its line to the registry.
+//! Each keeps its state in `f64`. Those that Gymnasium has agree with it step by step; only the random
+//! numbers of the first states are another generator's. The others are the tasks of the papers, with known
+//! answers; what a paper leaves open is said in the task's file. [`make`] makes one by its name, [`REGISTRY`]
+//! lists them. To add an environment, write its file and add its line to the registry.
 //!
 //! ```
 //! use pgrad_env::{RandomActions, VecEnv};
@@ -18,8 +18,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! With the feature `mujoco` there are the MuJoCo tasks of Gymnasium as well, on the real library. They read their model
-//! files, and nothing else here touches a file.
+//! With the feature `mujoco` there are the MuJoCo tasks of Gymnasium as well, on the real library. They read
+//! their model files, and nothing else here touches a file.
 //!
 //! **Must never know:** learning, policies, clocks.
 

@@ -1,7 +1,8 @@
 //! Tasks whose velocities are hidden: CartPoleNoVel-v1, PendulumNoVel-v1, MountainCarContinuousNoVel-v0.
 //!
-//! Each is the task without `NoVel` in its name, except that the velocities among the numbers of an observation are 0.
-//! One observation no longer says where things are going, two of them do: a policy has to remember.
+//! Each is the task without `NoVel` in its name, except that the velocities among the numbers of an
+//! observation are 0. One observation no longer says where things are going, two of them do: a policy has to
+//! remember.
 //!
 //! | task | observation | hidden |
 //! |---|---|---|

@@ -16,7 +16,8 @@ pub struct EnvEntry {
     pub title: &'static str,
     source: Source,
     /// The same with tile-coded observations, `tiles:` before its name. [`find`] gives it only where the
-    /// observations can be tile-coded: making it panics elsewhere. None where they are bits, or without bounds.
+    /// observations can be tile-coded: making it panics elsewhere. None where they are bits, or without
+    /// bounds.
     pub tiled: Option<&'static EnvEntry>,
 }
 
@@ -317,8 +318,8 @@ pub fn did_you_mean(names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
 }
 
-/// The candidates that `id` may have been meant to be, the nearest first, three at most. A name without its version
-/// or without the family before its slash counts as the name; case does not count.
+/// The candidates that `id` may have been meant to be, the nearest first, three at most. A name without its
+/// version or without the family before its slash counts as the name; case does not count.
 pub fn nearest<'a>(id: &str, candidates: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     let plain =
         |s: &str| s.to_lowercase().split("-v").next().unwrap_or_default().replace(['-', '_', ' '], "");
@@ -355,7 +356,8 @@ impl UnknownEnv {
     }
 }
 
-/// The registered environment called `id`; with `tiles:` before the name, the same with tile-coded observations.
+/// The registered environment called `id`; with `tiles:` before the name, the same with tile-coded
+/// observations.
 ///
 /// # Errors
 /// When no environment has that name, or it has no bounded observations to be tile-coded.

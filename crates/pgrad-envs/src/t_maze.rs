@@ -10,12 +10,13 @@
 //! | end | terminated by a turn at the junction; cut after `20 N` steps |
 //! | threshold | 3.9 |
 //!
-//! `N` is in the name. The way takes `N` steps east and a turn, and is worth 4. Without a memory both signs look the same
-//! at the junction: whatever a policy does there, a turn is worth `(4 − 0.1)/2 = 1.95` on average, and so is at most
-//! the return. With a memory the sign has to be kept for `N` steps.
+//! `N` is in the name. The way takes `N` steps east and a turn, and is worth 4. Without a memory both signs
+//! look the same at the junction: whatever a policy does there, a turn is worth `(4 − 0.1)/2 = 1.95` on
+//! average, and so is at most the return. With a memory the sign has to be kept for `N` steps.
 //!
-//! Source: B. Bakker, "Reinforcement Learning with Long Short-Term Memory", NIPS 14 (2002), section 4. The limit of
-//! `20 N` steps is ours; so is that going east at the junction, or west at place 0, is a step against a wall.
+//! Source: B. Bakker, "Reinforcement Learning with Long Short-Term Memory", NIPS 14 (2002), section 4. The
+//! limit of `20 N` steps is ours; so is that going east at the junction, or west at place 0, is a step
+//! against a wall.
 
 use crate::scenery::{GREEN, INK, PALE_BLUE};
 use crate::state::{State, parse};

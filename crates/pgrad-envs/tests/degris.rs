@@ -1,5 +1,5 @@
-//! The tasks of Degris, White and Sutton (2012) against trajectories computed apart (`goldens/degris/make.py`), and
-//! tile-coded tasks against the laws of every task.
+//! The tasks of Degris, White and Sutton (2012) against trajectories computed apart
+//! (`goldens/degris/make.py`), and tile-coded tasks against the laws of every task.
 
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 

@@ -193,7 +193,8 @@ fn stepping_allocates_nothing() {
     for e in own() {
         let mut envs = VecEnv::new(e.make(64).unwrap(), 1, 0);
         envs.start().unwrap();
-        // Long enough that every episode has ended once; without a limit the longest has 2501 steps (Freeway).
+        // Long enough that every episode has ended once; without a limit the longest has 2501 steps
+        // (Freeway).
         let steps = envs.spec().max_episode_steps.map_or(2600, |limit| limit.max(1000) + 100);
         envs.reserve_episodes(64 * steps as usize);
         let mut random = RandomActions::new(&envs.spec().action, 64, 1, 0);

@@ -1,4 +1,5 @@
-//! The tasks that need a memory: velocities are hidden and nothing else is changed; the T-maze is the paper's.
+//! The tasks that need a memory: velocities are hidden and nothing else is changed; the T-maze is the
+//! paper's.
 
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 

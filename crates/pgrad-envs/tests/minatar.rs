@@ -1,14 +1,14 @@
 //! MinAtar's games against the Python package, step by step.
 //!
-//! `goldens/minatar/make.py` plays the package and writes down every random number that it draws, in order, with
-//! its kind and range. Here the same numbers are handed to our games, and everything must come out the same: what
-//! is drawn and when, the reward and the end of every step, all bits of the observation, and every variable of the
-//! state. Observation and state are compared through a hash over all steps so far, so that a file holds some bytes
-//! a step and still nothing can differ anywhere.
+//! `goldens/minatar/make.py` plays the package and writes down every random number that it draws, in order,
+//! with its kind and range. Here the same numbers are handed to our games, and everything must come out the
+//! same: what is drawn and when, the reward and the end of every step, all bits of the observation, and every
+//! variable of the state. Observation and state are compared through a hash over all steps so far, so that a
+//! file holds some bytes a step and still nothing can differ anywhere.
 //!
-//! This is stricter than to start each step in a recorded state, which cannot see a timer that is never reset, or
-//! to compare distributions. What it cannot see is how a uniform number is made of our stream's bits: `laws.rs` and
-//! the stream's own tests do.
+//! This is stricter than to start each step in a recorded state, which cannot see a timer that is never
+//! reset, or to compare distributions. What it cannot see is how a uniform number is made of our stream's
+//! bits: `laws.rs` and the stream's own tests do.
 
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
@@ -286,8 +286,8 @@ fn share_stuck(sticky_action_prob: f64) -> f64 {
 #[test]
 fn an_action_sticks_as_often_as_the_rules_say() {
     assert_eq!(share_stuck(0.0), 0.0);
-    // What sticks is the move made last. When that was itself stuck, sticking again makes the move that is told
-    // now, and does not show: s = p (1 - s).
+    // What sticks is the move made last. When that was itself stuck, sticking again makes the move that is
+    // told now, and does not show: s = p (1 - s).
     let share = share_stuck(0.1);
     assert!((share - 0.1 / 1.1).abs() < 0.01, "{share}");
 }

@@ -1,5 +1,5 @@
-//! The MuJoCo tasks against trajectories that the real Gymnasium makes on the same library, model files and machine
-//! (`goldens/mujoco/trajectories.py`, which `cargo xtask mujoco` runs).
+//! The MuJoCo tasks against trajectories that the real Gymnasium makes on the same library, model files and
+//! machine (`goldens/mujoco/trajectories.py`, which `cargo xtask mujoco` runs).
 #![cfg(feature = "mujoco")]
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
@@ -17,8 +17,8 @@ use std::path::Path;
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
 
-/// Every number of an observation and every reward agree to this, relative to its size where that is above 1: forces of
-/// contact and inertias reach thousands.
+/// Every number of an observation and every reward agree to this, relative to its size where that is above 1:
+/// forces of contact and inertias reach thousands.
 const TOLERANCE: f64 = 1e-9;
 
 /// Runs `$f` with each task in turn.
@@ -173,7 +173,8 @@ fn starts_alike<T: Task>(task: T) {
         let m = x.iter().sum::<f64>() / n as f64;
         let d = (x.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / n as f64).sqrt();
         let (low, high) = x.iter().fold((f64::MAX, f64::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
-        // Both are samples of 400: means within five standard errors of their difference, spreads within a quarter.
+        // Both are samples of 400: means within five standard errors of their difference, spreads within a
+        // quarter.
         let error = 5.0 * deviation[i] * (2.0 / n as f64).sqrt() + 1e-12;
         assert!((m - mean[i]).abs() <= error, "{id}, number {i}: mean {m}, theirs {}", mean[i]);
         assert!((d - deviation[i]).abs() <= 0.25 * deviation[i] + 1e-12, "{id}, number {i}: spread {d}");
@@ -191,8 +192,8 @@ fn first_states_are_spread_like_gymnasiums() {
 
 #[test]
 fn a_state_that_was_saved_in_the_air_continues_exactly() {
-    // The laws of all environments see episodes; here the numbers that MuJoCo derives must not be missed: Ant looks
-    // back on the torso's place, Reacher-v4 on the fingertip's.
+    // The laws of all environments see episodes; here the numbers that MuJoCo derives must not be missed: Ant
+    // looks back on the torso's place, Reacher-v4 on the fingertip's.
     fn saved<T: Task>(task: T) {
         let id = task.about().id;
         let mut original = envs(task.clone(), 1);

@@ -106,8 +106,8 @@ fn episodes_of_the_corridor_have_that_value_on_average() {
     assert_eq!(cut, [-1000.0; 2]);
 }
 
-/// Mean return of 100 steps of Kakade's task, by carrying the distribution forward; and the average reward and
-/// the part of the time in `i` in the long run.
+/// Mean return of 100 steps of Kakade's task, by carrying the distribution forward; and the average reward
+/// and the part of the time in `i` in the long run.
 fn mdp_exact(a: f64, b: f64) -> (f64, f64, f64) {
     let mut rho = [KakadeMdp::FIRST_I, 1.0 - KakadeMdp::FIRST_I];
     let reward = |rho: [f64; 2]| rho[0] * a + 2.0 * rho[1] * b;
@@ -175,8 +175,8 @@ fn the_lqg_costs_what_the_variance_says() {
     }
 }
 
-/// Accelerations of cart and pole by Lagrange's equations with their friction, solved as a system:
-/// `M ẍ + m l cos θ θ̈ = F + m l θ̇² sin θ − μ_c sign ẋ` and `m l cos θ ẍ + 4/3 m l² θ̈ = m g l sin θ − μ_p θ̇`.
+/// Accelerations of cart and pole by Lagrange's equations with their friction, solved as a system: `M ẍ + m l
+/// cos θ θ̈ = F + m l θ̇² sin θ − μ_c sign ẋ` and `m l cos θ ẍ + 4/3 m l² θ̈ = m g l sin θ − μ_p θ̇`.
 fn accelerations([_, x_dot, theta, theta_dot]: [f64; 4], force: f64) -> [f64; 2] {
     let (m, l, mass, g, friction_cart, friction_pole) = (0.1, 0.5, 1.1, 9.8, 0.0005, 0.000_002);
     let cross = m * l * theta.cos();

@@ -1,13 +1,14 @@
 //! A batch of Gymnasium's environments in some worker processes.
 //!
-//! Every episode has a seed of its own, drawn from the environment's stream when it begins. So an episode depends on
-//! nothing but that seed and the actions: not on the process that runs it, nor on what was before. The seed of the next
-//! episode is known beforehand (nothing else draws from the stream), and where an episode ends its worker begins the
-//! next one at once: the reset that follows finds it done.
+//! Every episode has a seed of its own, drawn from the environment's stream when it begins. So an episode
+//! depends on nothing but that seed and the actions: not on the process that runs it, nor on what was before.
+//! The seed of the next episode is known beforehand (nothing else draws from the stream), and where an
+//! episode ends its worker begins the next one at once: the reset that follows finds it done.
 //!
-//! An EnvPool is one process that steps all environments in one call. Its environments have seeds of their own for as long
-//! as the process lives, two for each of ours (`worker.py` says why), and go on with their own numbers from episode to
-//! episode. So an episode depends on those seeds and on the actions in that environment, but on no other one.
+//! An EnvPool is one process that steps all environments in one call. Its environments have seeds of their
+//! own for as long as the process lives, two for each of ours (`worker.py` says why), and go on with their
+//! own numbers from episode to episode. So an episode depends on those seeds and on the actions in that
+//! environment, but on no other one.
 
 mod observations;
 
@@ -111,7 +112,8 @@ impl GymBatch {
             context,
         }
     }
-    /// Shares the environments out to processes, the first time that any is needed: all batches of the run are there then.
+    /// Shares the environments out to processes, the first time that any is needed: all batches of the run
+    /// are there then.
     fn divide(&mut self) {
         if self.groups.is_empty() {
             let n = self.len();
@@ -175,8 +177,8 @@ impl GymBatch {
         let seeds = (0..2 * n).map(|i| seed(i) & 0x7fff_ffff).collect();
         Some(self.context.pool_plan(seeds))
     }
-    /// Starts the processes that are not there, all at once. Those that cannot be started are told with the first
-    /// environment of theirs.
+    /// Starts the processes that are not there, all at once. Those that cannot be started are told with the
+    /// first environment of theirs.
     fn start_workers(&mut self, groups: Range<usize>) -> Vec<(usize, StartError)> {
         let mut failed = Vec::new();
         let mut starting: Vec<(usize, Starting)> = Vec::new();
@@ -201,8 +203,9 @@ impl GymBatch {
         }
         failed
     }
-    /// Lets the workers of some groups do what `todo` says, and waits. What went wrong in environments (numbered in the
-    /// batch), and which groups lost their process, which of their environments had not answered.
+    /// Lets the workers of some groups do what `todo` says, and waits. What went wrong in environments
+    /// (numbered in the batch), and which groups lost their process, which of their environments had not
+    /// answered.
     fn work(&mut self, groups: Range<usize>) -> (Vec<Trouble>, Vec<(usize, Death)>) {
         for group in &mut self.groups[groups.clone()] {
             let todo = &self.todo[group.range.clone()];
@@ -254,14 +257,15 @@ impl GymBatch {
         }
         self.begun[b] = false;
     }
-    /// The process of group `g` is gone. `during` says what it was asked for. All environments of it that were in an
-    /// episode, or had not answered, have lost it.
+    /// The process of group `g` is gone. `during` says what it was asked for. All environments of it that
+    /// were in an episode, or had not answered, have lost it.
     fn bury(&mut self, g: usize, death: &Death, during: &str) -> Vec<usize> {
         self.read_status(g);
         let range = self.groups[g].range.clone();
         let pid = self.groups[g].worker.as_ref().map_or(0, Worker::pid);
         let asked = |b: usize| self.todo[b] != NOTHING && self.state[b] != State::Dropped;
-        // They are gone through in order: the first that has not answered, or whose next episode has not begun.
+        // They are gone through in order: the first that has not answered, or whose next episode has not
+        // begun.
         let next = |b: usize| {
             self.todo[b] == STEP
                 && matches!(self.status[b - range.start], TERMINATED | TRUNCATED)

@@ -23,8 +23,8 @@ impl Context {
     fn batches(&self) -> usize {
         self.batches.load(Ordering::Relaxed).max(1)
     }
-    /// Processes, or threads, for one batch: as many as asked for, else as many as are one for each core with all batches
-    /// that there are.
+    /// Processes, or threads, for one batch: as many as asked for, else as many as are one for each core with
+    /// all batches that there are.
     fn share_of_cores(&self, asked: usize) -> usize {
         if asked == 0 { self.recipe.cores.div_ceil(self.batches()) } else { asked }
     }
@@ -38,7 +38,8 @@ impl Context {
     /// What the process of a pool with these seeds is told.
     pub(crate) fn pool_plan(&self, seeds: Vec<i64>) -> PoolPlan {
         let threads = self.share_of_cores(self.recipe.settings.env_threads);
-        // Who looks while others work takes a core from them; a pool of one thread has the core of who would look.
+        // Who looks while others work takes a core from them; a pool of one thread has the core of who would
+        // look.
         PoolPlan { seeds, threads, watched: threads > 1 && self.batches() < self.recipe.cores }
     }
     /// A failure to start, for who asked.
@@ -101,7 +102,8 @@ fn how_to_get(id: &str, python: &str, module: &str) -> String {
     let root = module.split('.').next().unwrap_or(module);
     match pip_of(root) {
         Some(pip) => format!("`{python} -m pip install {pip}`"),
-        // The module that the name begins with may be a file of the user's own, found from the folder that it is in.
+        // The module that the name begins with may be a file of the user's own, found from the folder that it
+        // is in.
         None if parse_name(id).is_ok_and(|(_, name)| name.split([':', '.']).next() == Some(root)) => {
             format!(
                 "run this in the folder that has `{root}`, or add that folder to PYTHONPATH; if it is part of a \

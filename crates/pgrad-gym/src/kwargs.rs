@@ -4,8 +4,8 @@ use pgrad_env::{MakeError, MakeErrorKind};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 
-/// A table of keyword arguments, as text that Python's `json` reads: JSON, and `Infinity`, `-Infinity` and `NaN`, which
-/// JSON lacks and environments take (`healthy_z_range = [0.7, inf]`).
+/// A table of keyword arguments, as text that Python's `json` reads: JSON, and `Infinity`, `-Infinity` and
+/// `NaN`, which JSON lacks and environments take (`healthy_z_range = [0.7, inf]`).
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Kwargs {
     json: String,
@@ -13,8 +13,9 @@ pub(crate) struct Kwargs {
 }
 
 impl Kwargs {
-    /// Reads [`GymSettings::env_kwargs`](crate::GymSettings::env_kwargs): a TOML table or a JSON object. What arrives
-    /// in Python is what was written: whole numbers, numbers, texts, truth values, lists and tables, to any depth.
+    /// Reads [`GymSettings::env_kwargs`](crate::GymSettings::env_kwargs): a TOML table or a JSON object. What
+    /// arrives in Python is what was written: whole numbers, numbers, texts, truth values, lists and tables,
+    /// to any depth.
     pub(crate) fn parse(text: &str) -> Result<Self, MakeError> {
         let text = if text.trim().is_empty() { "{}" } else { text.trim() };
         // Passed on as it is: Python reads numbers of any length.

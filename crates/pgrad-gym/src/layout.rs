@@ -44,7 +44,8 @@ pub(crate) struct Layout {
     pub(crate) size: usize,
 }
 
-/// Where the rows lie that an EnvPool is asked for, and what it says of them: `2n` at most, of which `count` are in use.
+/// Where the rows lie that an EnvPool is asked for, and what it says of them: `2n` at most, of which `count`
+/// are in use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolLayout {
     pub(crate) command: usize,

@@ -3,15 +3,14 @@
 //! - [`Gym`]: an environment by its name, looked at and ready to be made in batches;
 //! - [`GymSettings`]: which Python, how many processes, deadlines, and what to do about failures.
 //!
-//! A batch has some worker processes, each with several environments, or one with an EnvPool; `worker.py` is what they
-//! run. Actions,
-//! observations, rewards and endings lie in shared memory, and one byte over a socket wakes the other side. Every answer
-//! is waited for with a deadline, and a process that dies is found by its descriptor. Everything that an environment
-//! returns is looked at before it is learnt from: the worker compares shapes and types, which only it can, and this
-//! side the numbers.
+//! A batch has some worker processes, each with several environments, or one with an EnvPool; `worker.py` is
+//! what they run. Actions, observations, rewards and endings lie in shared memory, and one byte over a socket
+//! wakes the other side. Every answer is waited for with a deadline, and a process that dies is found by its
+//! descriptor. Everything that an environment returns is looked at before it is learnt from: the worker
+//! compares shapes and types, which only it can, and this side the numbers.
 //!
-//! This crate starts processes and reads the monotonic clock for its deadlines, which no crate below does. What is
-//! learnt from depends on neither, but for what a deadline ends.
+//! This crate starts processes and reads the monotonic clock for its deadlines, which no crate below does.
+//! What is learnt from depends on neither, but for what a deadline ends.
 //!
 //! **Must never know:** learning, policies, files.
 //!

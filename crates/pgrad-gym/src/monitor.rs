@@ -147,7 +147,8 @@ impl Monitor {
             None
         })
     }
-    /// Whether an observation ever lay outside its bounds, or an environment ever failed: numbers worth a metric.
+    /// Whether an observation ever lay outside its bounds, or an environment ever failed: numbers worth a
+    /// metric.
     pub(crate) fn news(&self) -> News {
         self.with(|counts| News {
             notices: std::mem::take(&mut counts.notices),

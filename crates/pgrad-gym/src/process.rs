@@ -34,8 +34,9 @@ const GRACE: Duration = Duration::from_secs(2);
 const EXIT: Duration = Duration::from_secs(5);
 /// Looks at the progress of a process, in the time that an environment has.
 const SLICES: u32 = 4;
-/// The answer of an EnvPool is looked for without sleeping where the last one took no longer: waking up takes half as long as
-/// 16 of its CartPoles. Where it takes longer, sleeping costs little, and looking would take a core from its threads.
+/// The answer of an EnvPool is looked for without sleeping where the last one took no longer: waking up takes
+/// half as long as 16 of its CartPoles. Where it takes longer, sleeping costs little, and looking would take
+/// a core from its threads.
 const WATCH: Duration = Duration::from_micros(120);
 /// Calls for which a process stays on a core: moving takes as long as a few of them.
 const STAY: u32 = 64;
@@ -53,8 +54,8 @@ pub(crate) fn now() -> Instant {
 
 type Spawned = (Command, Sender<io::Result<Child>>);
 
-/// Starts a process from a thread that lives as long as this one does: the kernel ends a child with the *thread* that
-/// started it, and threads of a team come and go.
+/// Starts a process from a thread that lives as long as this one does: the kernel ends a child with the
+/// *thread* that started it, and threads of a team come and go.
 fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Option<Sender<Spawned>>>> = OnceLock::new();
     let sender = SPAWNER.get_or_init(|| {
@@ -141,8 +142,9 @@ pub(crate) struct Worker {
     pub(crate) spaces: Spaces,
     /// Who of an EnvPool's environments is whose.
     turns: Option<Turns>,
-    /// Keeps the process of a pool with one thread on the core of who speaks to it: it works while that one waits, and
-    /// waits while that one works. On one core that is a switch; on two, every turn wakes a core that has gone to sleep.
+    /// Keeps the process of a pool with one thread on the core of who speaks to it: it works while that one
+    /// waits, and waits while that one works. On one core that is a switch; on two, every turn wakes a core
+    /// that has gone to sleep.
     near: Option<Near>,
 }
 
@@ -276,8 +278,8 @@ impl Worker {
         // A process that is gone is found by `wait`.
         let _ = self.process.control.write_all(b"s");
     }
-    /// Waits until that is done; what went wrong in environments. While there is progress (`pending` becomes fewer)
-    /// the time begins anew: it is that of one environment.
+    /// Waits until that is done; what went wrong in environments. While there is progress (`pending` becomes
+    /// fewer) the time begins anew: it is that of one environment.
     ///
     /// # Errors
     /// When the process ended, or was ended because it took too long.
@@ -366,8 +368,8 @@ impl Worker {
         // A process that is gone is found when it is waited for.
         let _ = self.process.control.write_all(b"q");
     }
-    /// Waits until the environments are closed, each in the time `step`, and the process has exited as Python does, with
-    /// what it cleans up then; what went wrong.
+    /// Waits until the environments are closed, each in the time `step`, and the process has exited as Python
+    /// does, with what it cleans up then; what went wrong.
     pub(crate) fn close(mut self, step: Duration) -> Vec<Trouble> {
         let trouble = |env, text| Trouble { env, during: "close".to_owned(), bad: false, text };
         let closed = self.wait_for_process(step, "did not close it");
@@ -400,7 +402,8 @@ impl Process {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::from(memory.try_clone()?))
             .stderr(Stdio::from(OwnedFd::from(their_words)))
-            // A group of its own: what is typed at the terminal reaches only us, and it can be ended as a whole.
+            // A group of its own: what is typed at the terminal reaches only us, and it can be ended as a
+            // whole.
             .process_group(0);
         let child = spawn(command)?;
         let pid = Pid::from_child(&child);

@@ -1,8 +1,8 @@
 //! Memory that is shared with another process.
 //!
-//! The only file of this crate with `unsafe`. The other side may write at any time, also when it should not (it may be
-//! broken), so no reference into the memory is ever made: numbers are copied in and out through raw pointers, and what
-//! was copied out is looked at before it is used.
+//! The only file of this crate with `unsafe`. The other side may write at any time, also when it should not
+//! (it may be broken), so no reference into the memory is ever made: numbers are copied in and out through
+//! raw pointers, and what was copied out is looked at before it is used.
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
@@ -32,8 +32,8 @@ impl Plain for i64 {}
 impl Plain for f64 {}
 
 impl Shared {
-    /// The first `size` bytes of `file`, which is made as long, and cannot be made shorter then: touching what was cut off
-    /// would end this process.
+    /// The first `size` bytes of `file`, which is made as long, and cannot be made shorter then: touching
+    /// what was cut off would end this process.
     ///
     /// # Errors
     /// When the file cannot be made as long, or not be mapped.
@@ -49,9 +49,9 @@ impl Shared {
     #[expect(unsafe_code, reason = "memory that another process may write to cannot be a slice")]
     pub(crate) fn read<T: Plain>(&self, offset: usize, to: &mut [T]) {
         self.check(offset, size_of_val(to));
-        // SAFETY: the source lies inside the map (checked), which stays mapped as long as `self`; the target is a
-        // slice of our own, so they do not overlap; bytes are copied, so nothing need be aligned; and every
-        // pattern of bits is a `T`, whatever the other process writes meanwhile.
+        // SAFETY: the source lies inside the map (checked), which stays mapped as long as `self`; the target
+        // is a slice of our own, so they do not overlap; bytes are copied, so nothing need be aligned; and
+        // every pattern of bits is a `T`, whatever the other process writes meanwhile.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 self.map.as_ptr().add(offset),
@@ -67,8 +67,8 @@ impl Shared {
     #[expect(unsafe_code, reason = "memory that another process may write to cannot be a slice")]
     pub(crate) fn write<T: Plain>(&self, offset: usize, from: &[T]) {
         self.check(offset, size_of_val(from));
-        // SAFETY: as in `read`, the other way round. Nobody holds a reference into the map, and no two threads of
-        // ours use one map at once: it belongs to one worker, which is asked by `&mut`.
+        // SAFETY: as in `read`, the other way round. Nobody holds a reference into the map, and no two
+        // threads of ours use one map at once: it belongs to one worker, which is asked by `&mut`.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 from.as_ptr().cast::<u8>(),

@@ -1,4 +1,5 @@
-//! Gymnasium's spaces: what lies where in a row of bytes, and how it becomes the numbers that are learnt from.
+//! Gymnasium's spaces: what lies where in a row of bytes, and how it becomes the numbers that are learnt
+//! from.
 
 use pgrad_env::{BoxSpace, Dtype, ObsSpace, Part, Space};
 use serde::Deserialize;
@@ -222,7 +223,8 @@ impl Leaf {
                     for (((b, x), low), high) in bytes.chunks_exact(4).zip(to.iter_mut()).zip(low).zip(high) {
                         *x = f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
                         let wide = f64::from(*x);
-                        // Bounds that are infinite hold no number back: they must not let an infinity through.
+                        // Bounds that are infinite hold no number back: they must not let an infinity
+                        // through.
                         inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
                     }
                 } else {

@@ -1,12 +1,13 @@
 //! The environments of an EnvPool, two for each of the run's.
 //!
-//! EnvPool begins the next episode in the step after the one that ended the last. An environment of the run is therefore two
-//! of the pool, which take turns: where an episode of one ends, the other stands at the beginning of its own already, and
-//! while that one is stepped the first begins its next episode in the same call. So neither a final nor a first observation
-//! is ever missing, every step that is asked for is one, and beginning an episode costs no call of its own.
+//! EnvPool begins the next episode in the step after the one that ended the last. An environment of the run
+//! is therefore two of the pool, which take turns: where an episode of one ends, the other stands at the
+//! beginning of its own already, and while that one is stepped the first begins its next episode in the same
+//! call. So neither a final nor a first observation is ever missing, every step that is asked for is one, and
+//! beginning an episode costs no call of its own.
 //!
-//! What is asked of the environments of the run, and what came of it, lies in the memory as with Gymnasium's: [`Turns::ask`]
-//! and [`Turns::settle`] translate.
+//! What is asked of the environments of the run, and what came of it, lies in the memory as with Gymnasium's:
+//! [`Turns::ask`] and [`Turns::settle`] translate.
 
 use crate::layout::{BAD, Layout, PoolLayout, RUNNING, STEP, TERMINATED, TRUNCATED, Trouble, aligned};
 use crate::shared::Shared;
@@ -14,8 +15,8 @@ use crate::spaces::Spaces;
 
 /// The pool's command to begin episodes; that to step is [`STEP`].
 const BEGIN: u8 = 2;
-/// Its type of a step that begins an episode. How many steps it has counted says less: Atari's count goes on where an
-/// episode ends with a life.
+/// Its type of a step that begins an episode. How many steps it has counted says less: Atari's count goes on
+/// where an episode ends with a life.
 const FIRST: i32 = 0;
 
 /// Who is whose, and who stands where.
@@ -91,8 +92,8 @@ impl Turns {
     pub(crate) fn is_asked(&self) -> bool {
         !self.ids.is_empty()
     }
-    /// Turns what the memory asks of the environments of the run into what is asked of the pool. When that is nothing it
-    /// is answered already, and `false`.
+    /// Turns what the memory asks of the environments of the run into what is asked of the pool. When that is
+    /// nothing it is answered already, and `false`.
     pub(crate) fn ask(&mut self, shared: &Shared) -> bool {
         let mut todo = std::mem::take(&mut self.todo);
         shared.read(self.layout.todo, &mut todo);

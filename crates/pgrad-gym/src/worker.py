@@ -43,8 +43,8 @@ def die_with(parent):
         prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
     def bind_child():
-        # The kernel means the thread that forked. One that is not the main thread may end long before its process, and what
-        # it forked must not end with it.
+        # The kernel means the thread that forked. One that is not the main thread may end long before its
+        # process, and what it forked must not end with it.
         nonlocal main
         forked_by_main, main = threading.get_ident() == main, threading.get_ident()
         if forked_by_main:
@@ -226,7 +226,8 @@ def where(leaf):
 def array_writer(leaf, memory, np):
     shape, dtype, rows = tuple(leaf["shape"]), np.dtype(leaf["dtype"]), list(memory)
     single = shape == ()
-    # Assigning to a view of the memory compares type and length itself, and takes no longer than numpy's copy.
+    # Assigning to a view of the memory compares type and length itself, and takes no longer than numpy's
+    # copy.
     views = [memoryview(row) for row in rows] if len(shape) == 1 else None
 
     def put(i, x):
@@ -532,7 +533,8 @@ class Pool:
         self.command, self.count = memory.view(at["command"], 1, "B"), memory.view(at["count"], 8, "q")
         self.ids = memory.array(at["ids"], "i4", (n,))
         self.actions = memory.array(at["actions"], action["dtype"], (n, *action["shape"]))
-        # How an array is called, which one it is (`None`: a part of the observation), its place, its rows' shape.
+        # How an array is called, which one it is (`None`: a part of the observation), its place, its rows'
+        # shape.
         self.out = [
             (f"the column `{key}`", column, memory.array(at[key], dtype, (n,)), ())
             for column, key, dtype in self.columns

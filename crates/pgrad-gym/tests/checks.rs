@@ -66,7 +66,8 @@ fn what_is_wrong_is_refused_with_its_place() {
                 while let Some((case, said)) =
                     REFUSED.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
                 {
-                    // In a step in the middle; observations also in the first reset and in the final observation.
+                    // In a step in the middle; observations also in the first reset and in the final
+                    // observation.
                     let at: &[u32] = if case.starts_with(['s', 'n']) && !case.contains("no t") {
                         &[3, 0, 8]
                     } else {

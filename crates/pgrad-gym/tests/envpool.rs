@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 
-/// Plays actions in pools of one environment, with nothing but EnvPool's public interface. Each line in: the seeds of two,
-/// which take turns, and the actions. Each line out: what was seen before and after every step.
+/// Plays actions in pools of one environment, with nothing but EnvPool's public interface. Each line in: the
+/// seeds of two, which take turns, and the actions. Each line out: what was seen before and after every step.
 const ALONE: &str = r#"
 import json, sys, warnings
 warnings.simplefilter("ignore")
@@ -125,7 +125,8 @@ fn compare(trace: &Trace, space: &ObsSpace, expected: &[Vec<Value>]) -> [usize; 
 
 #[test]
 fn every_step_is_that_of_envpool_alone() {
-    // Discrete actions, both endings; real ones of 64 bits, all cut at once; a choice as observation; named parts.
+    // Discrete actions, both endings; real ones of 64 bits, all cut at once; a choice as observation; named
+    // parts.
     for (name, kwargs, steps) in [
         ("CartPole-v1", json!({"max_episode_steps": 17}), 150),
         ("CartPole-v1", json!({"max_episode_steps": 1}), 9),
@@ -182,7 +183,8 @@ fn environments_do_not_depend_on_each_other() {
                 env.restart().unwrap();
                 assert_eq!(env.position(0).1, 0);
             }
-            // It goes on from where the episode begins, at rest but for a twentieth; the pole would be far away.
+            // It goes on from where the episode begins, at rest but for a twentieth; the pole would be far
+            // away.
             let begins = env.position(1).1 <= 1;
             assert!(!begins || (0..3).step_by(2).all(|i| env.obs().at(i, 1).abs() < 0.06), "{t}");
             let obs: Vec<f32> = (0..4).map(|i| env.obs().at(i, 1)).collect();

@@ -137,8 +137,8 @@ impl Drop for LittleMemory {
     }
 }
 
-/// Whom the kernel ends for want of memory is replaced like others, and it is said why. Needs the right to make a control
-/// group; where there is none, the test says so and is over.
+/// Whom the kernel ends for want of memory is replaced like others, and it is said why. Needs the right to
+/// make a control group; where there is none, the test says so and is over.
 #[test]
 fn the_kernel_ends_who_takes_too_much_memory() {
     let Some(group) = LittleMemory::new() else {
@@ -164,7 +164,8 @@ fn the_kernel_ends_who_takes_too_much_memory() {
     assert_eq!((lost(&trace, 1), lost(&trace, 0), env.lost_episodes()), (vec![(1, 2)], vec![], 1));
 }
 
-/// An environment that merely raises costs the others of its process nothing; one that kills it, their episodes.
+/// An environment that merely raises costs the others of its process nothing; one that kills it, their
+/// episodes.
 #[test]
 fn a_process_is_shared() {
     let one = |how: &str| {

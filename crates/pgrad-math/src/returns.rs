@@ -82,9 +82,9 @@ pub fn gae<R: Real>(
     });
 }
 
-/// λ-return, `G_t = r_t + γ [(1 - λ) v_next_t + λ G_{t+1}]` within a path, `r_t + γ v_next_t` on its last row:
-/// the mixture `(1 - λ) Σ_{n≥1} λ^{n-1} G^{(n)}_t` of n-step returns, the longest one taking the remaining
-/// weight (Sutton and Barto 2018, Eq. 12.2 and 12.3). Estimates `Q(s_t, a_t)`; the critic's target.
+/// λ-return, `G_t = r_t + γ [(1 - λ) v_next_t + λ G_{t+1}]` within a path, `r_t + γ v_next_t` on its last
+/// row: the mixture `(1 - λ) Σ_{n≥1} λ^{n-1} G^{(n)}_t` of n-step returns, the longest one taking the
+/// remaining weight (Sutton and Barto 2018, Eq. 12.2 and 12.3). Estimates `Q(s_t, a_t)`; the critic's target.
 ///
 /// # Panics
 /// When shapes differ.
@@ -118,8 +118,8 @@ fn bootstrapped<R: Real>(r: Tb<'_, R>, v_next: Tb<'_, R>, gamma: R, ret: &mut Tb
     });
 }
 
-/// n-step return, `G_t = Σ_{k<m} γ^k r_{t+k} + γ^m v_next_{t+m-1}`, where `m` is the smaller of `n` and the number
-/// of rows left in the path (Sutton and Barto 2018, Eq. 7.1). Estimates `Q(s_t, a_t)`.
+/// n-step return, `G_t = Σ_{k<m} γ^k r_{t+k} + γ^m v_next_{t+m-1}`, where `m` is the smaller of `n` and the
+/// number of rows left in the path (Sutton and Barto 2018, Eq. 7.1). Estimates `Q(s_t, a_t)`.
 ///
 /// `n = 1` gives `r + γ v_next`; `n ≥ T` gives [`lambda_return`] with λ = 1. Work: `O(n T B)`.
 ///
@@ -154,8 +154,8 @@ pub fn n_step<R: Real>(
     });
 }
 
-/// Discounted reward-to-go, `G_t = Σ_{k=0}^{m-1} γ^k r_{t+k} [+ γ^m tail]` over the `m` rows left in the path (Ψ2 of
-/// Schulman et al. 2016 for γ = 1).
+/// Discounted reward-to-go, `G_t = Σ_{k=0}^{m-1} γ^k r_{t+k} [+ γ^m tail]` over the `m` rows left in the path
+/// (Ψ2 of Schulman et al. 2016 for γ = 1).
 ///
 /// With `Some(v_next)` the tail is the `v_next` of the path's last row: 0 after a termination, and an
 /// estimate of what was cut off after a truncation or at the end of the batch; no other row of `v_next` is
@@ -196,8 +196,8 @@ pub fn reward_to_go<R: Real>(
     });
 }
 
-/// Total return, `G = Σ_k γ^k r_k [+ γ^m tail]` of the whole path, counted from its first row in the batch and
-/// written to each of its rows (Ψ1 of Schulman et al. 2016 for γ = 1). The tail as in [`reward_to_go`].
+/// Total return, `G = Σ_k γ^k r_k [+ γ^m tail]` of the whole path, counted from its first row in the batch
+/// and written to each of its rows (Ψ1 of Schulman et al. 2016 for γ = 1). The tail as in [`reward_to_go`].
 ///
 /// # Panics
 /// When shapes differ.
@@ -281,8 +281,9 @@ pub fn vtrace<R: Real>(
 /// The advantage that takes one step and then trusts the targets, `A_t = r_t + γ vs_{t+1} - V(s_t)`, with
 /// `v_next_t` in place of `vs_{t+1}` on the last row of a path.
 ///
-/// It is the advantage of [`vtrace`] without its weight `ρ_t` (`q_t - V(s_t)`, Espeholt et al. 2018, section 4.2):
-/// for a surrogate that holds the ratio itself. On-policy, with the targets of λ = 1, it is [`gae`] with λ = 1.
+/// It is the advantage of [`vtrace`] without its weight `ρ_t` (`q_t - V(s_t)`, Espeholt et al. 2018, section
+/// 4.2): for a surrogate that holds the ratio itself. On-policy, with the targets of λ = 1, it is [`gae`]
+/// with λ = 1.
 ///
 /// # Panics
 /// When shapes differ.
@@ -358,9 +359,9 @@ pub fn subtract<R: Real>(a: Tb<'_, R>, b: Tb<'_, R>, mut out: TbMut<'_, R>) {
     });
 }
 
-/// Scales row `t` by `γ^k`, where `k` is the number of steps since the first row of its path in the batch: with
-/// rewards-to-go the gradient of the discounted return from the start of the path (Sutton and Barto 2018, section
-/// 13.3, box).
+/// Scales row `t` by `γ^k`, where `k` is the number of steps since the first row of its path in the batch:
+/// with rewards-to-go the gradient of the discounted return from the start of the path (Sutton and Barto
+/// 2018, section 13.3, box).
 ///
 /// # Panics
 /// When shapes differ.

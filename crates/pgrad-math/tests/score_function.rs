@@ -1,5 +1,6 @@
-//! The score-function estimate `(r − b) ∇ log π(a)` against exact gradients of `E[r]` (Williams 1992, Theorem 1): unbiased
-//! within four standard errors, with and without a baseline; the baseline `b = E[r]` lowers the variance.
+//! The score-function estimate `(r − b) ∇ log π(a)` against exact gradients of `E[r]` (Williams 1992, Theorem
+//! 1): unbiased within four standard errors, with and without a baseline; the baseline `b = E[r]` lowers the
+//! variance.
 
 use pgrad_math::{
     dist::{ActionDist, ActionsMut},

@@ -140,8 +140,8 @@ impl Actor {
         }
         env.action_masks(ColsMut::new(&mut self.masks, rows, self.n), &mut self.mask_scratch)
     }
-    /// [`Actor::choose`] in the environments, with their masks. The outputs are looked at first, the numbers of
-    /// actions after.
+    /// [`Actor::choose`] in the environments, with their masks. The outputs are looked at first, the numbers
+    /// of actions after.
     ///
     /// # Errors
     /// When an output of the policy or a number of an action is not finite, or a mask allows nothing.
@@ -177,8 +177,8 @@ impl Actor {
         };
         dist.logp(Cols::new(&self.params, rows, n), chosen, logp);
     }
-    /// What was chosen, as the environment takes it: numbers are rescaled where the model says so, and clipped to the
-    /// bounds of their space.
+    /// What was chosen, as the environment takes it: numbers are rescaled where the model says so, and
+    /// clipped to the bounds of their space.
     pub fn chosen(&mut self, space: &Space) -> EnvActions<'_> {
         let n = self.n;
         let rows = space.action_dim();

@@ -39,8 +39,9 @@ pub enum Critic {
     Action,
 }
 
-/// Sequences that pass through a recurrent network together, at most: what it keeps of their steps then fits the second
-/// cache at the usual lengths. Part of the results: sums over a minibatch are made of the sums of such pieces.
+/// Sequences that pass through a recurrent network together, at most: what it keeps of their steps then fits
+/// the second cache at the usual lengths. Part of the results: sums over a minibatch are made of the sums of
+/// such pieces.
 const SEQUENCES: usize = 32;
 
 /// A recurrent layer between the observation and the hidden layers of each network.
@@ -56,8 +57,8 @@ pub struct Recurrence {
     pub span: Option<usize>,
 }
 
-/// How many samples go through a network together: `cols` sequences of `steps` steps. Without a memory every sample is
-/// a sequence of one step.
+/// How many samples go through a network together: `cols` sequences of `steps` steps. Without a memory every
+/// sample is a sequence of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkShape {
     /// Steps of a sequence.
@@ -196,7 +197,8 @@ impl ActorCritic {
     ) -> Result<Self, ShapeError> {
         Self::with_memory(shape, critic_hidden, None, orthogonal_init, seed)
     }
-    /// A model whose networks have a recurrent layer on the observation: one each, or one together on a shared trunk.
+    /// A model whose networks have a recurrent layer on the observation: one each, or one together on a
+    /// shared trunk.
     ///
     /// # Errors
     /// When a layer is empty.

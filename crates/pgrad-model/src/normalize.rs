@@ -109,7 +109,8 @@ impl RewardNormalizer {
             lost: Vec::new(),
         }
     }
-    /// Adds the rewards of a shard, `[T, B]` flat, environments `first..first + b`; not those of lost episodes.
+    /// Adds the rewards of a shard, `[T, B]` flat, environments `first..first + b`; not those of lost
+    /// episodes.
     pub fn observe(&mut self, first: usize, b: usize, rewards: &[f32], ends: &[End]) {
         self.seen.clear();
         self.lost.clear();
@@ -121,7 +122,8 @@ impl RewardNormalizer {
             for i in 0..b {
                 let ret = &mut self.returns[first + i];
                 *ret = self.gamma * *ret + f64::from(row[i]);
-                // Finite rewards may sum to more than single precision holds: infinity would spoil the moments.
+                // Finite rewards may sum to more than single precision holds: infinity would spoil the
+                // moments.
                 if !self.lost.get(t * b + i).is_some_and(|lost| *lost) {
                     self.seen.push(ret.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32);
                 }

@@ -119,8 +119,9 @@ struct Memory {
 
 /// A trained policy: network, distribution, action space and the normaliser of observations.
 ///
-/// A recurrent one remembers what it has seen, for each observation of a batch by itself. Tell it when an episode begins:
-/// [`Policy::reset`], or [`Policy::reset_one`] in a batch. Others have nothing to forget, and it does no harm.
+/// A recurrent one remembers what it has seen, for each observation of a batch by itself. Tell it when an
+/// episode begins: [`Policy::reset`], or [`Policy::reset_one`] in a batch. Others have nothing to forget, and
+/// it does no harm.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -141,8 +142,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of `model` with its normaliser, for batches of up to `batch` observations, of which nothing is known but
-    /// their numbers: see [`Policy::with_observation`].
+    /// The policy of `model` with its normaliser, for batches of up to `batch` observations, of which nothing
+    /// is known but their numbers: see [`Policy::with_observation`].
     #[must_use]
     pub fn new(env_id: &str, model: ActorCritic, obs_norm: Option<ObsNormalizer>, batch: usize) -> Self {
         Self {
@@ -262,8 +263,9 @@ impl Policy {
         })
     }
 
-    /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a
-    /// stream for each column. Real actions are in the environment's units, and clipped to the bounds of their space.
+    /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a stream
+    /// for each column. Real actions are in the environment's units, and clipped to the bounds of their
+    /// space.
     ///
     /// # Panics
     /// When a shape does not fit or the batch is larger than the policy was made for.
@@ -298,8 +300,8 @@ impl Policy {
         });
     }
 
-    /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before masks. What it
-    /// remembers stays as it was.
+    /// The raw outputs of the policy's distribution for a batch of observations `[obs_dim x cols]`, before
+    /// masks. What it remembers stays as it was.
     ///
     /// # Panics
     /// When a shape does not fit or the batch is larger than the policy was made for.
@@ -317,8 +319,8 @@ impl Policy {
         self.actor.forward(&self.model, &self.model.theta[self.model.actor().params.clone()]);
     }
 
-    /// The policy as a file: safetensors with a description in JSON and a digest of it all. The same training gives the
-    /// same bytes.
+    /// The policy as a file: safetensors with a description in JSON and a digest of it all. The same training
+    /// gives the same bytes.
     ///
     /// # Errors
     /// When the file would be too large for the format.

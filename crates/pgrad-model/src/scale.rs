@@ -1,8 +1,9 @@
 //! From the numbers that a Gaussian policy chooses to those that an environment takes.
 //!
-//! A Gaussian policy starts near 0 with a standard deviation of about 1. What is far from that it would never reach: of
-//! `Box(500, 1000)` it would only ever see the lower edge, with no gradient to leave it. Numbers that are *rescaled* are
-//! chosen in units of their range, -1 for its lower and 1 for its upper end, at the last place before the environment.
+//! A Gaussian policy starts near 0 with a standard deviation of about 1. What is far from that it would never
+//! reach: of `Box(500, 1000)` it would only ever see the lower edge, with no gradient to leave it. Numbers
+//! that are *rescaled* are chosen in units of their range, -1 for its lower and 1 for its upper end, at the
+//! last place before the environment.
 
 use pgrad_env::{BoxSpace, Space};
 
@@ -119,7 +120,8 @@ struct Way {
 }
 
 impl Way {
-    /// The number as the environment counts, not yet clipped. In double precision, so that -1 and 1 give the bounds.
+    /// The number as the environment counts, not yet clipped. In double precision, so that -1 and 1 give the
+    /// bounds.
     fn place(self, a: f32) -> f32 {
         self.range.map_or(a, |(middle, half)| (middle + half * f64::from(a)) as f32)
     }

@@ -4,8 +4,8 @@
 //! tensor, and the raw little-endian numbers. It holds no code and no class names, and NumPy, PyTorch and
 //! JAX read it. Every array here has one dimension; the reader of a record knows the shapes.
 //!
-//! Equal records give equal bytes: tensors stand in order of element type, then name, and of metadata there is
-//! at most the note (the crate keeps metadata in a hash map, whose order is random).
+//! Equal records give equal bytes: tensors stand in order of element type, then name, and of metadata there
+//! is at most the note (the crate keeps metadata in a hash map, whose order is random).
 //!
 //! A file that stands alone, without a manifest that lists its digest, is sealed: its metadata begin with the
 //! BLAKE3 digest of the whole file, in which the 64 letters of the digest itself are zeros.

@@ -11,8 +11,8 @@ const BLOCK: usize = 32;
 /// A `[rows x cols]` matrix with orthonormal rows or columns (whichever are fewer), times `gain`.
 ///
 /// Saxe, McClelland and Ganguli 2014 (arXiv:1312.6120): such layers keep the norm of what passes through.
-/// Gaussian vectors are made orthonormal by Gram and Schmidt's process, done twice for accuracy; above 512 vectors in
-/// blocks, by products in single precision.
+/// Gaussian vectors are made orthonormal by Gram and Schmidt's process, done twice for accuracy; above 512
+/// vectors in blocks, by products in single precision.
 #[must_use]
 pub fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut Stream) -> Vec<f64> {
     let (count, len) = (rows.min(cols), rows.max(cols));
@@ -28,13 +28,15 @@ pub fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut Stream) -> Vec<
     arranged(rows, cols, |i, j| gain * basis[i][j])
 }
 
-/// The matrix whose rows or columns, whichever are fewer, are vectors: number `j` of vector `i` is `at(i, j)`.
+/// The matrix whose rows or columns, whichever are fewer, are vectors: number `j` of vector `i` is `at(i,
+/// j)`.
 fn arranged(rows: usize, cols: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let at = |(r, c)| if rows <= cols { at(r, c) } else { at(c, r) };
     (0..rows * cols).map(|i| at((i / cols, i % cols))).collect()
 }
 
-/// Adds what of `v` is orthogonal to all vectors of `basis`, with length 1; nothing, and false, where nothing is.
+/// Adds what of `v` is orthogonal to all vectors of `basis`, with length 1; nothing, and false, where nothing
+/// is.
 fn push_orthonormal(basis: &mut Vec<Vec<f64>>, mut v: Vec<f64>) -> bool {
     for _ in 0..2 {
         for b in &*basis {

@@ -7,8 +7,8 @@ const LINE: usize = 64;
 
 /// A slice of fixed length whose first number begins a line of the cache.
 ///
-/// Of a slice that an allocator hands out, every vector of 64 bytes lies across two lines, and takes two turns to read or
-/// to write: a pass over memory, or a product with few rows, takes half as long again.
+/// Of a slice that an allocator hands out, every vector of 64 bytes lies across two lines, and takes two
+/// turns to read or to write: a pass over memory, or a product with few rows, takes half as long again.
 #[derive(Debug)]
 pub struct Aligned<R> {
     data: Vec<R>,

@@ -94,9 +94,9 @@ impl<R: Real> CgScratch<R> {
 
 /// Solves `A x = b` from `x = 0` (Hestenes and Stiefel 1952).
 ///
-/// Iterate `k` minimises `xᵀAx/2 - bᵀx` over the first `k` powers of `A` applied to `b`, so that stopping early
-/// still gives a direction with `bᵀx > 0`. Inner products are in double precision. The size of `b` does not matter: it
-/// is brought near 1 by a power of two, which rounds nothing, so that no product underflows.
+/// Iterate `k` minimises `xᵀAx/2 - bᵀx` over the first `k` powers of `A` applied to `b`, so that stopping
+/// early still gives a direction with `bᵀx > 0`. Inner products are in double precision. The size of `b` does
+/// not matter: it is brought near 1 by a power of two, which rounds nothing, so that no product underflows.
 ///
 /// # Errors
 /// [`CgError`]: a direction without positive curvature, or a number that is not finite.

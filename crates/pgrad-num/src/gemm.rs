@@ -1,30 +1,30 @@
 //! The matrix product for thin batches, single-threaded: parallelism belongs to the [`Team`](crate::Team).
 //!
-//! Everything that a network does is `C = A B` where a row of `B` and of `C` is one unit's value for all samples of
-//! a chunk, or a sum over the samples of a chunk. So `B` is small (64 columns), one element of `A` meets a
-//! whole row of `B`, and neither factor has to be copied before the work begins: that is what makes these loops
-//! faster here than a general library, which packs both.
+//! Everything that a network does is `C = A B` where a row of `B` and of `C` is one unit's value for all
+//! samples of a chunk, or a sum over the samples of a chunk. So `B` is small (64 columns), one element of `A`
+//! meets a whole row of `B`, and neither factor has to be copied before the work begins: that is what makes
+//! these loops faster here than a general library, which packs both.
 //!
-//! - **Tile**: 6 rows × 2 vectors of `C` stay in registers while `k` runs. A step of `k` loads 2 vectors of `B`,
-//!   broadcasts 6 numbers of `A` and does 12 fused multiply-adds. 12 of them hide the latency of the two units (4
-//!   cycles, two a cycle: at least 8), and 12 sums, 2 vectors of `B` and 1 of `A` fit the 16 registers of AVX2. The
-//!   bound is the two multiply-adds of a cycle; the 8 loads need 4 of the 6 cycles. `Aᵀ` costs the same as `A`: only
-//!   the place that a broadcast reads changes.
-//! - **Strip**: 24 rows of `C` across a panel. When their sums are complete they are still in the first cache, and
-//!   there [`Then`] gets them (activation, its derivative).
-//! - **Panel**: 64 rows × 64 columns of `B`, 16 KiB of `f32`: half of the first cache. It is read in place where it
-//!   lies together; else (`Bᵀ`, batches wider than a panel, columns that do not fill a vector) it is copied, filled up
-//!   with zeros.
+//! - **Tile**: 6 rows × 2 vectors of `C` stay in registers while `k` runs. A step of `k` loads 2 vectors of
+//!   `B`, broadcasts 6 numbers of `A` and does 12 fused multiply-adds. 12 of them hide the latency of the two
+//!   units (4 cycles, two a cycle: at least 8), and 12 sums, 2 vectors of `B` and 1 of `A` fit the 16
+//!   registers of AVX2. The bound is the two multiply-adds of a cycle; the 8 loads need 4 of the 6 cycles.
+//!   `Aᵀ` costs the same as `A`: only the place that a broadcast reads changes.
+//! - **Strip**: 24 rows of `C` across a panel. When their sums are complete they are still in the first
+//!   cache, and there [`Then`] gets them (activation, its derivative).
+//! - **Panel**: 64 rows × 64 columns of `B`, 16 KiB of `f32`: half of the first cache. It is read in place
+//!   where it lies together; else (`Bᵀ`, batches wider than a panel, columns that do not fill a vector) it is
+//!   copied, filled up with zeros.
 //!
-//! In wide layers `A` does not stay in the first cache, but it is read in order, once for each panel, and an element
-//! serves 64 columns: from the second and the third cache it comes fast enough. A single sample has loops of its own,
-//! along the rows.
+//! In wide layers `A` does not stay in the first cache, but it is read in order, once for each panel, and an
+//! element serves 64 columns: from the second and the third cache it comes fast enough. A single sample has
+//! loops of its own, along the rows.
 //!
 //! # Determinism
-//! An element of `C` is one chain of fused multiply-adds over `k`, in order, from what it starts with. Between panels the
-//! chain waits in `C`, which loses nothing. So its bits depend on its row of `A` and its column of `B` alone: not on the
-//! samples beside it, its place, or the width of the vectors. [`add_outer`] has a second order for narrow products,
-//! fixed by the layers' width.
+//! An element of `C` is one chain of fused multiply-adds over `k`, in order, from what it starts with.
+//! Between panels the chain waits in `C`, which loses nothing. So its bits depend on its row of `A` and its
+//! column of `B` alone: not on the samples beside it, its place, or the width of the vectors. [`add_outer`]
+//! has a second order for narrow products, fixed by the layers' width.
 
 mod dots;
 pub(crate) mod lanes;
@@ -39,7 +39,8 @@ pub use then::Then;
 use tiles::by_tiles;
 use vector::by_vector;
 
-/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`, and one of the strides is 1.
+/// A matrix in memory: element `(i, j)` is `data[i * row_stride + j * col_stride]`, and one of the strides is
+/// 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a, R> {
     data: &'a [R],
@@ -131,8 +132,8 @@ const NARROW: usize = 4;
 /// `C += A Bᵀ`, the sum over the samples of a batch of the outer products of their columns; `C` is
 /// `[a.rows x b.rows]`, row after row.
 ///
-/// Where `C` is narrow, an element is a scalar product along the batch: 16 virtual lanes, folded in halves, then
-/// the samples that fill no lane. Elsewhere it is [`matmul`]'s chain, and `Bᵀ` is copied panel by panel.
+/// Where `C` is narrow, an element is a scalar product along the batch: 16 virtual lanes, folded in halves,
+/// then the samples that fill no lane. Elsewhere it is [`matmul`]'s chain, and `Bᵀ` is copied panel by panel.
 ///
 /// # Panics
 /// When the shapes do not fit.
@@ -156,8 +157,8 @@ pub fn add_outer<R: Real>(c: &mut [R], a: Cols<'_, R>, b: Cols<'_, R>) {
     R::run(Kernel::Dots(Dots { c, long, short, long_stride, short_stride }));
 }
 
-/// `c += A 1`: adds the sum of each row over the samples of a batch, in 16 virtual lanes, folded in halves, then the
-/// samples that fill no lane.
+/// `c += A 1`: adds the sum of each row over the samples of a batch, in 16 virtual lanes, folded in halves,
+/// then the samples that fill no lane.
 ///
 /// # Panics
 /// When `c` has not one element a row.

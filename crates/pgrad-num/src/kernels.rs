@@ -7,8 +7,8 @@
 use crate::Real;
 use pulp::Arch;
 
-/// Runs `|| body` compiled for the best instruction set of this machine: [`kernels::simd`](crate::kernels::simd)
-/// with a closure that is always inlined.
+/// Runs `|| body` compiled for the best instruction set of this machine:
+/// [`kernels::simd`](crate::kernels::simd) with a closure that is always inlined.
 ///
 /// ```
 /// let mut x = [1.0f64; 8];
@@ -81,7 +81,8 @@ pub fn exp1(x: f32) -> f32 {
     if x > 88.3 { f32::INFINITY } else { y }
 }
 
-// tanh x ≈ x P(x²) / Q(x²), both of degree 4 with P(0) = Q(0) = 1: our own minimax fit of the relative error on
+// tanh x ≈ x P(x²) / Q(x²), both of degree 4 with P(0) = Q(0) = 1: our own minimax fit of the relative error
+// on
 // |x| ≤ 8.9, 1.9e-8, by Lawson's iteration; then the coefficients of single precision around it with the smallest error.
 const TANH_P: [f32; 4] = [0.133_904_22, 0.003_506_665_6, 2.078_849_1e-5, 1.359_851_25e-8];
 const TANH_Q: [f32; 4] = [0.467_237_44, 0.025_919_331, 3.303_622_4e-4, 7.877_327e-7];
@@ -103,8 +104,8 @@ fn clamp(x: f32, bound: f32) -> f32 {
 
 /// `tanh(x)`: within 6 ulp everywhere, never beyond ±1, NaN for NaN.
 ///
-/// A quotient of polynomials: fewer operations than an exponential, and its numerator and denominator do not wait for
-/// each other.
+/// A quotient of polynomials: fewer operations than an exponential, and its numerator and denominator do not
+/// wait for each other.
 #[inline(always)]
 #[must_use]
 pub fn tanh1(x: f32) -> f32 {
@@ -137,8 +138,8 @@ pub fn ln1(x: f32) -> f32 {
     if x < 0.0 || x.is_nan() { f32::NAN } else { y }
 }
 
-/// Elements of a block: a loop of known length over it becomes straight vector code. Two vectors of AVX2: enough to
-/// overlap, and few enough for the registers.
+/// Elements of a block: a loop of known length over it becomes straight vector code. Two vectors of AVX2:
+/// enough to overlap, and few enough for the registers.
 pub const BLOCK: usize = 16;
 
 /// [`tanh1`] of a block.

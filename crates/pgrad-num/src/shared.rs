@@ -5,18 +5,19 @@ use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Numbers of a block. A block is read number by number and then worked on as vectors: it is so large that the first
-/// numbers are in the cache by then, since a processor cannot hand several small stores to one wide load. Models of all
-/// interleavings have to make do with less.
+/// Numbers of a block. A block is read number by number and then worked on as vectors: it is so large that
+/// the first numbers are in the cache by then, since a processor cannot hand several small stores to one wide
+/// load. Models of all interleavings have to make do with less.
 const BLOCK: usize = if cfg!(loom) { 2 } else { 256 };
 
-/// A vector of single-precision numbers that threads read and write at the same time, without locks and without
-/// undefined behaviour: atomic loads and stores in no particular order (Hogwild, Recht et al. 2011, arXiv:1106.5730).
+/// A vector of single-precision numbers that threads read and write at the same time, without locks and
+/// without undefined behaviour: atomic loads and stores in no particular order (Hogwild, Recht et al. 2011,
+/// arXiv:1106.5730).
 ///
-/// A number is never torn. A vector may be: who reads while another thread writes gets some old and some new numbers,
-/// and of two threads that change the same numbers at the same time one may lose its change. Two numbers travel
-/// together in one atomic of 64 bits, for half the loads and stores: nothing wider is atomic in Rust, and compilers do
-/// not vectorise atomics.
+/// A number is never torn. A vector may be: who reads while another thread writes gets some old and some new
+/// numbers, and of two threads that change the same numbers at the same time one may lose its change. Two
+/// numbers travel together in one atomic of 64 bits, for half the loads and stores: nothing wider is atomic
+/// in Rust, and compilers do not vectorise atomics.
 #[derive(Debug)]
 pub struct SharedVec {
     pairs: Vec<AtomicU64>,
@@ -81,9 +82,9 @@ impl SharedVec {
     pub fn blocks(&self) -> impl Iterator<Item = usize> {
         (0..self.len).step_by(BLOCK)
     }
-    /// The starts of all blocks, each with that of the next one (of the last one: its own), from the first to the last or
-    /// `backwards`. Two threads that go over the numbers in the same direction at the same time take every block from each
-    /// other again and again; in opposite directions they meet once.
+    /// The starts of all blocks, each with that of the next one (of the last one: its own), from the first to
+    /// the last or `backwards`. Two threads that go over the numbers in the same direction at the same time
+    /// take every block from each other again and again; in opposite directions they meet once.
     #[inline(always)]
     pub fn pass(&self, backwards: bool) -> impl Iterator<Item = (usize, usize)> {
         let n = self.len.div_ceil(BLOCK);
@@ -121,9 +122,9 @@ impl SharedVec {
             pair.store(pack(from[0], from[1]), Relaxed);
         }
     }
-    /// Says that the block that starts at `start` will be changed soon, if there is one: a hint without an effect on what
-    /// anybody reads. Other threads' caches give its lines up while this thread still works on something else, and in one
-    /// step instead of two, first for reading and then for writing.
+    /// Says that the block that starts at `start` will be changed soon, if there is one: a hint without an
+    /// effect on what anybody reads. Other threads' caches give its lines up while this thread still works on
+    /// something else, and in one step instead of two, first for reading and then for writing.
     #[inline(always)]
     pub fn will_change(&self, start: usize) {
         for line in self.pairs.get(start / 2..).unwrap_or_default().chunks(8).take(BLOCK / 16) {
@@ -141,7 +142,8 @@ impl SharedVec {
 #[inline(always)]
 #[expect(unsafe_code, reason = "the hint has no safe form")]
 fn hint_of_change(line: &AtomicU64) {
-    // SAFETY: `prefetchw` reads and writes no memory that anybody could see, changes no flag and never faults.
+    // SAFETY: `prefetchw` reads and writes no memory that anybody could see, changes no flag and never
+    // faults.
     unsafe {
         core::arch::asm!(
             "prefetchw [{0}]",
@@ -154,8 +156,9 @@ fn hint_of_change(line: &AtomicU64) {
 #[inline(always)]
 fn hint_of_change(_: &AtomicU64) {}
 
-/// A number that threads count with, on a pair of cache lines of its own, so that counting does not slow down who reads
-/// its neighbours. No count is lost, and who has counted sees later numbers only; about anything else nothing is said.
+/// A number that threads count with, on a pair of cache lines of its own, so that counting does not slow down
+/// who reads its neighbours. No count is lost, and who has counted sees later numbers only; about anything
+/// else nothing is said.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct SharedCounter(AtomicU64);

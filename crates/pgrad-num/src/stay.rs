@@ -1,9 +1,10 @@
 //! How a team gets on beside other programs.
 //!
-//! A core that others want too is taken from a thread every few milliseconds. In the middle of a piece of work that costs
-//! the whole team that time: the others finish the rest of the job and then wait for the one piece. So
-//! - a worker that was taken off its core keeps count of how long it is left there, and offers the core shortly before,
-//!   between two pieces, when nobody waits for it ([`look`], [`give_way`]);
+//! A core that others want too is taken from a thread every few milliseconds. In the middle of a piece of
+//! work that costs the whole team that time: the others finish the rest of the job and then wait for the one
+//! piece. So
+//! - a worker that was taken off its core keeps count of how long it is left there, and offers the core
+//!   shortly before, between two pieces, when nobody waits for it ([`look`], [`give_way`]);
 //! - the caller, without whom there is no next job, changes cores with a worker when it is taken off its own
 //!   ([`change_to`]).
 //!

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// `state` is `epoch << 16 | OPEN? | WIDE? | active`: a worker may enter the job of an epoch only while it is
-/// open, one beyond the cores only when it is wide, and the caller takes the job away only when no worker is inside.
+/// open, one beyond the cores only when it is wide, and the caller takes the job away only when no worker is
+/// inside.
 const OPEN: u64 = 1 << 15;
 const WIDE: u64 = 1 << 14;
 const ACTIVE: u64 = WIDE - 1;
@@ -40,9 +41,9 @@ struct Door {
     left: AtomicUsize,
 }
 
-/// How many of a thread's own pieces have been begun: `epoch << COUNT_BITS | count`, on cache lines of its own. It starts
-/// anew with every epoch without being written to, so that it stays with its owner as long as nobody takes a piece
-/// from it.
+/// How many of a thread's own pieces have been begun: `epoch << COUNT_BITS | count`, on cache lines of its
+/// own. It starts anew with every epoch without being written to, so that it stays with its owner as long as
+/// nobody takes a piece from it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Begun {
@@ -84,15 +85,16 @@ impl Begun {
 
 /// Threads that spin between pieces of work and share them out.
 ///
-/// A call costs about a microsecond, so an update of a hundred microseconds can use it many times, where
-/// a task queue would spend its time waking. Of `n` threads thread `t` first does the pieces `t`, `t + n`, ..., so
-/// that what a piece left in its core's cache is there when the same piece comes again; then it takes what the others
-/// have not begun. Which thread does a piece is thus left to chance; results must be kept per piece, not per thread,
-/// and that is what the interface hands out.
+/// A call costs about a microsecond, so an update of a hundred microseconds can use it many times, where a
+/// task queue would spend its time waking. Of `n` threads thread `t` first does the pieces `t`, `t + n`, ...,
+/// so that what a piece left in its core's cache is there when the same piece comes again; then it takes what
+/// the others have not begun. Which thread does a piece is thus left to chance; results must be kept per
+/// piece, not per thread, and that is what the interface hands out.
 ///
-/// Computing alone, more threads than cores only wait for one another: threads beyond the cores that this process may use
-/// sleep through [`Team::each_with`] and [`Team::each_near`]. They take part in [`Team::each`] and [`Team::each_zip`], whose
-/// pieces may wait for something else, such as environments in other processes.
+/// Computing alone, more threads than cores only wait for one another: threads beyond the cores that this
+/// process may use sleep through [`Team::each_with`] and [`Team::each_near`]. They take part in
+/// [`Team::each`] and [`Team::each_zip`], whose pieces may wait for something else, such as environments in
+/// other processes.
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
@@ -161,9 +163,9 @@ impl Team {
         self.share(self.shared.at_once, 0, true, items, scratch, f);
     }
 
-    /// [`Team::each_with`] for pieces of a few microseconds, where fetching a piece from another core's cache would take
-    /// longer than the work, without scratch: the caller leaves the others their pieces unless they sleep, and for less
-    /// long if they missed the last work.
+    /// [`Team::each_with`] for pieces of a few microseconds, where fetching a piece from another core's cache
+    /// would take longer than the work, without scratch: the caller leaves the others their pieces unless
+    /// they sleep, and for less long if they missed the last work.
     ///
     /// # Panics
     /// When `f` panics.
@@ -172,8 +174,8 @@ impl Team {
         self.share(self.shared.at_once, SPINS, true, items, &mut none, |i, item, ()| f(i, item));
     }
 
-    /// Shares the pieces out among the first `threads`; the caller waits for `patience` rounds before it takes a piece
-    /// that is not its own.
+    /// Shares the pieces out among the first `threads`; the caller waits for `patience` rounds before it
+    /// takes a piece that is not its own.
     #[expect(unsafe_code, reason = "hands out disjoint elements of two slices to threads")]
     fn share<T: Send, S: Send>(
         &self,
@@ -214,11 +216,11 @@ impl Team {
                     if i >= n {
                         break;
                     }
-                    // SAFETY: `i` is `owner` modulo `threads`, and the owner's counter gives each of these to one
-                    // thread only, since all that are inside `job` count in the same epoch; each thread index is in
-                    // use by one thread only (the caller is 0, workers are numbered); `T` and `S` are `Send`; `run`
-                    // returns only when no thread is inside `job`, so the borrows of `items` and `scratch` outlive
-                    // every use.
+                    // SAFETY: `i` is `owner` modulo `threads`, and the owner's counter gives each of these to
+                    // one thread only, since all that are inside `job` count in the same epoch; each thread
+                    // index is in use by one thread only (the caller is 0, workers are numbered); `T` and `S`
+                    // are `Send`; `run` returns only when no thread is inside `job`, so the borrows of
+                    // `items` and `scratch` outlive every use.
                     let (item, own) = unsafe { (&mut *items.at(i), &mut *scratch.at(thread)) };
                     f(i, item, own);
                     if computing {
@@ -237,8 +239,8 @@ impl Team {
         self.run(threads > self.shared.at_once, &job);
     }
 
-    /// Runs `f(i, &mut items[i])` for every item on all threads, those beyond the cores too, and returns when all are
-    /// done.
+    /// Runs `f(i, &mut items[i])` for every item on all threads, those beyond the cores too, and returns when
+    /// all are done.
     ///
     /// # Panics
     /// When `f` panics.
@@ -270,7 +272,8 @@ impl Team {
     #[expect(unsafe_code, reason = "lends a closure of this frame to threads that outlive the frame")]
     fn run(&self, wide: bool, job: &(dyn Fn(usize, u64) -> Look + Sync)) {
         // SAFETY: only the lifetime is changed. Workers reach the closure through `door.job` between here and
-        // `close` below, which runs even when `job` panics, closes the door and waits until no worker is inside.
+        // `close` below, which runs even when `job` panics, closes the door and waits until no worker is
+        // inside.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize, u64) -> Look + Sync), Job>(job) };
         let shared = &*self.shared;
         shared.door.job.store((&raw const job).cast_mut(), Ordering::Relaxed);
@@ -355,8 +358,9 @@ impl Shared {
             spins = 0;
             self.begun[thread].entered.store(served, Ordering::Relaxed);
             self.keep_apart(thread);
-            // SAFETY: this worker is inside, and the caller stays in `run`, where the job is kept, until it has left. The
-            // caller stored the pointer before it opened the door, which was seen open with acquire ordering.
+            // SAFETY: this worker is inside, and the caller stays in `run`, where the job is kept, until it
+            // has left. The caller stored the pointer before it opened the door, which was seen open with
+            // acquire ordering.
             let job = unsafe { *self.door.job.load(Ordering::Relaxed) };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| job(thread, served))) {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(payload);
@@ -383,7 +387,8 @@ impl Shared {
 
     fn wait(&self, thread: usize, spins: &mut u32, served: u64) {
         if thread >= self.at_once {
-            // The caller wakes it whenever it is asked, and waking one that has not yet gone to sleep is remembered.
+            // The caller wakes it whenever it is asked, and waking one that has not yet gone to sleep is
+            // remembered.
             std::thread::park();
             return;
         }

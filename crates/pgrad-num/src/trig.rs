@@ -1,9 +1,9 @@
 //! `sin` and `cos` together, in double precision, vectorised.
 //!
 //! Reduction: `x = k π/2 + r` with `|r| ≤ π/4`, where `π/2 = P1 + P2 + P3` (Cody and Waite, *Software Manual
-//! for the Elementary Functions*, 1980). With a fused multiply-add `x − k P1` is exact, so two more terms keep
-//! `r` right to its last place. Then a polynomial for each of the two functions, and the quadrant `k mod 4`
-//! says which of them is which, and their signs.
+//! for the Elementary Functions*, 1980). With a fused multiply-add `x − k P1` is exact, so two more terms
+//! keep `r` right to its last place. Then a polynomial for each of the two functions, and the quadrant `k mod
+//! 4` says which of them is which, and their signs.
 //!
 //! The polynomials are our own minimax fits: the exchange algorithm of Remez in 60-digit arithmetic for
 //! `S(z) = (sin r / r − 1) / z` and `C(z) = (cos r − 1 + z/2) / z²` on `0 < z = r² ≤ 1.0001 (π/4)²`, six
@@ -46,9 +46,9 @@ fn poly(c: &[f64; 6], z: f64) -> f64 {
 
 /// `(sin x, cos x)` for `|x| ≤ 1e5`, in radians: within 2 ulp, and within 2.3e-16.
 ///
-/// NaN for NaN and the infinities; the sine of −0 is +0. Beyond [`SINCOS_MAX`] the bound is lost bit by bit, and beyond 1e15 the
-/// result means nothing: [`sincos`] is right everywhere. There is no branch inside, so that a loop over a
-/// slice vectorises within [`simd`].
+/// NaN for NaN and the infinities; the sine of −0 is +0. Beyond [`SINCOS_MAX`] the bound is lost bit by bit,
+/// and beyond 1e15 the result means nothing: [`sincos`] is right everywhere. There is no branch inside, so
+/// that a loop over a slice vectorises within [`simd`].
 #[inline(always)]
 #[must_use]
 pub fn sincos1(x: f64) -> (f64, f64) {

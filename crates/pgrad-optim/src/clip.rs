@@ -16,8 +16,8 @@ pub fn clip_global_norm<R: Real>(gradient: &mut [R], max_norm: f64) -> f64 {
     norm
 }
 
-/// What a gradient of norm `norm` is multiplied by to be no longer than `max_norm`: at most 1, and 1 for a norm that is
-/// not finite.
+/// What a gradient of norm `norm` is multiplied by to be no longer than `max_norm`: at most 1, and 1 for a
+/// norm that is not finite.
 #[must_use]
 pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     if norm.is_finite() && norm > max_norm { max_norm / norm } else { 1.0 }

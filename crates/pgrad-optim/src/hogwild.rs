@@ -22,9 +22,9 @@ pub enum HogwildRule {
 
 /// Applies gradients of many threads to shared parameters, without locks.
 ///
-/// Every number is read, changed and written by itself; a thread may read what another is about to change, and a
-/// change may be lost. A mean square is of TensorFlow's form ([`RmsPropForm`](crate::RmsPropForm)), whose divisor is the paper's, and starts at 1; momentum
-/// starts at 0.
+/// Every number is read, changed and written by itself; a thread may read what another is about to change,
+/// and a change may be lost. A mean square is of TensorFlow's form ([`RmsPropForm`](crate::RmsPropForm)),
+/// whose divisor is the paper's, and starts at 1; momentum starts at 0.
 #[derive(Debug)]
 pub struct Hogwild {
     rule: HogwildRule,
@@ -48,9 +48,9 @@ impl Hogwild {
             HogwildRule::SharedRmsProp(_) => Vec::new(),
         }
     }
-    /// One step down `gradient` with step size `alpha`, by a thread with its `own` state. One pass over memory, from the
-    /// last parameter to the first if `backwards`: the same numbers, and half of the threads had better do so
-    /// ([`SharedVec::pass`]).
+    /// One step down `gradient` with step size `alpha`, by a thread with its `own` state. One pass over
+    /// memory, from the last parameter to the first if `backwards`: the same numbers, and half of the threads
+    /// had better do so ([`SharedVec::pass`]).
     ///
     /// # Panics
     /// When a size differs from the number of parameters, or `own` is of another rule.

@@ -38,12 +38,13 @@ pub trait RunParts {
 
 /// Optimiser of the policy and the baseline.
 pub trait StepRule {
-    /// One step of size `alpha` down `scale` times the gradient. `on` takes the parameters up to each of `ends` as parts of
-    /// their own; the bits are those of the whole step of the scaled gradient. Allocates nothing.
+    /// One step of size `alpha` down `scale` times the gradient. `on` takes the parameters up to each of
+    /// `ends` as parts of their own; the bits are those of the whole step of the scaled gradient. Allocates
+    /// nothing.
     ///
     /// # Panics
-    /// When the sizes differ from the number of parameters, with more than four parts, and when `ends` does not rise to
-    /// the number of parameters.
+    /// When the sizes differ from the number of parameters, with more than four parts, and when `ends` does
+    /// not rise to the number of parameters.
     fn step_parts(
         &mut self,
         ends: &[usize],
@@ -107,7 +108,8 @@ mod tests {
         (0..N).map(|i| ((i * 7 + k * 13) as f32 * 0.37 + 0.2).sin()).collect()
     }
 
-    /// A step in parts, with a scale, is the step of the scaled gradient, bit for bit, for any number of threads.
+    /// A step in parts, with a scale, is the step of the scaled gradient, bit for bit, for any number of
+    /// threads.
     #[test]
     fn parts_make_the_whole_step() {
         for threads in [1, 2, 3] {

@@ -6,13 +6,14 @@ use pgrad_num::{Real, Record, RecordError, kernels, simd};
 /// Which program's RMSProp: the two differ in where `ε` stands and where the mean square starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RmsPropForm {
-    /// `g / √(v + ε)`, `v` from 1 (TensorFlow's `RMSPropOptimizer`, with which OpenAI baselines' A2C was run; Mnih et
-    /// al. 2016, Equation S3, has the same divisor). With `ε = 1e-5` no divisor is below 0.003, and the first steps are
-    /// about `α g` long.
+    /// `g / √(v + ε)`, `v` from 1 (TensorFlow's `RMSPropOptimizer`, with which OpenAI baselines' A2C was run;
+    /// Mnih et al. 2016, Equation S3, has the same divisor). With `ε = 1e-5` no divisor is below 0.003, and
+    /// the first steps are about `α g` long.
     #[default]
     TensorFlow,
-    /// `g / (√v + ε)`, `v` from 0 (PyTorch's `RMSprop`, with which Stable-Baselines3's A2C is run). With `ε = 1e-5`
-    /// divisors go down to 0.00001; the first step of every parameter is `α/√(1−ρ)` long, whatever its gradient.
+    /// `g / (√v + ε)`, `v` from 0 (PyTorch's `RMSprop`, with which Stable-Baselines3's A2C is run). With `ε =
+    /// 1e-5` divisors go down to 0.00001; the first step of every parameter is `α/√(1−ρ)` long, whatever its
+    /// gradient.
     PyTorch,
 }
 
@@ -146,7 +147,8 @@ impl RmsProp<f32> {
 mod tests {
     use super::*;
 
-    /// Sixty steps of both forms, and what PyTorch's and TensorFlow's documentations say, one number at a time.
+    /// Sixty steps of both forms, and what PyTorch's and TensorFlow's documentations say, one number at a
+    /// time.
     #[test]
     fn each_form_follows_its_program() {
         let p = RmsPropParams { decay: 0.9, epsilon: 1e-2 };

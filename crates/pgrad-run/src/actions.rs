@@ -10,7 +10,8 @@ const MOST: f64 = 0.5;
 /// ... and iterations in a row after which it is told.
 const IN_A_ROW: u32 = 10;
 
-/// What somebody who trains on actions of this space should know; `rescaled` are the numbers that are rescaled.
+/// What somebody who trains on actions of this space should know; `rescaled` are the numbers that are
+/// rescaled.
 #[must_use]
 pub fn notes(space: &Space, rescaled: &[bool]) -> Vec<String> {
     let Space::Box(b) = space else { return Vec::new() };

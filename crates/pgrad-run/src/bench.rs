@@ -104,7 +104,8 @@ pub fn gemm_peak_gflops(cpu: &Cpu, clock: &dyn Clock, duration: Duration) -> f64
     (2 * N * N * N * PRODUCTS * cpu.threads()) as f64 / best / 1e9
 }
 
-/// Trains for about `duration` and measures. `tell` hears what there is to tell of the environments, also of a failure.
+/// Trains for about `duration` and measures. `tell` hears what there is to tell of the environments, also of
+/// a failure.
 ///
 /// # Errors
 /// When the configuration cannot be used or an iteration fails.
@@ -197,7 +198,8 @@ pub fn bench_env(
     /// Environments of a shard at most: few enough that their state stays in the cache.
     const SHARD: usize = 128;
     let cpu = Cpu::new(threads)?;
-    // A few environments, each of which is much work, are still work for every thread, and some of them for who is early.
+    // A few environments, each of which is much work, are still work for every thread, and some of them for
+    // who is early.
     let shard = SHARD.min(n_envs.div_ceil(4 * threads)).max(1);
     let shard = match config.get("envs_per_shard") {
         // A shard is at least one process: there are as many as a run has.

@@ -1,9 +1,9 @@
 //! Environments by name: the one place that knows what a name stands for.
 //!
-//! A name is that of a native task (`CartPole-v1`, `tiles:MountainCar-v0`), or a scheme of [`SCHEMES`] with what follows
-//! its colon. It is *found* first, without looking at anything but the name; its settings are then laid over the
-//! defaults; and only then is it *opened*, which may read files or start processes, and may fail. What was opened is
-//! kept, so that a file is read and a process is asked once.
+//! A name is that of a native task (`CartPole-v1`, `tiles:MountainCar-v0`), or a scheme of [`SCHEMES`] with
+//! what follows its colon. It is *found* first, without looking at anything but the name; its settings are
+//! then laid over the defaults; and only then is it *opened*, which may read files or start processes, and
+//! may fail. What was opened is kept, so that a file is read and a process is asked once.
 
 use pgrad_env::{BatchResult, EnvSpec, MakeError, MakeErrorKind, spec_of};
 use pgrad_envs::{EnvEntry, UnknownEnv};
@@ -55,8 +55,8 @@ pub trait OpenEnv: Send + Sync {
     /// # Errors
     /// When they cannot be made.
     fn make(&self, n: usize) -> BatchResult;
-    /// Whether an episode depends only on the random numbers at its beginning and on the actions, so that what an earlier one
-    /// left behind can be seen.
+    /// Whether an episode depends only on the random numbers at its beginning and on the actions, so that
+    /// what an earlier one left behind can be seen.
     fn seeds_episodes(&self) -> bool {
         true
     }
@@ -157,7 +157,8 @@ pub struct NamedEnv {
     opened: Arc<OnceLock<Result<Box<dyn OpenEnv>, MakeError>>>,
 }
 
-/// Says where an environment is that is no native one, where Gymnasium or a package for it is known to have it.
+/// Says where an environment is that is no native one, where Gymnasium or a package for it is known to have
+/// it.
 fn elsewhere(unknown: UnknownEnv) -> EnvNameError {
     let id = &unknown.id;
     let hint = if unknown.feature.is_some() || unknown.untiled.is_some() {

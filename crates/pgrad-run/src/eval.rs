@@ -153,13 +153,13 @@ pub fn evaluate_run(
 /// Runs `policy` for whole episodes, with its normaliser as it is.
 ///
 /// Each episode has an environment of its own, and only its first episode counts: otherwise short episodes
-/// would be counted more often than long ones. Episode `i` depends on the seed and on `i` alone. One that is lost is
-/// counted as lost ([`Evaluation::episodes_lost`]) and not replaced by another, which would leave out just the
-/// episodes in which the environment fails.
+/// would be counted more often than long ones. Episode `i` depends on the seed and on `i` alone. One that is
+/// lost is counted as lost ([`Evaluation::episodes_lost`]) and not replaced by another, which would leave out
+/// just the episodes in which the environment fails.
 ///
 /// # Errors
-/// When the policy does not fit the environment, it cannot be made or breaks its contract, an episode does not end,
-/// or all are lost.
+/// When the policy does not fit the environment, it cannot be made or breaks its contract, an episode does
+/// not end, or all are lost.
 pub fn evaluate(
     policy: Policy,
     make_env: impl Fn(usize) -> BatchResult,

@@ -62,8 +62,8 @@ fn gigabytes(bytes: f64) -> String {
     format!("{:.1} GB", bytes / 1e9)
 }
 
-/// The least of what this process may use: the limits of its control groups, and the memory of the machine. None where
-/// the system does not say.
+/// The least of what this process may use: the limits of its control groups, and the memory of the machine.
+/// None where the system does not say.
 #[must_use]
 pub fn limit() -> Option<Limit> {
     limit_of(Path::new("/"))
@@ -89,7 +89,8 @@ fn limit_of(root: &Path) -> Option<Limit> {
             (&[], "")
         };
         let path = path.trim_start_matches('/').to_owned();
-        // Every group above has a limit of its own. In a container the path may not be there, but its root is.
+        // Every group above has a limit of its own. In a container the path may not be there, but its root
+        // is.
         let within = move |mount: &&str| {
             let above = Path::new(&path).ancestors().map(|at| Path::new(mount).join(at).join(file));
             above.collect::<Vec<_>>()

@@ -242,13 +242,15 @@ pub fn check(root: &Path) -> Result<(), RunDirError> {
     }
 }
 
-/// Whether a folder holds no more than what a start that ended before there was a configuration leaves behind.
+/// Whether a folder holds no more than what a start that ended before there was a configuration leaves
+/// behind.
 fn is_unused(entries: &[Entry]) -> bool {
     entries.iter().all(|entry| entry.name == LOCK || is_leftover(entry))
 }
 
-/// The lock of a folder. Dropping it gives it back, at once: a program that was started meanwhile from another
-/// thread may hold a copy of the file for a moment, and closing ours alone would leave the lock with it.
+/// The lock of a folder. Dropping it gives it back, at once: a program that was started meanwhile from
+/// another thread may hold a copy of the file for a moment, and closing ours alone would leave the lock with
+/// it.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -257,8 +259,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// `storage` as it is to be used for the folder. On the file system it is the very folder that is locked: when
-    /// another one takes its path, that one is left alone.
+    /// `storage` as it is to be used for the folder. On the file system it is the very folder that is locked:
+    /// when another one takes its path, that one is left alone.
     #[must_use]
     pub fn storage(&self, storage: &Arc<dyn Storage>) -> Arc<dyn Storage> {
         let folder = self.folder.as_ref().filter(|_| storage.is_file_system());
@@ -273,8 +275,8 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock of a folder; the lock of a `new` one is made to last. What a process that was killed has left half
-/// written is removed.
+/// Takes the lock of a folder; the lock of a `new` one is made to last. What a process that was killed has
+/// left half written is removed.
 ///
 /// # Errors
 /// When another process has it, or it cannot be written.

@@ -53,12 +53,12 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// Makes the environments, not yet started, and the method with `threads` threads; results do not depend on
-    /// their number. An asynchronous method has as many as it has actor-learners.
+    /// Makes the environments, not yet started, and the method with `threads` threads; results do not depend
+    /// on their number. An asynchronous method has as many as it has actor-learners.
     ///
     /// # Errors
-    /// When the configuration cannot be used or does not fit into memory, an environment cannot be made or a thread cannot
-    /// be started.
+    /// When the configuration cannot be used or does not fit into memory, an environment cannot be made or a
+    /// thread cannot be started.
     pub fn new(config: RunConfig, threads: usize) -> Result<Self, RunConfigError> {
         config.check_memory(threads)?;
         let cpu = config.cpu(threads).map_err(RunConfigError::Threads)?;
@@ -78,7 +78,8 @@ impl Trainer {
         })
     }
 
-    /// Starts the environments. [`Trainer::iterate`] does it when neither this nor [`Trainer::load`] was called.
+    /// Starts the environments. [`Trainer::iterate`] does it when neither this nor [`Trainer::load`] was
+    /// called.
     ///
     /// # Errors
     /// When an environment breaks its contract.
@@ -94,12 +95,12 @@ impl Trainer {
         self.notices.extend(news.notices);
         self.env_metrics = news.metrics;
     }
-    /// One iteration: collect, then learn. It may be called beyond the configured steps; schedules stay at their
-    /// ends then.
+    /// One iteration: collect, then learn. It may be called beyond the configured steps; schedules stay at
+    /// their ends then.
     ///
     /// # Errors
-    /// When something is not finite or an environment breaks its contract: see [`AgentError`]. The trainer can then
-    /// only [`load`](Trainer::load) an earlier state.
+    /// When something is not finite or an environment breaks its contract: see [`AgentError`]. The trainer
+    /// can then only [`load`](Trainer::load) an earlier state.
     pub fn iterate(&mut self) -> Result<Report, AgentError> {
         if !self.started {
             self.start()?;
@@ -173,7 +174,8 @@ impl Trainer {
     pub fn report(&self) -> Report {
         self.report
     }
-    /// A row of metrics: where training stands, what the last iteration reported, and the environments' own numbers.
+    /// A row of metrics: where training stands, what the last iteration reported, and the environments' own
+    /// numbers.
     #[must_use]
     pub fn row(&self) -> MetricsRow {
         let mut row = MetricsRow::new(self.steps());
@@ -185,8 +187,8 @@ impl Trainer {
         row.values.extend(&self.env_metrics);
         row
     }
-    /// What there is to tell of environments and actions since this was last asked, also after a start or an iteration
-    /// that failed.
+    /// What there is to tell of environments and actions since this was last asked, also after a start or an
+    /// iteration that failed.
     #[must_use]
     pub fn take_notices(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
@@ -205,7 +207,8 @@ impl Trainer {
     pub fn scale_step_size(&mut self, factor: f64) {
         self.algo.scale_step_size(factor);
     }
-    /// Everything that what comes next depends on; [`tensors::encode`](crate::tensors::encode) makes bytes of it.
+    /// Everything that what comes next depends on; [`tensors::encode`](crate::tensors::encode) makes bytes of
+    /// it.
     #[must_use]
     pub fn save(&self) -> Record {
         let mut record = Record::new();

@@ -1,4 +1,5 @@
-//! Runs of actor-learners that race: what is recorded can be had again, what is stopped goes on, what breaks is named.
+//! Runs of actor-learners that race: what is recorded can be had again, what is stopped goes on, what breaks
+//! is named.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;

@@ -1,4 +1,5 @@
-//! The same seed gives the same bits, for any number of threads and with every method; evaluating changes nothing.
+//! The same seed gives the same bits, for any number of threads and with every method; evaluating changes
+//! nothing.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 mod driver_common;

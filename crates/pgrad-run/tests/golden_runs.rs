@@ -1,5 +1,5 @@
-//! Runs that earlier versions left behind are read, evaluated and continued: `goldens/runs/VERSION`, one for each kind of
-//! state. A version adds its own and keeps those before it.
+//! Runs that earlier versions left behind are read, evaluated and continued: `goldens/runs/VERSION`, one for
+//! each kind of state. A version adds its own and keeps those before it.
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 
 use pgrad_model::Policy;

@@ -1,5 +1,5 @@
-//! Runs in environments of Gymnasium: the same bits for any number of threads and processes, failures survived, and
-//! resumed with new episodes.
+//! Runs in environments of Gymnasium: the same bits for any number of threads and processes, failures
+//! survived, and resumed with new episodes.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test panics when something is wrong")]
 

@@ -249,7 +249,8 @@ fn names_that_would_break_the_line_are_refused() {
     let _ = writer.write(&MetricsRow { step: 0, values: vec![("a\"b", 1.0)] });
 }
 
-/// What a checkpoint says of the file decides what is continued, and what is not of this run is put aside whole.
+/// What a checkpoint says of the file decides what is continued, and what is not of this run is put aside
+/// whole.
 #[test]
 fn metrics_that_a_checkpoint_does_not_know_are_put_aside() {
     let (sim, path) = (disk(), Path::new(PATH));

@@ -83,7 +83,8 @@ impl Kind {
     }
 
     /// The value that somebody means who writes `text` on a command line: text without quotes, `1e6` and
-    /// `1_000_000`, `64,64` or `[64, 64]`. What cannot be read stays text, which [`Kind::check`] then refuses.
+    /// `1_000_000`, `64,64` or `[64, 64]`. What cannot be read stays text, which [`Kind::check`] then
+    /// refuses.
     #[must_use]
     pub fn parse(&self, text: &str) -> Value {
         let text = text.trim();
@@ -115,8 +116,8 @@ impl Kind {
     /// what is wrong with it.
     ///
     /// # Errors
-    /// When the type is another one or the value lies outside the range. The message names the setting's `key` and
-    /// `default`.
+    /// When the type is another one or the value lies outside the range. The message names the setting's
+    /// `key` and `default`.
     pub fn check(&self, key: &str, default: &Value, value: &Value) -> Result<Value, SettingError> {
         self.check_as(key, default, value, &self.describe())
     }

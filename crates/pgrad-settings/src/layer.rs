@@ -18,8 +18,8 @@ pub struct Given {
     pub place: Place,
 }
 
-/// Refuses settings that were given and do not apply beside the present values of `settings`: see the `when` of
-/// [`settings!`](crate::settings).
+/// Refuses settings that were given and do not apply beside the present values of `settings`: see the `when`
+/// of [`settings!`](crate::settings).
 ///
 /// # Errors
 /// Every such setting, in the order in which they were given, with what it needs.
@@ -49,7 +49,8 @@ pub fn check_given(given: &[Given], settings: &[&dyn Settings]) -> Result<(), Co
 /// `key = value`. `origin` names the text in errors (a file, a preset).
 ///
 /// # Errors
-/// What is wrong, in the order of the lines: the first ten errors, and how many there are more. Nothing has changed then.
+/// What is wrong, in the order of the lines: the first ten errors, and how many there are more. Nothing has
+/// changed then.
 ///
 /// # Panics
 /// When two of the structs declare the same key: [`check_declarations`](crate::check_declarations) finds it.
@@ -137,8 +138,8 @@ pub fn apply_pair(
     }
 }
 
-/// Sets the setting `key` from the text that somebody typed for it, and returns which it was. `origin` names the
-/// option in errors.
+/// Sets the setting `key` from the text that somebody typed for it, and returns which it was. `origin` names
+/// the option in errors.
 ///
 /// # Errors
 /// When there is no such key, or the setting does not take the value.
@@ -174,8 +175,8 @@ pub fn read_key(text: &str, origin: &str, key: &str) -> Result<Option<Value>, Co
 }
 
 /// The settings as TOML: one line each, in the order of declaration. With comments each has its meaning and
-/// its facts above it, and each struct its title. A setting that does not apply is left out; with comments its line
-/// is one, too. [`apply_toml`] reads it back to the same bits.
+/// its facts above it, and each struct its title. A setting that does not apply is left out; with comments
+/// its line is one, too. [`apply_toml`] reads it back to the same bits.
 #[must_use]
 pub fn to_toml(settings: &[&dyn Settings], with_comments: bool) -> String {
     let mut out = String::new();

@@ -1,7 +1,7 @@
 //! Declare a setting once: type, default, range, unit, source and help; everything else follows from it.
 //!
-//! - [`settings!`] declares a struct of settings, [`settings_like!`] one that differs from another in some defaults or
-//!   conditions, [`choice!`] an enum of named alternatives;
+//! - [`settings!`] declares a struct of settings, [`settings_like!`] one that differs from another in some
+//!   defaults or conditions, [`choice!`] an enum of named alternatives;
 //! - [`Settings`] is what the structs have in common: [`Settings::declarations`], `get`, `set`, `validate`;
 //! - [`apply_toml`], [`apply_pair`] and [`apply_text`] lay one layer over another: defaults, then the preset,
 //!   then a file, then the command line; nothing changes when anything is wrong, and every error says where,
@@ -27,7 +27,7 @@
 //!     /// The rollout.
 //!     pub struct RolloutSettings {
 //!         /// Steps of each environment in an iteration (T). Raising it lowers the bias of advantages.
-//!         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "Schulman et al. 2017, table 5";
+//!         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "PPO, table 5";
 //!         /// Discount of what comes later.
 //!         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2017, table 5";
 //!     }

@@ -53,8 +53,8 @@ impl From<Range<u64>> for IntRange {
 /// An interval of numbers. Each end is inside (closed) or outside (open).
 ///
 /// Made of `0.0..=1.0` for `[0, 1]`, `0.0..1.0` for `[0, 1)`, `0.0..` for `[0, inf)`, [`above`]`(0.0)` for
-/// `(0, inf)`, `above(0.0).to(1.0)` for `(0, 1]` and `above(0.0).below(1.0)` for `(0, 1)`. NaN is never inside;
-/// infinity only when it is a closed end: `0.0..=f64::INFINITY`.
+/// `(0, inf)`, `above(0.0).to(1.0)` for `(0, 1]` and `above(0.0).below(1.0)` for `(0, 1)`. NaN is never
+/// inside; infinity only when it is a closed end: `0.0..=f64::INFINITY`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FloatRange {
     /// Lower end.

@@ -64,8 +64,8 @@ pub fn reference_markdown(settings: &[&dyn Settings]) -> String {
 /// What is wrong with declarations, one sentence each; empty when nothing is. For the registry's test.
 ///
 /// Keys must be `lower_snake_case` and unique over all structs, help a sentence of printable ASCII or of the
-/// Greek and mathematical letters that papers use, and the default must be allowed. What a setting's `when` names
-/// must be another setting, one that always applies, and values that it takes.
+/// Greek and mathematical letters that papers use, and the default must be allowed. What a setting's `when`
+/// names must be another setting, one that always applies, and values that it takes.
 #[must_use]
 pub fn check_declarations(settings: &[&dyn Settings]) -> Vec<String> {
     let mut findings = Vec::new();

@@ -50,7 +50,8 @@ impl std::fmt::Display for Condition {
 }
 
 impl Setting {
-    /// A setting without unit and source, with the widest range of its type. Called by [`settings!`](crate::settings).
+    /// A setting without unit and source, with the widest range of its type. Called by
+    /// [`settings!`](crate::settings).
     #[must_use]
     pub fn new<T: FieldType>(key: &'static str, help: &[&str], default: &T) -> Self {
         let (help, kind) = (help_text(help), T::kind(None));
@@ -98,8 +99,9 @@ impl Setting {
         };
         self.when.as_ref().is_none_or(holds)
     }
-    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`,
-    /// with `only when ...` where it does not always apply, and at the end whether a resumed run may have another value.
+    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table
+    /// 5`, with `only when ...` where it does not always apply, and at the end whether a resumed run may have
+    /// another value.
     #[must_use]
     pub fn facts(&self) -> String {
         let mut line = format!("default {}; {}", plain(&self.default), self.kind.allowed());
@@ -211,11 +213,11 @@ pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Setti
 
 /// Declares a struct of settings. See the [crate's documentation](crate) for an example.
 ///
-/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b", resume: free;` with
-/// a doc comment; the last five parts are optional, in this order. A setting with `when` applies only where the setting
-/// `other` has one of those values; given elsewhere it is refused, by [`check_given`](crate::check_given). One with
-/// `resume: free` is nothing that results depend on, so a resumed run may have another value.
-/// What a range is made of is said at [`IntRange`](crate::IntRange) and
+/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b", resume:
+/// free;` with a doc comment; the last five parts are optional, in this order. A setting with `when` applies
+/// only where the setting `other` has one of those values; given elsewhere it is refused, by
+/// [`check_given`](crate::check_given). One with `resume: free` is nothing that results depend on, so a
+/// resumed run may have another value. What a range is made of is said at [`IntRange`](crate::IntRange) and
 /// [`FloatRange`](crate::FloatRange); that of a list is the range of each entry, that of a text its length.
 #[macro_export]
 macro_rules! settings {
@@ -300,12 +302,12 @@ macro_rules! settings {
     };
 }
 
-/// Declares a struct of settings that is another one, some of whose settings have a default, a source or a condition
-/// of their own.
+/// Declares a struct of settings that is another one, some of whose settings have a default, a source or a
+/// condition of their own.
 ///
-/// Each line is `name = default, source: "…", when: other is "a" | "b";`, of which each part may be missing; settings
-/// without a line are those of the other struct. `without a | b` behind the other struct leaves settings out: nobody can
-/// give them. The fields are those of the other struct, by `Deref`.
+/// Each line is `name = default, source: "…", when: other is "a" | "b";`, of which each part may be missing;
+/// settings without a line are those of the other struct. `without a | b` behind the other struct leaves
+/// settings out: nobody can give them. The fields are those of the other struct, by `Deref`.
 ///
 /// ```
 /// use pgrad_settings::{Settings, settings, settings_like};

@@ -191,8 +191,8 @@ impl Kind {
 }
 
 impl Study {
-    /// The study of training runs with this name, or else in this file. [`AnyStudy::load`](crate::AnyStudy::load) reads those of
-    /// other kinds too.
+    /// The study of training runs with this name, or else in this file.
+    /// [`AnyStudy::load`](crate::AnyStudy::load) reads those of other kinds too.
     ///
     /// # Errors
     /// When there is none, it is of another kind, or wrong in any way: with the line.

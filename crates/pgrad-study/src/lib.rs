@@ -13,7 +13,7 @@
 //! steps = 100_000
 //! iterations = 20                 # stop after so many, where a paper counts those; `steps` is then the most
 //! seeds = { first = 1, count = 20 }
-//! preset = true                   # when left out: start from the preset, not from the defaults; or a preset's name
+//! preset = true                   # when left out: from the preset, not the defaults; or a preset's name
 //! evaluation = "greedy"           # when left out; "stochastic" draws the actions of E
 //! settings = { gamma = 0.98 }     # laid over it
 //! [[entry.anchor]]
@@ -23,17 +23,18 @@
 //! at_most = false                 # when left out; true: a bound from above, see below
 //! source = "RL Zoo, benchmark.md, one run"
 //! ```
-//! An anchor is a score to be reached, and the verdict is `beaten`, `reproduced` or `short` ([`scores::Verdict`]), with the
-//! difference, its standard error and the seeds that failed ([`scores::Judgement`]). With `at_most = true` it is
-//! what nobody can get more than (a policy without a memory where one is needed): the verdict is `bounded`, or `exceeded`
-//! when the scores speak against it. Such a bound is exact and has no standard error.
+//! An anchor is a score to be reached, and the verdict is `beaten`, `reproduced` or `short`
+//! ([`scores::Verdict`]), with the difference, its standard error and the seeds that failed
+//! ([`scores::Judgement`]). With `at_most = true` it is what nobody can get more than (a policy without a
+//! memory where one is needed): the verdict is `bounded`, or `exceeded` when the scores speak against it.
+//! Such a bound is exact and has no standard error.
 //!
 //! Two scores are taken of every run, and never mixed:
 //!
 //! - **E**: mean return of the final policy over `episodes` episodes, most probable actions, normaliser
 //!   frozen; the seed of the evaluation is [`eval_seed`] of the run's, which no training run of a study has.
-//!   With `evaluation = "stochastic"` actions are drawn instead, for policies that are right to be random, and
-//!   for comparison with scores that were taken so: tables then say `E (drawn)`, and all entries that are
+//!   With `evaluation = "stochastic"` actions are drawn instead, for policies that are right to be random,
+//!   and for comparison with scores that were taken so: tables then say `E (drawn)`, and all entries that are
 //!   compared with each other should have it alike;
 //! - **T**: mean return of the last 100 training episodes (of all, when there were fewer), actions drawn.
 //!
@@ -57,11 +58,12 @@
 //! The folder of the results holds [`RESULTS`] (a line for every run), [`CURVES`] (learning curves),
 //! `summary.md`, `summary.json` and a picture for every environment. A study that was stopped is continued by
 //! running it again with the same folder: runs whose line is there, made with the same settings by the same
-//! sources ([`SOURCES`]), are not run again. Lines of other runs are kept and not counted: a mean is never taken
-//! over rows that different programs made. Entries that one other program did as a whole count where its sources
-//! are accepted ([`StudyOptions::accept`]), and the tables name them.
+//! sources ([`SOURCES`]), are not run again. Lines of other runs are kept and not counted: a mean is never
+//! taken over rows that different programs made. Entries that one other program did as a whole count where
+//! its sources are accepted ([`StudyOptions::accept`]), and the tables name them.
 //!
-//! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads both.
+//! A file with a `kind` measures something else than training runs, see [`Measurement`]; [`AnyStudy`] reads
+//! both.
 //!
 //! **Must never know:** terminals.
 

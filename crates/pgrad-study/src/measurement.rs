@@ -59,8 +59,8 @@ pub trait Measurement: fmt::Debug + Send + Sync {
     fn has_seeds(&self) -> bool {
         false
     }
-    /// Measures. What is found depends neither on the number of threads nor on the time, unless it is time that is
-    /// measured.
+    /// Measures. What is found depends neither on the number of threads nor on the time, unless it is time
+    /// that is measured.
     ///
     /// # Errors
     /// When it was stopped ([`StudyError::Stopped`]) or cannot be measured.
@@ -205,8 +205,8 @@ impl Bench<'_> {
         })?;
         found.into_iter().collect::<Option<Vec<T>>>().ok_or(StudyError::Stopped)
     }
-    /// Trains and evaluates all runs of `study` that are not in the folder yet. Their lines are the `results.csv`
-    /// of the measurement, which then has no [`Findings::results`] of its own.
+    /// Trains and evaluates all runs of `study` that are not in the folder yet. Their lines are the
+    /// `results.csv` of the measurement, which then has no [`Findings::results`] of its own.
     ///
     /// # Errors
     /// When an entry cannot be run, a run failed, the folder cannot be written, or it was stopped.

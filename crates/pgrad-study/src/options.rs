@@ -57,7 +57,8 @@ pub struct StudyOptions<'a> {
     pub seeds: Option<u64>,
     /// Run the entries on other seeds; those on their own seeds stand beside them where the folder has them.
     pub other_seeds: Option<OtherSeeds>,
-    /// Digests of other sources: what their programs did with the same settings is not done again, an entry at a time.
+    /// Digests of other sources: what their programs did with the same settings is not done again, an entry
+    /// at a time.
     pub accept: Vec<String>,
     /// The command that was typed, for the record.
     pub command: Option<String>,

@@ -143,8 +143,8 @@ impl Folder<'_> {
     pub(super) fn has(&self, name: &str) -> Result<bool, StudyError> {
         Ok(self.storage.kind(&self.path(name))?.is_some())
     }
-    /// The lines of all runs that are there. What a write that was cut short left of a last line goes, also in the
-    /// curves: what is added would be joined to it.
+    /// The lines of all runs that are there. What a write that was cut short left of a last line goes, also
+    /// in the curves: what is added would be joined to it.
     pub(super) fn rows(&self) -> Result<Vec<RunRow>, StudyError> {
         self.whole(CURVES)?;
         self.mark_old_lines()?;

@@ -65,8 +65,8 @@ impl Summary {
 pub enum Verdict {
     /// Our mean is above the anchor, by more than the 95 % intervals of both together.
     Beaten,
-    /// Our mean is no worse than the anchor by more than one standard error of their difference, nor by more than
-    /// [`LARGEST_MISS`] of the anchor.
+    /// Our mean is no worse than the anchor by more than one standard error of their difference, nor by more
+    /// than [`LARGEST_MISS`] of the anchor.
     Reproduced,
     /// Neither.
     Short,
@@ -100,8 +100,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Our mean minus the anchor.
     pub difference: f64,
-    /// Standard error of the difference: ours and the anchor's. Failed seeds do not count in it, so that one that lowers
-    /// the mean cannot excuse it as well.
+    /// Standard error of the difference: ours and the anchor's. Failed seeds do not count in it, so that one
+    /// that lowers the mean cannot excuse it as well.
     pub error: f64,
     /// Seeds that failed ([`FAILED_BELOW`]).
     pub failed: usize,
@@ -135,8 +135,8 @@ pub fn judge(scores: &[f64], anchor: f64, anchor_se: f64, seed: u64) -> Result<J
 /// Half of a 95 % interval, in standard errors.
 const NORMAL_95: f64 = 1.96;
 
-/// The verdict on `scores` against an exact upper bound, what nobody can get more than on average: [`Verdict::Bounded`] or
-/// [`Verdict::Exceeded`]. No seed fails.
+/// The verdict on `scores` against an exact upper bound, what nobody can get more than on average:
+/// [`Verdict::Bounded`] or [`Verdict::Exceeded`]. No seed fails.
 ///
 /// # Errors
 /// As [`judge`].
@@ -182,7 +182,8 @@ mod tests {
         x[..10].fill(94.0);
         assert_eq!(verdict(&x, 92.5, 0.0, 1), Ok(Verdict::Beaten));
         x[7] = -20.0;
-        // The mean is 87.75 - 0.05; the error of the other 19, by hand: sqrt(19 * (9/19) * (10/19) / 18 / 19).
+        // The mean is 87.75 - 0.05; the error of the other 19, by hand: sqrt(19 * (9/19) * (10/19) / 18 /
+        // 19).
         let judged = judge(&x, 92.5, 0.0, 1).unwrap();
         assert_eq!((judged.verdict, judged.failed), (Verdict::Short, 1));
         close(judged.difference, (10.0 * 93.0 + 9.0 * 94.0 - 20.0) / 20.0 - 92.5, 1e-12);

@@ -5,8 +5,8 @@ use crate::report::{EntryResult, LEGEND, Score, score_json, table};
 use crate::{Anchor, Bound, Evaluated, Measure, Quantity};
 use serde_json::{Value, json};
 
-/// The table and the JSON of a stored summary with the verdicts of this program. What was measured stays; nothing is run.
-/// None when it is no summary.
+/// The table and the JSON of a stored summary with the verdicts of this program. What was measured stays;
+/// nothing is run. None when it is no summary.
 #[must_use]
 pub fn retold(markdown: &str, summary: &Value) -> Option<(String, Value)> {
     let mut summary = summary.clone();

@@ -140,7 +140,8 @@ impl Study {
 mod tests {
     use super::*;
 
-    /// Streams are made of a seed: an evaluation that had a training run's would begin with the same episodes.
+    /// Streams are made of a seed: an evaluation that had a training run's would begin with the same
+    /// episodes.
     #[test]
     fn no_evaluation_has_the_seed_of_a_training_run() {
         assert_eq!(eval_seed(3), 1_000_000_000_003);

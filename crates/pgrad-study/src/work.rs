@@ -93,8 +93,8 @@ fn config_of(entry: &Entry, seed: u64) -> RunConfig {
     config
 }
 
-/// Digest of everything that the scores of a run depend on, as its line has it: the settings of `entry` with this seed,
-/// the episodes of an evaluation, pgrad's version and the digest of the sources that do it.
+/// Digest of everything that the scores of a run depend on, as its line has it: the settings of `entry` with
+/// this seed, the episodes of an evaluation, pgrad's version and the digest of the sources that do it.
 #[must_use]
 pub fn run_digest(entry: &Entry, seed: u64, episodes: usize, sources: &str) -> String {
     let config = config_of(entry, seed);
@@ -179,7 +179,8 @@ fn run(job: &Job<'_>, shared: &Shared<'_>) -> Result<(RunRow, Vec<Point>), RunSt
 
 /// Runs a study, or what is missing of it, and writes its tables.
 ///
-/// A run that fails does not stop the others: it is in [`StudyResult::failures`], and its entry is not judged.
+/// A run that fails does not stop the others: it is in [`StudyResult::failures`], and its entry is not
+/// judged.
 ///
 /// # Errors
 /// When an entry cannot be run: nothing has been written then. When the folder is in use, cannot be written,
@@ -297,7 +298,8 @@ pub(super) fn collect(
     })
 }
 
-/// The runs of a study. An entry all of whose runs are among `rows`, made by one of the sources `accept`, is theirs.
+/// The runs of a study. An entry all of whose runs are among `rows`, made by one of the sources `accept`, is
+/// theirs.
 fn jobs<'s>(
     study: &'s Study,
     seeds: Option<u64>,

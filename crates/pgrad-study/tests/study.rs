@@ -181,8 +181,8 @@ fn studies_that_come_with_pgrad_are_right_and_keep_to_the_reporting_seeds() {
         let AnyStudy::Runs(study) = AnyStudy::load(embedded.name).unwrap() else { continue };
         for entry in &study.entries {
             entry.check().unwrap();
-            // Seeds from 10 001 on are for tuning. Long runs have fewer than 20; a rival that is there for the
-            // comparison alone has no anchor.
+            // Seeds from 10 001 on are for tuning. Long runs have fewer than 20; a rival that is there for
+            // the comparison alone has no anchor.
             assert!(
                 entry.first_seed + entry.seeds <= 10_001 && (3..=100).contains(&entry.seeds),
                 "{}",

@@ -96,8 +96,8 @@ pub fn allocations_of_all_threads() -> u64 {
     ALL_THREADS.load(Ordering::Relaxed)
 }
 
-/// The most bytes that all threads together had allocated at any moment inside `f`, beyond those that they had before.
-/// Such a test needs a binary of its own.
+/// The most bytes that all threads together had allocated at any moment inside `f`, beyond those that they
+/// had before. Such a test needs a binary of its own.
 pub fn most_bytes_during<T>(f: impl FnOnce() -> T) -> (u64, T) {
     let before = BYTES.load(Ordering::Relaxed);
     MOST_BYTES.store(before, Ordering::Relaxed);

@@ -1,7 +1,8 @@
-//! Oracles for tests: finite differences, the adjoint law, dense matrices, a counter of allocations, a Python.
+//! Oracles for tests: finite differences, the adjoint law, dense matrices, a counter of allocations, a
+//! Python.
 //!
-//! The oracles know nothing but closures over `&[f64]`, and the crate depends on nothing, so that what it checks
-//! cannot leak into how it checks.
+//! The oracles know nothing but closures over `&[f64]`, and the crate depends on nothing, so that what it
+//! checks cannot leak into how it checks.
 //!
 //! - [`finite_difference_gradient`], [`finite_difference_jvp`], [`check_gradient`], [`assert_gradient`];
 //! - [`adjoint_law`], [`assert_adjoint`]: `<u, J v> = <Jᵀ u, v>`;

@@ -2,8 +2,8 @@
 //!
 //! This crate only re-exports what a user of the library needs; the floors below are documented in their own
 //! crates. See `examples/custom_env.rs` for an environment of one's own, trained in some fifty lines,
-//! `examples/trainer.rs` for a training loop of one's own, and `examples/use_policy.rs` for a trained policy that is
-//! asked for actions.
+//! `examples/trainer.rs` for a training loop of one's own, and `examples/use_policy.rs` for a trained policy
+//! that is asked for actions.
 //!
 //! With `default-features = false` there is no training code: a [`Policy`] loads from bytes and acts.
 

@@ -1,6 +1,6 @@
-//! Renders the book with mdBook, as a library so that nothing has to be installed, and checks what it made: `book build`.
-//! `book preprocess` is the step of book.toml that turns mathematics into MathML, leads links to code to the line where
-//! the code is today, and shows the items that a page asks for.
+//! Renders the book with mdBook, as a library so that nothing has to be installed, and checks what it made:
+//! `book build`. `book preprocess` is the step of book.toml that turns mathematics into MathML, leads links
+//! to code to the line where the code is today, and shows the items that a page asks for.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talks to mdBook, or to the terminal")]
 

@@ -43,7 +43,8 @@ pub(crate) struct ActorLearners {
 }
 
 impl ActorLearners {
-    /// Actor-learners at rest. `parts` are all settings of the method, `recording` the file of [`AsyncSettings::file`].
+    /// Actor-learners at rest. `parts` are all settings of the method, `recording` the file of
+    /// [`AsyncSettings::file`].
     pub(crate) fn new(
         settings: &AsyncSettings,
         values: Option<&AsyncValueSettings>,
@@ -171,8 +172,8 @@ impl ActorLearners {
 }
 
 impl Agent<ActorLearners> {
-    /// One iteration: `thread` on a thread for each actor-learner, from the model's parameters on, which then are the
-    /// shared ones.
+    /// One iteration: `thread` on a thread for each actor-learner, from the model's parameters on, which then
+    /// are the shared ones.
     ///
     /// # Errors
     /// What stopped one of them; the others were stopped then.

@@ -27,7 +27,8 @@ pub(super) struct Exploration {
     pub(super) pi: Vec<f32>,
 }
 
-/// One actor-learner: a thread's copy of the parameters, its environment, and the segment that it learns from.
+/// One actor-learner: a thread's copy of the parameters, its environment, and the segment that it learns
+/// from.
 #[repr(align(128))]
 pub(crate) struct ActorLearner {
     pub(super) number: usize,
@@ -135,8 +136,8 @@ impl ActorLearner {
     pub(crate) fn epsilon(&self) -> f32 {
         self.exploration.as_ref().map_or(0.0, |e| e.settings.anneal(e.end, self.frames) as f32)
     }
-    /// Draws `a′`, the action that follows the last step, and writes `π(·|s_t)`: 1 for it and 0 for the others. Where
-    /// the episode ended there is none to draw: then all that ε-greedy might have drawn.
+    /// Draws `a′`, the action that follows the last step, and writes `π(·|s_t)`: 1 for it and 0 for the
+    /// others. Where the episode ended there is none to draw: then all that ε-greedy might have drawn.
     pub(crate) fn next_policy(&mut self) -> Result<(), AgentError> {
         if self.segment.end() == End::Running {
             self.draw()?;
@@ -152,8 +153,8 @@ impl ActorLearner {
         pi_next[best] += 1.0 - epsilon;
         Ok(())
     }
-    /// What a return starts from behind the last step: 0 after a terminal state, else what `value` says of `s_t`, the
-    /// final observation where a time limit cut the episode.
+    /// What a return starts from behind the last step: 0 after a terminal state, else what `value` says of
+    /// `s_t`, the final observation where a time limit cut the episode.
     pub(crate) fn after_last(&mut self, value: impl FnOnce(&mut Self) -> f32) -> Result<f32, AgentError> {
         let v = if self.segment.end() == End::Terminated { 0.0 } else { value(self) };
         let last = self.segment.len() - 1;

@@ -137,8 +137,8 @@ impl AsyncSettings {
     pub(crate) fn needs(&self, model: &ActorCritic, env: &EnvSpec, target: bool) -> Needs {
         let target = usize::from(target);
         let shared = usize::from(self.optimizer == AsyncOptimizer::SharedRmsprop);
-        // What is shared: parameters, the policy that is handed out, mean squares, the target. Each has parameters, a
-        // gradient, mean squares that are not shared, and the target.
+        // What is shared: parameters, the policy that is handed out, mean squares, the target. Each has
+        // parameters, a gradient, mean squares that are not shared, and the target.
         let vectors = 2 + shared + target;
         let sizes = Sizes::new(model, env, self.workers, self.workers).vectors(vectors, vectors);
         sizes.learners(self.workers, 3 - shared + target, self.n_steps).all()

@@ -38,7 +38,8 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     std::panic::set_hook(hook);
     let mut findings = findings?;
     if !env.open()?.seeds_episodes() {
-        // Another episode than the first has other random numbers, and need not be like one of a new environment.
+        // Another episode than the first has other random numbers, and need not be like one of a new
+        // environment.
         findings.retain(|f| !matches!(f, Finding::RewardAfterEnd { .. } | Finding::LeftOver { .. }));
     }
     let style = Style::stdout();

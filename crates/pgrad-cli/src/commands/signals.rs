@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How long the part of the work that is going on may take to its end after the first signal. Saving comes on top.
+/// How long the part of the work that is going on may take to its end after the first signal. Saving comes on
+/// top.
 const GRACE: Duration = Duration::from_secs(3);
 /// How often is looked whether a signal came.
 const TICK: Duration = Duration::from_millis(100);
 
-/// A flag that the first signal sets which asks to stop: of a person or a scheduler (INT, TERM, USR1), of a terminal
-/// that goes away (HUP), of a limit of processor time (XCPU). A second one ends the process with 128 + its number.
+/// A flag that the first signal sets which asks to stop: of a person or a scheduler (INT, TERM, USR1), of a
+/// terminal that goes away (HUP), of a limit of processor time (XCPU). A second one ends the process with 128
+/// + its number.
 ///
 /// A limit of file sizes (XFSZ) fails the write that reached it and ends nothing by itself.
 pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
@@ -43,7 +45,8 @@ fn is_ignored(signal: i32) -> bool {
     mask >> (signal - 1) & 1 == 1
 }
 
-/// Calls `overdue` when `stop` was set and this is still there after [`GRACE`]; dropping it in time prevents that.
+/// Calls `overdue` when `stop` was set and this is still there after [`GRACE`]; dropping it in time prevents
+/// that.
 pub(crate) struct Deadline {
     done: Arc<AtomicBool>,
 }

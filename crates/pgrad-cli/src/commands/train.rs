@@ -81,7 +81,8 @@ fn drive(
     Ok(if summary.stopped { Code::Stopped.into() } else { ExitCode::SUCCESS })
 }
 
-/// Ends the process within an iteration that does not end in time. Environments in processes of their own end with it.
+/// Ends the process within an iteration that does not end in time. Environments in processes of their own end
+/// with it.
 fn leave(run_dir: &Path, json: bool, saved: std::result::Result<Rescued, RunError>) {
     let code = match saved {
         Err(error) => {

@@ -155,8 +155,8 @@ pub struct Batch {
     pub mask: Option<Vec<bool>>,
     pub index: Vec<u32>,
     pub real: Vec<f64>,
-    /// What policy and critic remember before the first sample; none without a memory. With it the samples are the steps
-    /// of a sequence.
+    /// What policy and critic remember before the first sample; none without a memory. With it the samples
+    /// are the steps of a sequence.
     pub memory: Memory,
 }
 

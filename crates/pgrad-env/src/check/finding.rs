@@ -377,8 +377,8 @@ pub enum Finding {
 }
 
 impl Finding {
-    /// What is wrong, for somebody whose environment is a class in Python with Gymnasium's interface. `Display` is for
-    /// an [`Env`](crate::Env) in Rust.
+    /// What is wrong, for somebody whose environment is a class in Python with Gymnasium's interface.
+    /// `Display` is for an [`Env`](crate::Env) in Rust.
     #[must_use]
     pub fn in_python(&self) -> String {
         match self {

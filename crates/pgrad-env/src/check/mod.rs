@@ -12,10 +12,10 @@
 //! - for batches: by copies alone and in a batch.
 //!
 //! # Reward after the end
-//! Nobody steps a pgrad environment after its end: the caller resets it at once, and what a step after the end
-//! does is undefined. A reward can come after the end of its episode in one way only: it is paid in the next
-//! episode. That is [`Finding::RewardAfterEnd`]: an episode in a used environment pays what the same episode
-//! (same random numbers, same actions) in a new one does not.
+//! Nobody steps a pgrad environment after its end: the caller resets it at once, and what a step after the
+//! end does is undefined. A reward can come after the end of its episode in one way only: it is paid in the
+//! next episode. That is [`Finding::RewardAfterEnd`]: an episode in a used environment pays what the same
+//! episode (same random numbers, same actions) in a new one does not.
 
 mod finding;
 mod run;

@@ -8,12 +8,12 @@
 //! | first state | player at column 5, row 5; nothing else |
 //! | end | terminated when the player and an enemy are in one cell |
 //!
-//! Each of the rows 1 to 8 holds at most one enemy or gold. Every `spawn_speed` steps one comes in at a free row,
-//! from either side, gold one time in three; every `move_speed` steps all move one cell. What the player touches is
-//! looked at before and after they move.
+//! Each of the rows 1 to 8 holds at most one enemy or gold. Every `spawn_speed` steps one comes in at a free
+//! row, from either side, gold one time in three; every `move_speed` steps all move one cell. What the player
+//! touches is looked at before and after they move.
 //!
-//! Ramping: every 102 steps `spawn_speed` (10 at first) falls by 1, and every other time `move_speed` (5 at first)
-//! too, both down to 1.
+//! Ramping: every 102 steps `spawn_speed` (10 at first) falls by 1, and every other time `move_speed` (5 at
+//! first) too, both down to 1.
 
 use super::{Draw, Game, Move, Numbers, Outcome, Plane, SIDE, cell};
 

@@ -8,9 +8,9 @@
 //! | first state | full rows 1 to 3; paddle at column 4; ball at row 3 in the left or right corner, on its way down |
 //! | end | terminated when the ball reaches row 9 beside the paddle |
 //!
-//! The ball moves one cell a step along a diagonal. A wall turns it sideways, a brick or the paddle turns it up or
-//! down; the paddle's far edge, met from outside, turns it right round. A ball that hits a brick on the step after
-//! it broke one flies through. When none is left, the rows are filled as the ball comes to row 9.
+//! The ball moves one cell a step along a diagonal. A wall turns it sideways, a brick or the paddle turns it
+//! up or down; the paddle's far edge, met from outside, turns it right round. A ball that hits a brick on the
+//! step after it broke one flies through. When none is left, the rows are filled as the ball comes to row 9.
 //!
 //! Ramping has no meaning here.
 

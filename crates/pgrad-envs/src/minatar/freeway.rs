@@ -8,12 +8,12 @@
 //! | first state | chicken at row 9; all cars at column 0, with random speeds and directions |
 //! | end | terminated after 2501 steps |
 //!
-//! The chicken stays in column 4 and can move every third step. A car that it meets, before or after the car has
-//! moved, sends it back to row 9. At row 0 it goes back too, and every car gets a new speed and direction. A car
-//! of speed `s` moves every `s + 1` steps and comes in again at the other side.
+//! The chicken stays in column 4 and can move every third step. A car that it meets, before or after the car
+//! has moved, sends it back to row 9. At row 0 it goes back too, and every car gets a new speed and
+//! direction. A car of speed `s` moves every `s + 1` steps and comes in again at the other side.
 //!
-//! The 2501 steps are the game's own end: the package, and so this file, calls it a termination and not a time
-//! limit, although the observation does not show the time. Ramping has no meaning here.
+//! The 2501 steps are the game's own end: the package, and so this file, calls it a termination and not a
+//! time limit, although the observation does not show the time. Ramping has no meaning here.
 
 use super::{Draw, Game, Move, Numbers, Outcome, Plane, SIDE, cell};
 

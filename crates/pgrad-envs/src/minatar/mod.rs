@@ -10,14 +10,14 @@
 //! | time limit | cut (truncated, not terminated) after 10 000 steps; none for Freeway, which ends by itself |
 //! | threshold | none |
 //!
-//! The rules are those of the Python package MinAtar 1.0.15, step by step: order of events, timers and what they
-//! are off by. Three things differ.
+//! The rules are those of the Python package MinAtar 1.0.15, step by step: order of events, timers and what
+//! they are off by. Three things differ.
 //! - The random numbers are another generator's.
-//! - The move that a sticky first step of an episode repeats is [`Move::Noop`]. The package repeats the last move of
-//!   the episode before, but an episode here depends on nothing before it.
-//! - The package has no time limit. But who meets every ball in Breakout, or stays at the surface in Seaquest, plays
-//!   for ever, and a score of whole episodes is then never known. The limit is far from what others need, and
-//!   [`Rules::max_episode_steps`] takes it away.
+//! - The move that a sticky first step of an episode repeats is [`Move::Noop`]. The package repeats the last
+//!   move of the episode before, but an episode here depends on nothing before it.
+//! - The package has no time limit. But who meets every ball in Breakout, or stays at the surface in
+//!   Seaquest, plays for ever, and a score of whole episodes is then never known. The limit is far from what
+//!   others need, and [`Rules::max_episode_steps`] takes it away.
 //!
 //! Source: K. Young, T. Tian, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement
 //! Learning Experiments", arXiv:1903.03176 (2019); the package `MinAtar`, version 1.0.15.
@@ -112,8 +112,8 @@ impl Move {
 
 /// Where a game's randomness comes from.
 ///
-/// It is an argument so that a game can be given the numbers that the Python package drew, and then must do what
-/// the package did.
+/// It is an argument so that a game can be given the numbers that the Python package drew, and then must do
+/// what the package did.
 pub trait Draw {
     /// True with probability `p`: a uniform number on `[0, 1)` is less than `p`.
     fn chance(&mut self, p: f64) -> bool;

@@ -8,21 +8,21 @@
 //! | first state | submarine at the surface, column 5, facing left; 200 oxygen; nothing else |
 //! | end | terminated on meeting a fish, an enemy or its bullet; without oxygen; on coming up without divers |
 //!
-//! Oxygen falls by 1 a step below the surface. Coming up costs one diver and fills it again. Every `spawn_speed`
-//! steps a fish, or one time in three a submarine, comes in at a random row of 1 to 8 from either side, unless that
-//! row holds one that goes the other way; every 30th step a diver does. They move every `move_speed + 1` (divers 6)
-//! steps, bullets every step; an enemy submarine shoots every 11th.
+//! Oxygen falls by 1 a step below the surface. Coming up costs one diver and fills it again. Every
+//! `spawn_speed` steps a fish, or one time in three a submarine, comes in at a random row of 1 to 8 from
+//! either side, unless that row holds one that goes the other way; every 30th step a diver does. They move
+//! every `move_speed + 1` (divers 6) steps, bullets every step; an enemy submarine shoots every 11th.
 //!
-//! Ramping: each time that the player comes up `spawn_speed` (20 at first) falls by 1, down to 1, and every other
-//! time `move_speed` (5 at first) too, down to 2.
+//! Ramping: each time that the player comes up `spawn_speed` (20 at first) falls by 1, down to 1, and every
+//! other time `move_speed` (5 at first) too, down to 2.
 //!
 //! # What the package does that one might not expect
 //! All of it is kept, so that scores can be compared.
 //! - Coming up with 6 divers leaves -1 on board, not 0. With fewer than 0 one can come up again and again.
-//! - At the surface time costs nothing: a submarine that stays where it starts is never met, and the game never
-//!   ends.
-//! - A bullet or diver that goes takes the first *equal* entry off the list, which may be an earlier one that has not
-//!   moved yet; the later one then gets its turn. That shows in the order of the list only.
+//! - At the surface time costs nothing: a submarine that stays where it starts is never met, and the game
+//!   never ends.
+//! - A bullet or diver that goes takes the first *equal* entry off the list, which may be an earlier one that
+//!   has not moved yet; the later one then gets its turn. That shows in the order of the list only.
 //!
 //! Source: see the [module](super).
 
@@ -231,7 +231,8 @@ impl Seaquest {
             remove(&mut self.divers, i);
         }
     }
-    /// Moves entry `i` of the fish or the enemies, when it is its turn. Whether it is still there, and what it is.
+    /// Moves entry `i` of the fish or the enemies, when it is its turn. Whether it is still there, and what
+    /// it is.
     fn swim(&mut self, i: usize, is_fish: bool, outcome: &mut Outcome) -> (bool, Swimmer) {
         let list = if is_fish { &mut self.fish } else { &mut self.enemies };
         let swimmer = &mut list[i];
@@ -253,7 +254,8 @@ impl Seaquest {
             self.own_bullets.remove(bullet);
             outcome.reward += 1.0;
         }
-        // No earlier entry equals it: none is outside, and a bullet in one's cell would have hit that one before.
+        // No earlier entry equals it: none is outside, and a bullet in one's cell would have hit that one
+        // before.
         list.remove(i);
         (false, swimmer)
     }
@@ -380,9 +382,9 @@ impl Game for Seaquest {
             }
         }
     }
-    /// `x, y`, facing right, oxygen, divers on board, shot timer, surfaced; spawn speed and timer, divers' timer, move
-    /// speed, ramp index; the lengths of the lists of own bullets, enemies' bullets, fish, enemies and divers;
-    /// and these lists: `x, y, right`, then timers.
+    /// `x, y`, facing right, oxygen, divers on board, shot timer, surfaced; spawn speed and timer, divers'
+    /// timer, move speed, ramp index; the lengths of the lists of own bullets, enemies' bullets, fish,
+    /// enemies and divers; and these lists: `x, y, right`, then timers.
     fn save(&self, out: &mut Vec<f64>) {
         let Boat { x, y, right, oxygen, divers, shot_timer, surfaced } = self.boat;
         let Pace { spawn_speed, spawn_timer, diver_timer, move_speed, ramp_index } = self.pace;

@@ -9,9 +9,10 @@
 //! | end | terminated when a bullet or an alien is at the cannon, or when aliens in row 9 turn |
 //!
 //! Bullets move one row a step; the cannon shoots every fifth step at most. The aliens move every
-//! `min(aliens, move_interval)` steps, so that the last one moves every step; at the edge they go down a row and
-//! turn. Every tenth step the alien nearest in columns (the lower column of two, its lowest alien) shoots.
-//! A step: cannon, own bullets, aliens' bullets, aliens, aliens' shot, hits. When none is left a new wave comes.
+//! `min(aliens, move_interval)` steps, so that the last one moves every step; at the edge they go down a row
+//! and turn. Every tenth step the alien nearest in columns (the lower column of two, its lowest alien)
+//! shoots. A step: cannon, own bullets, aliens' bullets, aliens, aliens' shot, hits. When none is left a new
+//! wave comes.
 //!
 //! Ramping: with each wave `move_interval` (12 at first) falls by 1, down to 6.
 
@@ -143,8 +144,8 @@ impl Game for SpaceInvaders {
         let cannon = cell(self.x, BOTTOM);
         planes.copy_from_slice(&[cannon, self.aliens, left, right, self.own_bullets, self.alien_bullets]);
     }
-    /// `x`, direction, move interval, aliens' move and shot timers, ramp index, own shot timer, then own bullets,
-    /// aliens' bullets and aliens, each as ten rows of ten bits.
+    /// `x`, direction, move interval, aliens' move and shot timers, ramp index, own shot timer, then own
+    /// bullets, aliens' bullets and aliens, each as ten rows of ten bits.
     fn save(&self, out: &mut Vec<f64>) {
         let timers = [self.alien_move_timer, self.alien_shot_timer, self.ramp_index, self.shot_timer];
         out.extend([self.x, self.alien_dir, self.move_interval].map(f64::from));

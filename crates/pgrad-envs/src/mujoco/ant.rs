@@ -10,8 +10,8 @@
 //! | end | terminated when not healthy; cut after 1000 steps |
 //! | threshold | 6000 |
 //!
-//! A step is 5 of the physics, 0.05 s. v4 leaves out the contact forces, and pays the step that ends an episode for
-//! health too.
+//! A step is 5 of the physics, 0.05 s. v4 leaves out the contact forces, and pays the step that ends an
+//! episode for health too.
 //!
 //! # Precision
 //! As in Gymnasium the cost of control is computed in single precision.

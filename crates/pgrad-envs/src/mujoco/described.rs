@@ -112,7 +112,8 @@ impl Described {
     /// Reads the model; what is returned makes batches of the task.
     ///
     /// # Errors
-    /// When the model cannot be read, the task names what the model does not have, or it asks for nothing or too much.
+    /// When the model cannot be read, the task names what the model does not have, or it asks for nothing or
+    /// too much.
     pub fn load(self) -> Result<EnvMaker, MakeError> {
         let model = Model::load(&self.about())?;
         self.check(&model)?;

@@ -10,7 +10,8 @@
 //! | end | terminated when not healthy; cut after 1000 steps |
 //! | threshold | 3800 |
 //!
-//! A step is 4 of the physics, 0.008 s. In v4 the step that ends an episode is paid for health too, in v5 it is not.
+//! A step is 4 of the physics, 0.008 s. In v4 the step that ends an episode is paid for health too, in v5 it
+//! is not.
 //!
 //! # Precision
 //! As in Gymnasium the cost of control is computed in single precision.

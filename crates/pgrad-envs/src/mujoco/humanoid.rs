@@ -10,9 +10,9 @@
 //! | end | terminated when not healthy; cut after 1000 steps |
 //! | threshold | none |
 //!
-//! A step is 5 of the physics, 0.015 s. In v4 the world counts as a body and the root's six degrees of freedom are among
-//! the forces: numbers that are always 0, 376 in all. v5 leaves them out, 348. v4 has no cost of contact, and pays the
-//! step that ends an episode for health too.
+//! A step is 5 of the physics, 0.015 s. In v4 the world counts as a body and the root's six degrees of
+//! freedom are among the forces: numbers that are always 0, 376 in all. v5 leaves them out, 348. v4 has no
+//! cost of contact, and pays the step that ends an episode for health too.
 //!
 //! Source: Gymnasium's `humanoid_v4.py`, `humanoid_v5.py`.
 

@@ -14,26 +14,27 @@
 //! | [`InvertedPendulum`] | 4 | 1 | 1 a step | when the pole falls |
 //! | [`InvertedDoublePendulum`] | 11, 9 | 1 | 10 a step, penalties of distance and speed | when the tip is low |
 //!
-//! All episodes are cut after 1000 steps, those of Reacher after 50 and those of Pusher after 100. What a task is, and
-//! what differs between its v4 and v5, is in its file: a struct of numbers with a constant for each version. [`Mujoco`]
-//! makes a batch of any [`Task`], also of your own.
+//! All episodes are cut after 1000 steps, those of Reacher after 50 and those of Pusher after 100. What a
+//! task is, and what differs between its v4 and v5, is in its file: a struct of numbers with a constant for
+//! each version. [`Mujoco`] makes a batch of any [`Task`], also of your own.
 //!
 //! # What agrees with Gymnasium, and how far
-//! Observation, reward and end of every step agree with the real Gymnasium on the same library, from the same state and
-//! under the same actions (`goldens/mujoco/make.py`). Only the random numbers of first states are another generator's.
-//! As there, quantities that MuJoCo derives from the state (positions of bodies, contact forces) are those of the last
-//! substep's start; a state whose numbers explode is reset inside the library, which the episode does not notice.
+//! Observation, reward and end of every step agree with the real Gymnasium on the same library, from the same
+//! state and under the same actions (`goldens/mujoco/make.py`). Only the random numbers of first states are
+//! another generator's. As there, quantities that MuJoCo derives from the state (positions of bodies, contact
+//! forces) are those of the last substep's start; a state whose numbers explode is reset inside the library,
+//! which the episode does not notice.
 //!
 //! # State
-//! What is saved of a copy is the library's whole state of integration, with the solver's warm start, and what the
-//! next step looks back on; so a run continues bit for bit.
+//! What is saved of a copy is the library's whole state of integration, with the solver's warm start, and
+//! what the next step looks back on; so a run continues bit for bit.
 //!
 //! # Files
 //! Model files are read when a batch's maker is opened ([`open`], [`Mujoco::load`]), from the folder that
 //! `cargo xtask mujoco` makes or the one that the variable `PGRAD_MUJOCO_MODELS` names.
 //!
-//! Source: Gymnasium 1.3.0, `gymnasium/envs/mujoco`; E. Todorov, T. Erez, Y. Tassa, "MuJoCo: A physics engine for
-//! model-based control", IROS 2012.
+//! Source: Gymnasium 1.3.0, `gymnasium/envs/mujoco`; E. Todorov, T. Erez, Y. Tassa, "MuJoCo: A physics engine
+//! for model-based control", IROS 2012.
 
 mod ant;
 mod described;
@@ -146,8 +147,8 @@ pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     fn about(&self) -> About;
     /// Moves a copy from the model's own first state to the first one of an episode.
     fn reset(&self, sim: &mut Sim, rng: &mut Stream);
-    /// What the next step's reward looks back on. Numbers that MuJoCo derives must be kept here: after a state was
-    /// loaded they are not there until the next step.
+    /// What the next step's reward looks back on. Numbers that MuJoCo derives must be kept here: after a
+    /// state was loaded they are not there until the next step.
     fn memory(&self, _sim: &Sim) -> [f64; MEMORY] {
         [0.0; MEMORY]
     }
@@ -351,8 +352,8 @@ pub(crate) fn open(id: &str) -> Result<EnvMaker, MakeError> {
     }
 }
 
-/// `Σ xᵢ²`, added up in NumPy's order: eight partial sums where there are eight numbers or more, halves of more than 128
-/// numbers apart. In single precision the order shows in the reward.
+/// `Σ xᵢ²`, added up in NumPy's order: eight partial sums where there are eight numbers or more, halves of
+/// more than 128 numbers apart. In single precision the order shows in the reward.
 #[must_use]
 pub fn sum_of_squares<X: Copy + Default + Add<Output = X> + Mul<Output = X>>(x: &[X]) -> X {
     let n = x.len();

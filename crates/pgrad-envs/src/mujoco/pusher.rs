@@ -9,9 +9,9 @@
 //! | end | cut after 100 steps; never terminated |
 //! | threshold | 0 |
 //!
-//! A step is 5 of the physics, 0.05 s. v5 has a model of its own, in which the cylinder weighs what it did before
-//! MuJoCo 3. Gymnasium refuses to make v4 with MuJoCo 3, where its cylinder is too heavy; here it can be made, and is what
-//! Gymnasium's file says on this library.
+//! A step is 5 of the physics, 0.05 s. v5 has a model of its own, in which the cylinder weighs what it did
+//! before MuJoCo 3. Gymnasium refuses to make v4 with MuJoCo 3, where its cylinder is too heavy; here it can
+//! be made, and is what Gymnasium's file says on this library.
 //!
 //! # Precision
 //! As in Gymnasium the cost of control is computed in single precision.

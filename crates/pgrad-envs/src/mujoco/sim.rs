@@ -24,7 +24,8 @@ pub enum ModelFile {
     Path(PathBuf),
 }
 
-/// The folder of Gymnasium's models: the variable `PGRAD_MUJOCO_MODELS`, or where `cargo xtask mujoco` put them.
+/// The folder of Gymnasium's models: the variable `PGRAD_MUJOCO_MODELS`, or where `cargo xtask mujoco` put
+/// them.
 #[must_use]
 pub fn models_folder() -> PathBuf {
     match std::env::var_os("PGRAD_MUJOCO_MODELS") {
@@ -47,8 +48,8 @@ impl Model {
     /// Reads a task's model.
     ///
     /// # Errors
-    /// When there is no such file, MuJoCo cannot read it, it lacks a body that the task looks at, or the library is
-    /// of another version than the one that this program was built for.
+    /// When there is no such file, MuJoCo cannot read it, it lacks a body that the task looks at, or the
+    /// library is of another version than the one that this program was built for.
     pub fn load(about: &About) -> Result<Self, MakeError> {
         let id = &about.id;
         let path = match &about.model {
@@ -113,13 +114,13 @@ fn check_version(id: &str) -> Result<(), MakeError> {
 }
 
 thread_local! {
-    /// Whether this thread is reading a model: what the library remarks on that comes back as an error, or is advice
-    /// to whoever wrote the model.
+    /// Whether this thread is reading a model: what the library remarks on that comes back as an error, or is
+    /// advice to whoever wrote the model.
     static READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What MuJoCo has to say of a simulation goes to the terminal. By itself it would write a file into the working
-/// folder as well, and a line for each deprecated word in Gymnasium's models.
+/// What MuJoCo has to say of a simulation goes to the terminal. By itself it would write a file into the
+/// working folder as well, and a line for each deprecated word in Gymnasium's models.
 fn say(message: &MjLogMessage) {
     if !READING.get() {
         // Nobody is left to tell when standard error is closed.
@@ -132,8 +133,8 @@ fn read(path: &Path) -> Result<MjModel, MjModelError> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         #[expect(unsafe_code, reason = "where messages go is a global of the library")]
-        // SAFETY: nobody may use MuJoCo meanwhile. This runs once, before the first model is read, and everything
-        // that this crate does with MuJoCo starts with reading a model, which waits for it.
+        // SAFETY: nobody may use MuJoCo meanwhile. This runs once, before the first model is read, and
+        // everything that this crate does with MuJoCo starts with reading a model, which waits for it.
         unsafe {
             set_log_handler(say);
         }
@@ -282,7 +283,8 @@ impl Sim {
         let moment: f64 = mass.iter().zip(self.data.xipos()).map(|(m, x)| m * x[0]).sum();
         moment / mass.iter().sum::<f64>()
     }
-    /// External forces on each body, torque first; up to date after a step if [`About::contact_forces`] wants them.
+    /// External forces on each body, torque first; up to date after a step if [`About::contact_forces`] wants
+    /// them.
     #[must_use]
     pub fn contact_forces(&self) -> &[[f64; 6]] {
         self.data.cfrc_ext()

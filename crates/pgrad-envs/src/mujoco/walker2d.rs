@@ -10,8 +10,8 @@
 //! | end | terminated when not healthy; cut after 1000 steps |
 //! | threshold | none |
 //!
-//! A step is 4 of the physics, 0.008 s. In v4 the step that ends an episode is paid for health too, in v5 it is not;
-//! and v5 has a model of its own, in which both feet rub alike.
+//! A step is 4 of the physics, 0.008 s. In v4 the step that ends an episode is paid for health too, in v5 it
+//! is not; and v5 has a model of its own, in which both feet rub alike.
 //!
 //! # Precision
 //! As in Gymnasium the cost of control is computed in single precision.

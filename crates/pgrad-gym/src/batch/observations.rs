@@ -5,7 +5,8 @@ use crate::layout::{STEP, TRUNCATED, aligned};
 use crate::spaces::RowError;
 
 impl GymBatch {
-    /// Reads and checks the observation of environment `b`, the present one or that of the episode that was begun.
+    /// Reads and checks the observation of environment `b`, the present one or that of the episode that was
+    /// begun.
     pub(super) fn read_obs(&mut self, b: usize, begun: bool) {
         let g = self.group_of(b);
         let group = &self.groups[g];

@@ -1,7 +1,7 @@
 //! Sums over the samples of a batch: scalar products of rows, and sums of rows.
 //!
-//! An element is a sum in 16 virtual lanes, folded in halves, then the samples that fill no lane: the same in a block of
-//! rows and alone, and for every width of vectors.
+//! An element is a sum in 16 virtual lanes, folded in halves, then the samples that fill no lane: the same in
+//! a block of rows and alone, and for every width of vectors.
 
 use super::lanes::BLOCK;
 use crate::{Cols, Real};
@@ -72,8 +72,8 @@ impl<R: Real> WithSimd for RowSums<'_, R> {
     }
 }
 
-/// `Σ_s x[i, s] y[s]` of 8 rows, or without `TIMES` `Σ_s x[i, s]`: a vector of `y` meets 8 rows, and the lanes of a row
-/// are added where 8 rows lie side by side.
+/// `Σ_s x[i, s] y[s]` of 8 rows, or without `TIMES` `Σ_s x[i, s]`: a vector of `y` meets 8 rows, and the
+/// lanes of a row are added where 8 rows lie side by side.
 #[expect(unsafe_code, reason = "the bounds of all rows are checked at once")]
 #[inline(always)]
 fn block<R: Real, S: Simd, const TIMES: bool>(simd: S, x: Cols<'_, R>, y: &[R]) -> [R; BLOCK] {
@@ -88,9 +88,9 @@ fn block<R: Real, S: Simd, const TIMES: bool>(simd: S, x: Cols<'_, R>, y: &[R]) 
     for at in (0..LANES).step_by(lanes) {
         let mut sum = [R::splat(simd, R::ZERO); BLOCK];
         for s in (at..whole).step_by(LANES) {
-            // SAFETY: `s` is `at` plus a multiple of 16, and `at` a multiple of the vector's length, which divides 16: so
-            // `s + lanes <= whole <= n`, and the assertion says that each of the 8 rows, and `y` where it is read, has `n`
-            // numbers. Vectors are read without alignment; any bits are one.
+            // SAFETY: `s` is `at` plus a multiple of 16, and `at` a multiple of the vector's length, which
+            // divides 16: so `s + lanes <= whole <= n`, and the assertion says that each of the 8 rows, and
+            // `y` where it is read, has `n` numbers. Vectors are read without alignment; any bits are one.
             unsafe {
                 let x = {
                     #[inline(always)]

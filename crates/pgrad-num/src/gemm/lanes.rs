@@ -10,7 +10,8 @@ pub(crate) const BLOCK: usize = 8;
 
 /// A scalar type that has vectors. Sealed: nobody else implements [`Real`](crate::Real).
 pub trait Lanes: Copy {
-    /// Steps of a product between two looks at the end of its loop: 1 where speed does not count, which is less code.
+    /// Steps of a product between two looks at the end of its loop: 1 where speed does not count, which is
+    /// less code.
     const UNROLL: usize;
     /// A vector of [`Lanes::lanes`] numbers, which lie in it as in memory; any bits are one.
     type Vector<S: Simd>: Copy;
@@ -25,12 +26,12 @@ pub trait Lanes: Copy {
     /// Transposes a block of 8 × 8: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///
     /// # Safety
-    /// Every `from[i * from_stride + j]` can be read and every `to[j * to_stride + i]` written, for `i, j < 8`; the
-    /// two do not overlap.
+    /// Every `from[i * from_stride + j]` can be read and every `to[j * to_stride + i]` written, for `i, j <
+    /// 8`; the two do not overlap.
     #[expect(unsafe_code, reason = "works on pointers: the bounds of a block are checked once by the caller")]
     unsafe fn flip<S: Simd>(simd: S, from: *const Self, from_stride: usize, to: *mut Self, to_stride: usize);
-    /// Runs a kernel of this module for the widest vectors of the machine. The kernels are compiled once for each type, here,
-    /// and not anew in every crate that multiplies.
+    /// Runs a kernel of this module for the widest vectors of the machine. The kernels are compiled once for
+    /// each type, here, and not anew in every crate that multiplies.
     fn run(kernel: Kernel<'_, Self>);
     /// Numbers of a vector on this machine.
     fn machine_lanes() -> usize;

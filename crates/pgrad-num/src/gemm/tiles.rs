@@ -15,8 +15,8 @@ const DEPTH: usize = 64;
 /// Columns of a panel of `B`: a multiple of every machine's vector.
 const WIDTH: usize = 64;
 
-/// Room on the stack for `N` numbers, of which only those in use are ever touched. It begins with a line of the cache, as
-/// [`Aligned`](crate::Aligned) does.
+/// Room on the stack for `N` numbers, of which only those in use are ever touched. It begins with a line of
+/// the cache, as [`Aligned`](crate::Aligned) does.
 #[repr(align(64))]
 struct Room<R, const N: usize>([MaybeUninit<R>; N]);
 
@@ -100,7 +100,8 @@ struct Panel<'a, R> {
     depth: usize,
 }
 
-/// Copies `depth` rows and `cols` columns of `b` from `(from, left)` on, and fills rows up to `width` with zeros.
+/// Copies `depth` rows and `cols` columns of `b` from `(from, left)` on, and fills rows up to `width` with
+/// zeros.
 #[expect(unsafe_code, reason = "a flipped panel is written block by block")]
 fn pack<'s, R: Real>(
     room: &'s mut Room<R, { DEPTH * WIDTH }>,
@@ -116,7 +117,8 @@ fn pack<'s, R: Real>(
     if b.flipped && cols == width && depth > 0 {
         let to = &mut room.0[..len];
         R::run(Kernel::Flip(Flip { to, from: b_after, stride: b.stride, depth, cols }));
-        // SAFETY: `Flip` has written all of `to`, `[depth x cols]`, and `MaybeUninit<R>` lies in memory as `R`.
+        // SAFETY: `Flip` has written all of `to`, `[depth x cols]`, and `MaybeUninit<R>` lies in memory as
+        // `R`.
         let data = unsafe { std::slice::from_raw_parts(to.as_ptr().cast(), len) };
         return Panel { data, width, depth };
     }
@@ -157,8 +159,8 @@ impl<R: Real> WithSimd for Flip<'_, R> {
         let (whole_depth, whole_cols) = (depth / BLOCK * BLOCK, cols / BLOCK * BLOCK);
         for j in (0..whole_cols).step_by(BLOCK) {
             for k in (0..whole_depth).step_by(BLOCK) {
-                // SAFETY: columns `k..k + 8` of rows `j..j + 8` are inside `from`, and the mirrored ones inside `to`,
-                // by the assertions above; `to` is borrowed mutably, so they do not overlap.
+                // SAFETY: columns `k..k + 8` of rows `j..j + 8` are inside `from`, and the mirrored ones
+                // inside `to`, by the assertions above; `to` is borrowed mutably, so they do not overlap.
                 unsafe { R::flip(simd, from.add(j * stride + k), stride, to.add(k * cols + j), cols) };
             }
         }
@@ -287,11 +289,11 @@ impl<R: Real> Tiles<'_, R> {
         let lanes = R::lanes::<S>();
         let Sums { rows, write, a, top, from, panel } = self.sums;
         debug_assert!(i + M <= rows && j + V * lanes <= panel.width);
-        // SAFETY, of all pointers here: `with_simd` has asserted that rows `0..rows` of C, columns `0..panel.width`, lie
-        // inside `c`; that rows `top..top + rows` of A, columns `from..from + depth`, lie inside `a`; and that the panel is
-        // `[depth x width]`. `all` and `across` only ask for tiles inside `rows` and `panel.width`. `c` is borrowed
-        // mutably, so it overlaps neither factor. Vectors are read and written without alignment; any bits are one.
-        // SAFETY: see above.
+        // SAFETY, of all pointers here: `with_simd` has asserted that rows `0..rows` of C, columns
+        // `0..panel.width`, lie inside `c`; that rows `top..top + rows` of A, columns `from..from + depth`,
+        // lie inside `a`; and that the panel is `[depth x width]`. `all` and `across` only ask for tiles
+        // inside `rows` and `panel.width`. `c` is borrowed mutably, so it overlaps neither factor. Vectors
+        // are read and written without alignment; any bits are one. SAFETY: see above.
         let c = |c: &mut [R], r: usize, v: usize| unsafe {
             c.as_mut_ptr().add((i + r) * self.stride + j + v * lanes).cast::<Vector<S, R>>()
         };

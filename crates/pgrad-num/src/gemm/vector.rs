@@ -5,8 +5,8 @@ use super::{Mat, Write};
 use crate::{Real, simd};
 use pulp::{Simd, WithSimd};
 
-/// The product with a vector `x`, or with a matrix without columns: the same chains as [`super::tiles::by_tiles`] has, in vectors along
-/// the rows.
+/// The product with a vector `x`, or with a matrix without columns: the same chains as
+/// [`super::tiles::by_tiles`] has, in vectors along the rows.
 pub(super) fn by_vector<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>, x: &[R]) {
     if c.is_empty() {
         return;

@@ -300,13 +300,14 @@ impl RunConfig {
         parts.extend(self.parts());
         to_toml(&parts, with_comments)
     }
-    /// Writes down what is computed of other settings where nobody says otherwise (`envs_per_shard`, `sequence_length`), so
-    /// that whoever looks at the run's settings sees what is in use. The settings have been checked.
+    /// Writes down what is computed of other settings where nobody says otherwise (`envs_per_shard`,
+    /// `sequence_length`), so that whoever looks at the run's settings sees what is in use. The settings have
+    /// been checked.
     pub fn resolve(&mut self) {
         self.settings.resolve();
     }
-    /// Makes a `python` that is given as a relative path absolute, so that the run is continued and evaluated from every
-    /// folder. A plain name is looked for on the path, as ever.
+    /// Makes a `python` that is given as a relative path absolute, so that the run is continued and evaluated
+    /// from every folder. A plain name is looked for on the path, as ever.
     pub fn anchor(&mut self) {
         let Some(Value::Text(python)) = self.get(PYTHON) else { return };
         let path = Path::new(&python);
@@ -321,8 +322,8 @@ impl RunConfig {
             });
         }
     }
-    /// Checks that all settings that were asked for (the preset's apart) apply, and that the settings fit together
-    /// and to the environment.
+    /// Checks that all settings that were asked for (the preset's apart) apply, and that the settings fit
+    /// together and to the environment.
     ///
     /// # Errors
     /// Everything that does not apply, or the first contradiction.
@@ -332,7 +333,8 @@ impl RunConfig {
         settings.check(self.env_spec()?)?;
         Ok(settings.check_env(&|n| self.make_env(n))?)
     }
-    /// [`RunConfig::check`], but for what only an environment can tell that has to be asked for outside this program.
+    /// [`RunConfig::check`], but for what only an environment can tell that has to be asked for outside this
+    /// program.
     ///
     /// # Errors
     /// As [`RunConfig::check`].
@@ -355,7 +357,8 @@ impl RunConfig {
     pub fn needs(&self, threads: usize) -> Result<Needs, RunConfigError> {
         Ok(self.settings.needs(self.env_spec()?, self.threads(threads))?)
     }
-    /// Refuses a run that does not fit into the memory that there is; returns a warning when it nearly does not.
+    /// Refuses a run that does not fit into the memory that there is; returns a warning when it nearly does
+    /// not.
     ///
     /// # Errors
     /// As [`RunConfig::needs`], and when it does not fit.

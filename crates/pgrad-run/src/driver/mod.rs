@@ -1,4 +1,5 @@
-//! Keeps a [`Trainer`] in a run folder until its steps are done: metrics, checkpoints, stopping, resuming, going back.
+//! Keeps a [`Trainer`] in a run folder until its steps are done: metrics, checkpoints, stopping, resuming,
+//! going back.
 
 mod changes;
 mod error;
@@ -168,8 +169,9 @@ pub fn train(mut config: RunConfig, mut options: Options<'_>) -> Result<Summary,
     run.finish()
 }
 
-/// Continues a run to the number of steps that it was configured for, as if it had never been interrupted. Settings that
-/// results do not depend on, and the number of steps, may have been changed; the run's folder keeps a record of that.
+/// Continues a run to the number of steps that it was configured for, as if it had never been interrupted.
+/// Settings that results do not depend on, and the number of steps, may have been changed; the run's folder
+/// keeps a record of that.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -555,7 +557,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Writes what stands beside the checkpoints and is of the newest one: the policy, and the recording if there is one.
+    /// Writes what stands beside the checkpoints and is of the newest one: the policy, and the recording if
+    /// there is one.
     fn write_beside(&self, policy: &[u8]) -> Result<(), RunError> {
         let recording = self.trainer.algorithm().recording();
         rescue::write_beside(&*self.options.storage, self.dir.root(), policy, recording.as_deref())

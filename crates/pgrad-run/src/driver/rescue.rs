@@ -99,8 +99,9 @@ pub enum Rescued {
     Nothing,
 }
 
-/// Saves a run from another thread than the one that trains, which may be within an iteration that takes minutes or
-/// waits for an environment. What is saved is the state between two iterations, so a resumed run has the same bits.
+/// Saves a run from another thread than the one that trains, which may be within an iteration that takes
+/// minutes or waits for an environment. What is saved is the state between two iterations, so a resumed run
+/// has the same bits.
 #[derive(Default)]
 pub struct Rescue {
     slot: Mutex<Slot>,
@@ -120,11 +121,11 @@ impl Rescue {
         *self.lock() = Slot::Kept(Box::new(kept));
     }
 
-    /// Saves what was kept last and calls `then`, which as a rule ends the process: until it returns, the thread that
-    /// trains saves nothing.
+    /// Saves what was kept last and calls `then`, which as a rule ends the process: until it returns, the
+    /// thread that trains saves nothing.
     ///
-    /// The state that is kept is at most half a second older than the last iteration that came to its end, or fifty times
-    /// what keeping it takes.
+    /// The state that is kept is at most half a second older than the last iteration that came to its end, or
+    /// fifty times what keeping it takes.
     pub fn save_and<T>(&self, then: impl FnOnce(Result<Rescued, RunError>) -> T) -> T {
         let mut slot = self.lock();
         let saved = match &*slot {

@@ -233,13 +233,13 @@ impl JsonlWriter {
     /// Continues a file after the rows up to `step`: later rows and what a crash has torn are cut off. A
     /// missing file is begun anew.
     ///
-    /// `marks` are what checkpoints up to `step` say of the file, newest first. A file that is not what the newest of
-    /// them says (cut short, changed, of another run) is put aside, and what an older one vouches for is continued.
-    /// Without marks the rows are believed.
+    /// `marks` are what checkpoints up to `step` say of the file, newest first. A file that is not what the
+    /// newest of them says (cut short, changed, of another run) is put aside, and what an older one vouches
+    /// for is continued. Without marks the rows are believed.
     ///
     /// # Errors
-    /// When storage fails, or, without marks, when a line is not a row though a row up to `step` comes after it: no
-    /// crash does that to rows that were synced.
+    /// When storage fails, or, without marks, when a line is not a row though a row up to `step` comes after
+    /// it: no crash does that to rows that were synced.
     pub fn resume(
         storage: Arc<dyn Storage>,
         path: &Path,

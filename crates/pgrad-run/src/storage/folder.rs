@@ -1,8 +1,8 @@
 //! The file system below one folder that was opened once.
 //!
-//! A name is looked up in the opened folder, not along a path: a folder that was moved is written to where it is now,
-//! one that was removed refuses, and another one that was made in its place is never touched. No symbolic link is
-//! followed below the folder.
+//! A name is looked up in the opened folder, not along a path: a folder that was moved is written to where it
+//! is now, one that was removed refuses, and another one that was made in its place is never touched. No
+//! symbolic link is followed below the folder.
 
 use super::{
     Entry, EntryKind, Operation, Storage, StorageError,

@@ -25,15 +25,16 @@ const SMALL: &[&str] = &[
 /// How whole runs of a method are tested: a row of [`METHODS`].
 pub struct Method {
     pub algo: &'static str,
-    /// Settings that make it quick: an iteration of about 100 steps of 12 environments, or of one where it has no
-    /// more.
+    /// Settings that make it quick: an iteration of about 100 steps of 12 environments, or of one where it
+    /// has no more.
     pub small: &'static [&'static str],
     /// What makes an iteration wide: work for four threads wherever it has any.
     pub wide: &'static [&'static str],
-    /// An environment and settings each; together they have everything that a checkpoint of the method may hold.
+    /// An environment and settings each; together they have everything that a checkpoint of the method may
+    /// hold.
     pub variants: &'static [(&'static str, &'static [&'static str])],
-    /// Settings for 6 environments in 3 shards that do 10 steps each in an iteration; `None` where an iteration is
-    /// something else.
+    /// Settings for 6 environments in 3 shards that do 10 steps each in an iteration; `None` where an
+    /// iteration is something else.
     pub ten_steps: Option<&'static [&'static str]>,
 }
 

@@ -1,4 +1,5 @@
-//! The kinds of measurement that come with pgrad, one file each. How to add one: [`Measurement`](crate::Measurement).
+//! The kinds of measurement that come with pgrad, one file each. How to add one:
+//! [`Measurement`](crate::Measurement).
 
 mod corridor;
 mod flow;

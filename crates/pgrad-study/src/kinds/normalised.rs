@@ -1,5 +1,6 @@
-//! Variants of one algorithm over several tasks, in one number each: scores of which a random policy has 0 and the best
-//! run of a task has 1, averaged over tasks and seeds (Schulman et al. 2017, section 6.1 and Table 1).
+//! Variants of one algorithm over several tasks, in one number each: scores of which a random policy has 0
+//! and the best run of a task has 1, averaged over tasks and seeds (Schulman et al. 2017, section 6.1 and
+//! Table 1).
 
 use crate::{
     Bench, Entry, Evaluated, Findings, Measure, Measurement, Quantity, Source, Study, StudyError, number,
@@ -228,8 +229,8 @@ mod tests {
         assert_eq!(scale(&other), vec![expected[1].clone(), expected[0].clone()]);
     }
 
-    /// By hand: scores of 0 and 2 have the mean 1 and the standard error 1, those of 3 and 9 the mean 6 and the error 3;
-    /// over both tasks the mean is 3.5 and its error √(1 + 9) / 2.
+    /// By hand: scores of 0 and 2 have the mean 1 and the standard error 1, those of 3 and 9 the mean 6 and
+    /// the error 3; over both tasks the mean is 3.5 and its error √(1 + 9) / 2.
     #[test]
     fn over_tasks_errors_add_as_those_of_a_mean() {
         let (mean, error) = overall(&[vec![0.0, 2.0], vec![3.0, 9.0]]);

@@ -1,7 +1,7 @@
 //! Which method is there first: by the clock, and by the number of steps.
 //!
-//! Runs go one after the other, alone on the machine. Unlike everything else, what is found depends on the machine and on
-//! what else it does: such a study is for a quiet one.
+//! Runs go one after the other, alone on the machine. Unlike everything else, what is found depends on the
+//! machine and on what else it does: such a study is for a quiet one.
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_draw::plot::{Line, PlotOptions, render_lines_svg};

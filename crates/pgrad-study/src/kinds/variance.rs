@@ -1,9 +1,10 @@
-//! Variance and bias of the gradient estimate under every choice of Ψ, on the same trajectories of a fixed policy.
+//! Variance and bias of the gradient estimate under every choice of Ψ, on the same trajectories of a fixed
+//! policy.
 //!
-//! All estimates are of one thing, the gradient of the discounted return from the start,
-//! `∇J = E[Σ_t γ^t Ψ_t ∇log π(a_t|s_t)]`, so that forms 1 to 3 of Schulman et al. 2016 have the same mean. An estimate
-//! is that of one episode. With `d` the difference of an estimate to that of form 3 with the converged critic, on
-//! the same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
+//! All estimates are of one thing, the gradient of the discounted return from the start, `∇J = E[Σ_t γ^t Ψ_t
+//! ∇log π(a_t|s_t)]`, so that forms 1 to 3 of Schulman et al. 2016 have the same mean. An estimate is that of
+//! one episode. With `d` the difference of an estimate to that of form 3 with the converged critic, on the
+//! same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_collect::{Collector, EpisodesShape};
@@ -201,8 +202,8 @@ impl Variance {
         forms.into_iter().chain(n_steps).chain(self.lambdas.iter().map(|l| Psi::Gae(*l))).collect()
     }
 
-    /// The policy with a critic that was fitted to its returns for a while, and for long; the share of the returns'
-    /// variance that each explains.
+    /// The policy with a critic that was fitted to its returns for a while, and for long; the share of the
+    /// returns' variance that each explains.
     fn critics(
         &self,
         task: &Task,
@@ -471,10 +472,10 @@ impl Variance {
 mod tests {
     use super::*;
 
-    /// Three estimates of two numbers, by hand. The estimates are (5, 1), (7, 2), (9, 6): mean (7, 3), squared distances from
-    /// it 4 + 4, 0 + 1, 4 + 9, so the trace of the covariance is 22 / 2 = 11. Their differences to the reference are (1, 0),
-    /// (2, 0), (3, 3): mean (2, 1), of squared length 5; the trace of their covariance is (2 + 6) / 2 = 4, and that of their
-    /// mean 4 / 3.
+    /// Three estimates of two numbers, by hand. The estimates are (5, 1), (7, 2), (9, 6): mean (7, 3),
+    /// squared distances from it 4 + 4, 0 + 1, 4 + 9, so the trace of the covariance is 22 / 2 = 11. Their
+    /// differences to the reference are (1, 0), (2, 0), (3, 3): mean (2, 1), of squared length 5; the trace
+    /// of their covariance is (2 + 6) / 2 = 4, and that of their mean 4 / 3.
     #[test]
     fn variance_and_bias_are_about_the_mean() {
         let mut sums =

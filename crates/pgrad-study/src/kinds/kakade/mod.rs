@@ -1,16 +1,16 @@
 //! Natural against vanilla gradient flows, exact, and the same gradients from samples.
 //!
-//! Two tasks, both solved in closed form, so that `θ' = ∇J(θ)` (vanilla) and `θ' = (F(θ) + ε I)⁻¹ ∇J(θ)` (natural)
-//! are ordinary differential equations:
+//! Two tasks, both solved in closed form, so that `θ' = ∇J(θ)` (vanilla) and `θ' = (F(θ) + ε I)⁻¹ ∇J(θ)`
+//! (natural) are ordinary differential equations:
 //!
-//! - [`KakadeMdp`] with `π(stay | s) = σ(θ_s)`, one number a state; `J = η`, the average reward; `F` the mean of
-//!   `∇log π ∇log πᵀ` under the stationary distribution, diagonal;
-//! - [`KakadeLqg`] with `π(u | x) ∝ exp(θ₁ s₁ u² + θ₂ s₂ x u)`, `s` the scales of the parameters; `J` minus the mean
-//!   cost of a step; `F` the mean over the steps of a trajectory.
+//! - [`KakadeMdp`] with `π(stay | s) = σ(θ_s)`, one number a state; `J = η`, the average reward; `F` the mean
+//!   of `∇log π ∇log πᵀ` under the stationary distribution, diagonal;
+//! - [`KakadeLqg`] with `π(u | x) ∝ exp(θ₁ s₁ u² + θ₂ s₂ x u)`, `s` the scales of the parameters; `J` minus
+//!   the mean cost of a step; `F` the mean over the steps of a trajectory.
 //!
 //! The third part draws trajectories with pgrad's own pieces (network, distribution, score, reward-to-go,
-//! [`PolicyMetric`](pgrad_engine::PolicyMetric), conjugate gradient) and compares gradient, Fisher matrix and natural gradient with the exact
-//! ones, component by component.
+//! [`PolicyMetric`](pgrad_engine::PolicyMetric), conjugate gradient) and compares gradient, Fisher matrix and
+//! natural gradient with the exact ones, component by component.
 //!
 //! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), sections 3 to 5.
 

@@ -96,8 +96,8 @@ pub(super) fn mdp_case(stay: [f64; 2], damping: f64) -> Result<Case, StudyError>
     let slope: [f64; 2] = std::array::from_fn(|s| stay[s] * (1.0 - stay[s]));
     let g = [d_a * slope[0], d_b * slope[1]];
     let gradient = vec![-g[0], -g[1], g[0], g[1], -g[0] - g[1], g[0] + g[1]];
-    // Jᵀ F_out J of each state; F_out = slope [[1, -1], [-1, 1]]; a parameter moves its own output by 1 in the
-    // state that it sees (a bias in both).
+    // Jᵀ F_out J of each state; F_out = slope [[1, -1], [-1, 1]]; a parameter moves its own output by 1 in
+    // the state that it sees (a bias in both).
     let output = [0, 0, 1, 1, 0, 1];
     let sees = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]];
     let mut fisher = vec![0.0; 36];
@@ -271,7 +271,8 @@ mod tests {
         let stay = [0.8, 0.1];
         let case = mdp_case(stay, 0.01).unwrap();
         // 100 steps of the two-state task, by carrying the distribution forward; the six parameters are
-        // [output x state] weights and two biases, and the logit of staying in s is w[1][s] + b[1] - w[0][s] - b[0].
+        // [output x state] weights and two biases, and the logit of staying in s is w[1][s] + b[1] - w[0][s]
+        // - b[0].
         let walk = |p: [f64; 6], visit: &mut dyn FnMut([f64; 2], [f64; 2])| {
             let stay: [f64; 2] = std::array::from_fn(|s| sigmoid(p[2 + s] + p[5] - p[s] - p[4]));
             let mut rho = [0.8, 0.2];
