@@ -27,7 +27,7 @@
 //!     /// The rollout.
 //!     pub struct RolloutSettings {
 //!         /// Steps of each environment in an iteration (T). Raising it lowers the bias of advantages.
-//!         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "PPO, table 5";
+//!         n_steps: usize = 128, range: 1..=1_000_000, unit: "steps", source: "Schulman et al. 2017";
 //!         /// Discount of what comes later.
 //!         gamma: f64 = 0.99, range: 0.0..=1.0, source: "Schulman et al. 2017, table 5";
 //!     }
