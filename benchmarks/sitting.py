@@ -136,9 +136,13 @@ def tables(folder):
         cells = []
         for peer in peers:
             theirs = [line for line in here if line["who"] == peer]
+            if not theirs:
+                continue
             each = sorted(mine[line["round"]]["steps_per_second"] / line["steps_per_second"] for line in theirs)
             ratios[name, peer] = statistics.median(each)
             cells.append((peer, human(median(theirs)), f"{statistics.median(each):.1f} ({each[0]:.1f} to {each[-1]:.1f})"))
+        if not cells:
+            continue
         share = f", {100 * median(mine.values(), 'update_share'):.0f} % of the product's peak" if "--env-only" not in ours else ""
         summary += [f"## {text}", "", f"pgrad: {human(median(mine.values()))} steps per second{share}.", "",
                     "| peer | steps per second | pgrad / peer |", "|---|--:|--:|",
@@ -165,7 +169,8 @@ def readme(folder, about, lines, ratios):
             continue
         cells = []
         for column in columns:
-            options = [(ratios[name, p], p) for p in peers if p == column or p.startswith(column + ",")]
+            options = [(ratios[name, p], p) for p in peers
+                       if (p == column or p.startswith(column + ",")) and (name, p) in ratios]
             if not options:
                 cells.append("")
                 continue
