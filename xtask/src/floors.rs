@@ -40,7 +40,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("anyhow", &["pgrad-cli", "xtask"]),
     ("pyo3", &[]),
     ("pgrad-gym", &["pgrad-run"]),
-    ("rustix", &["pgrad-gym", "pgrad-run"]),
+    ("rustix", &["pgrad-num", "pgrad-gym", "pgrad-run"]),
     ("memmap2", &["pgrad-gym"]),
     ("plotters", &["pgrad-draw"]),
     ("gif", &["pgrad-draw"]),
