@@ -199,8 +199,9 @@ settings! {
 }
 
 settings! {
-    /// A recurrent layer between the observation and the hidden layers: one each for actor and critic, or a
-    /// single one with a shared trunk.
+    /// A recurrent layer below the hidden layers.
+    ///
+    /// One each for actor and critic, or a single one with a shared trunk.
     pub struct RecurrentSettings {
         /// Recurrent layer that remembers earlier observations of an episode. Without one, the policy sees
         /// only the current observation.

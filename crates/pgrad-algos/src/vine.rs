@@ -61,8 +61,7 @@ settings_like! {
 }
 
 settings_like! {
-    /// The critic of TRPO, fitted to the returns of each iteration after the policy's step; a vine needs
-    /// none.
+    /// The critic of TRPO, fitted after the policy's step; a vine has none.
     pub struct TrpoCritic(CriticSettings) {
         critic_hidden, when: sampling is "single-path";
         critic_epochs, when: sampling is "single-path";
