@@ -71,7 +71,8 @@ settings! {
 settings_like! {
     /// A recurrent layer below the hidden layers.
     ///
-    /// One each for actor and critic, or a single one with a shared trunk. A segment is a sequence: gradients go back to its first step.
+    /// One each for actor and critic, or a single one with a shared trunk. A segment is a sequence: gradients
+    /// go back to its first step.
     pub struct A3cMemory(RecurrentSettings) without sequence_length {
         recurrent, source: "Mnih et al. 2016, section 5 (A3C, LSTM)";
     }
