@@ -111,7 +111,13 @@ fn every_episode_has_streams_of_its_own() {
     let (greedy, drawn) = (told(false, 7), told(true, 7));
     assert_eq!(distinct(greedy.iter().map(|x| x.fract()).collect()), 600, "starts");
     assert_eq!(distinct(drawn.iter().map(|x| x.trunc()).collect()), 600, "actions");
-    let starts = |x: &[f64]| x.iter().map(|x| (x.fract() * 1e3).round()).collect::<Vec<_>>();
-    assert_eq!(starts(&greedy), starts(&drawn), "the same episodes, whoever acts");
-    assert_ne!(starts(&greedy), starts(&told(false, 8)), "another seed, other episodes");
+    // A return is a sum: what is drawn moves the last digits of its fraction.
+    let same_starts = |x: &[f64], y: &[f64]| {
+        x.iter().zip(y).all(|(x, y)| {
+            let apart = (x.fract() - y.fract()).abs();
+            apart.min(1.0 - apart) < 2e-3
+        })
+    };
+    assert!(same_starts(&greedy, &drawn), "the same episodes, whoever acts");
+    assert!(!same_starts(&greedy, &told(false, 8)), "another seed, other episodes");
 }
