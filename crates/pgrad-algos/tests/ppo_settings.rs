@@ -212,6 +212,12 @@ fn v_trace_bound(name: &str) {
 }
 
 settings_that_are_tested! {
+    rescale_actions => {
+        // What it does is in probes.rs; here, that it reaches the model.
+        let model = |how: &str| format!("{:?}", config(&[how]).model);
+        assert_ne!(model("rescale_actions=none"), model("rescale_actions=far"));
+    }
+
     n_envs => {
         for n in [1, 3, 7] {
             let task = random_task();
