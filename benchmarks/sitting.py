@@ -19,6 +19,7 @@ import re
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -180,10 +181,11 @@ def readme(folder, about, lines, ratios):
             cells.append(f"{human(median(theirs))} ({ratio:.1f} x)")
         rows.append(f"| {text} | {human(median(mine))} | " + " | ".join(cells) + " |")
     where = folder.relative_to(ROOT)
-    block = [f"Environment steps per second on CartPole, collecting and learning, with two 64-64 tanh networks on 2 threads of "
+    words = (f"Environment steps per second on CartPole, collecting and learning, with two 64-64 tanh networks on 2 threads of "
              f"{about['processor']} ({about['date']}, revision {about['revision']}). In brackets, how many times as fast pgrad is, the "
              f"median of neighbouring runs; of Stable-Baselines3 (SB3) the faster of one and two torch threads. "
-             f"[All figures, versions and commands]({where}/summary.md); `python3 benchmarks/sitting.py FOLDER` makes this table.", "",
+             f"[All figures, versions and commands]({where}/summary.md); `python3 benchmarks/sitting.py FOLDER` makes this table.")
+    block = [*textwrap.wrap(words, 120, break_long_words=False, break_on_hyphens=False), "",
              "| work | pgrad | rejax (JAX) | rlox | SB3 |", "|---|--:|--:|--:|--:|", *rows]
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")

@@ -5,9 +5,9 @@
 //!
 //! `L(θ) = E_t[ log π_θ(a_t|s_t) Â_t − c₁ (V_θ(s_t) − V_t^targ)² + c₂ S[π_θ](s_t) ]`:
 //!
-//! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of `p(a, v|s) = π_θ(a|s) N(v; V_θ(s),
-//! 1)` (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds the modelled divergence by `δ`
-//! (section 3.2).
+//! `θ ← θ + η F̂⁻¹ ∇L`, with `F̂` the Kronecker-factored Fisher matrix of
+//! `p(a, v|s) = π_θ(a|s) N(v; V_θ(s), 1)` (section 3.1) and `η = min(η_max, √(2δ / ΔθᵀF̂Δθ))`, which bounds
+//! the modelled divergence by `δ` (section 3.2).
 
 use crate::prelude::*;
 use pgrad_optim::{Kfac, KfacParams, clip_scale};

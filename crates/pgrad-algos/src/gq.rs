@@ -3,8 +3,9 @@
 //! second and the third rival of Off-PAC (Degris, White, Sutton 2012, section 4).
 //!
 //! Actions come from a behaviour policy `b`; what is learnt are the values of another policy `π`, by a
-//! stochastic gradient of the projected Bellman error. After every step, with `ρ = π(a|s) / b(a|s)`, `φ = ∇_θ
-//! Q(s,a)` (for a linear function the features of `s`, at `a`) and `φ̄ = Σ_a' π(a'|s') ∇_θ Q(s',a')`:
+//! stochastic gradient of the projected Bellman error. After every step, with `ρ = π(a|s) / b(a|s)`,
+//! `φ = ∇_θ Q(s,a)` (for a linear function the features of `s`, at `a`) and
+//! `φ̄ = Σ_a' π(a'|s') ∇_θ Q(s',a')`:
 //!
 //! ```text
 //! δ = r + γ(s') Σ_a' π(a'|s') Q(s',a') − Q(s,a)
@@ -13,8 +14,8 @@
 //! w ← w + α_w [δ e − (wᵀφ) φ]
 //! ```
 //!
-//! The two differ in `π`: Greedy-GQ has the policy that is greedy in `Q`, Softmax-GQ `π(a|s) ∝
-//! exp(Q(s,a)/T)`.
+//! The two differ in `π`: Greedy-GQ has the policy that is greedy in `Q`, Softmax-GQ
+//! `π(a|s) ∝ exp(Q(s,a)/T)`.
 
 use crate::off_policy::{
     Behaviour, BehaviourSettings, FeatureSettings, Target, alternative, check_auxiliary, off_policy,

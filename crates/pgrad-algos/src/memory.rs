@@ -10,8 +10,6 @@ use pgrad_nn::Network;
 
 /// Bytes of a number.
 const NUMBER: f64 = 4.0;
-/// Sequences that a recurrent network computes on, at least: see `pgrad-nn/src/tape.rs`.
-const LEAST_SEQUENCES: usize = 8;
 /// Partial sums of a batch, at most.
 const LANES: usize = pgrad_engine::LANES;
 
@@ -110,9 +108,7 @@ impl<'a> Sizes<'a> {
         // Room for final observations, and the pieces that are valued.
         let cut = pgrad_engine::cuts(env, n_envs, n_steps) as f64 * obs;
         self.add("rollout", samples * (each + states + 5.0) + cut, "n_steps, n_envs, the observation's size");
-        let walk = |length| {
-            self.passes(length * envs_per_shard.max(LEAST_SEQUENCES)) + self.passes(CHUNK.max(envs_per_shard))
-        };
+        let walk = |length| self.passes(length * envs_per_shard) + self.passes(CHUNK.max(envs_per_shard));
         let walks = model.recurrence().map_or(0.0, |r| walk(r.sequence_length));
         let values = self.threads * (self.passes(CHUNK) + walks);
         self.add("passes that value a batch", values, "hidden, --threads");

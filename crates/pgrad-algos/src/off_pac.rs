@@ -1,8 +1,8 @@
 //! Off-Policy Actor-Critic. Degris, White, Sutton 2012, "Off-Policy Actor-Critic", ICML, arXiv:1205.4839.
 //!
-//! Actions come from a behaviour policy `b`; what is learnt is another policy `π_u`, by the gradient `E_b[ ρ
-//! ψ Q^π ]` with `ρ = π_u(a|s) / b(a|s)` and `ψ = ∇_u ln π_u(a|s)` (section 2.2). Algorithm 1, after every
-//! step, with `φ = ∇_v v̂(s)` (for a linear critic the features of `s`):
+//! Actions come from a behaviour policy `b`; what is learnt is another policy `π_u`, by the gradient
+//! `E_b[ ρ ψ Q^π ]` with `ρ = π_u(a|s) / b(a|s)` and `ψ = ∇_u ln π_u(a|s)` (section 2.2). Algorithm 1, after
+//! every step, with `φ = ∇_v v̂(s)` (for a linear critic the features of `s`):
 //!
 //! ```text
 //! δ   = r + γ(s') v̂(s') − v̂(s)

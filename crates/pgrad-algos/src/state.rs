@@ -18,8 +18,8 @@ pub(crate) trait Saved {
     fn restart(&mut self) {}
 }
 
-/// Writes `save`, `load` and `restart` of a [`Method`](crate::Method) whose state is in these fields. `field:
-/// x` sets all numbers of a field to `x` where new episodes begin.
+/// Writes `save`, `load` and `restart` of a [`Method`](crate::Method) whose state is in these fields.
+/// `field: x` sets all numbers of a field to `x` where new episodes begin.
 macro_rules! state {
     ($($field:ident $(: $start:expr)?),+) => {
         fn save(&self, to: &mut pgrad_num::Record) {

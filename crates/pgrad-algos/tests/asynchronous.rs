@@ -898,6 +898,14 @@ settings_that_are_tested! { a3c: A3cConfig {
         assert!(kept(&[]) < 3.0, "{}", kept(&[]));
         assert!((80.0..=99.0).contains(&kept(&["memory_span=100"])), "{}", kept(&["memory_span=100"]));
     }
+    rescale_actions => {
+        let space = Space::Box(BoxSpace::new(vec![0.0, -1.0, 0.0], vec![255.0, 1.0, f32::INFINITY]));
+        let task = Task::new(space, false, Some(9));
+        let numbers = |how: &str| build(&config::<Config>(&[how]), &task).model().rescaled().to_vec();
+        assert_eq!(numbers("rescale_actions=far"), [true, false, false]);
+        assert_eq!(numbers("rescale_actions=all"), [true, true, false]);
+        assert_eq!(numbers("rescale_actions=none"), [false; 0]);
+    }
     log_std_init => {
         let task = Task::new(Space::Box(BoxSpace::unbounded(2)), false, Some(9));
         let model = build(&config::<Config>(&["log_std_init=-1.5"]), &task).model().clone();

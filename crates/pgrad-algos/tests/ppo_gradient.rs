@@ -10,7 +10,7 @@ mod common;
 
 use common::{Batch, Seen, Task, relative_difference, tasks, wide};
 use pgrad_algos::{
-    AlgoConfig, PpoConfig, Report, Setup,
+    AlgoConfig, Algorithm, PpoConfig, Report, Setup,
     ppo::{Advantage, Bound},
 };
 use pgrad_engine::Cpu;
@@ -49,9 +49,7 @@ struct Trained {
     report: Report,
 }
 
-fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
-    let mut config = config.clone();
-    config.ppo.epochs = epochs;
+fn build(config: &PpoConfig, task: &Task) -> Box<dyn Algorithm> {
     let make = task.make();
     let setup = Setup {
         spec: &spec_of(&make).unwrap(),
@@ -60,7 +58,13 @@ fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
         total_steps: 1_000_000,
         cpu: Cpu::new(1).unwrap(),
     };
-    let mut ppo = config.build(&setup).unwrap();
+    config.build(&setup).unwrap()
+}
+
+fn train(config: &PpoConfig, task: &Task, epochs: usize) -> Trained {
+    let mut config = config.clone();
+    config.ppo.epochs = epochs;
+    let mut ppo = build(&config, task);
     let before = ppo.model().clone();
     task.log.lock().unwrap().clear();
     ppo.start().unwrap();
@@ -94,8 +98,9 @@ impl<'a> Slow<'a> {
     }
     /// GAE: `Â_t = Σ_l (γλ)^l δ_{t+l}` up to the end of the path, and `V_t^targ = Â_t + V(s_t)`.
     ///
-    /// V-trace, Espeholt et al. 2018, Eq. 1: `V_t^targ = vs_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l}
-    /// δ_{t+l}`, and `Â_t = r_t + γ vs_{t+1} − V(s_t)`.
+    /// V-trace, Espeholt et al. 2018, Eq. 1:
+    /// `V_t^targ = vs_t = V(s_t) + Σ_l γ^l (Π_{i<l} c_{t+i}) ρ_{t+l} δ_{t+l}`, and
+    /// `Â_t = r_t + γ vs_{t+1} − V(s_t)`.
     fn estimates(&self, theta: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let (c, gamma, lambda) = (&self.config.ppo, self.config.rollout.gamma, self.config.ppo.lambda);
         let v = self.batch.values(self.model, theta, &self.batch.obs);
@@ -283,15 +288,7 @@ fn advantages_are_normalised_within_each_minibatch() {
     for (normalised, size) in [(true, 1), (false, 1), (true, 5)] {
         let config =
             config(&[&format!("normalize_advantage={normalised}"), &format!("minibatch_size={size}")]);
-        let make = task.make();
-        let setup = Setup {
-            spec: &spec_of(&make).unwrap(),
-            make_env: &make,
-            seed: 2,
-            total_steps: 1_000_000,
-            cpu: Cpu::new(1).unwrap(),
-        };
-        let mut ppo = config.build(&setup).unwrap();
+        let mut ppo = build(&config, &task);
         let before = ppo.model().clone();
         ppo.start().unwrap();
         ppo.iterate().unwrap();

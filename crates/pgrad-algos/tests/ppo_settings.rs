@@ -212,12 +212,6 @@ fn v_trace_bound(name: &str) {
 }
 
 settings_that_are_tested! {
-    rescale_actions => {
-        // What it does is in probes.rs; here, that it reaches the model.
-        let model = |how: &str| format!("{:?}", config(&[how]).model);
-        assert_ne!(model("rescale_actions=none"), model("rescale_actions=far"));
-    }
-
     n_envs => {
         for n in [1, 3, 7] {
             let task = random_task();
@@ -671,6 +665,14 @@ settings_that_are_tested! {
             let entropy = 2.0 * (init + 0.5 * (2.0 * std::f64::consts::PI * std::f64::consts::E).ln());
             close(get(&report, "learn/entropy"), entropy);
         }
+    }
+    rescale_actions => {
+        let space = Space::Box(BoxSpace::new(vec![0.0, -1.0, 0.0], vec![255.0, 1.0, f32::INFINITY]));
+        let task = Task::new(space, false, Some(9));
+        let numbers = |how: &str| build(&task.make(), &[how], 1).model().rescaled().to_vec();
+        assert_eq!(numbers("rescale_actions=far"), [true, false, false]);
+        assert_eq!(numbers("rescale_actions=all"), [true, true, false]);
+        assert_eq!(numbers("rescale_actions=none"), [false; 0]);
     }
     normalize_obs => {
         let task = random_task();

@@ -412,6 +412,14 @@ settings_that_are_tested! {
         let view = model.views().into_iter().find(|v| v.name.ends_with("log_std")).unwrap();
         assert!(model.theta[view.range].iter().all(|x| *x == -1.5));
     }
+    rescale_actions => {
+        let space = Space::Box(BoxSpace::new(vec![0.0, -1.0, 0.0], vec![255.0, 1.0, f32::INFINITY]));
+        let task = Task::new(space, false, Some(9));
+        let numbers = |how: &str| train(&[how], &task).before.rescaled().to_vec();
+        assert_eq!(numbers("rescale_actions=far"), [true, false, false]);
+        assert_eq!(numbers("rescale_actions=all"), [true, true, false]);
+        assert_eq!(numbers("rescale_actions=none"), [false; 0]);
+    }
     normalize_obs => {
         let count = |setting: &str| {
             let t = train(&[setting], &discrete());

@@ -6,10 +6,11 @@
 //! is then piecewise constant with a resolution of one `tilings`-th of a tile, while every sample teaches a
 //! neighbourhood as wide as a tile.
 //!
-//! With `n` tilings of `m` intervals over `[low, high]`, the unit of shift is `u = (high − low)/((m + 1) n −
-//! 1)` and a tile is `n u` wide. Tiling `k` begins at `low + s u` with `s = (2i + 1) k mod n` for number `i`:
-//! odd multiples keep the tilings from lining up along a diagonal. What lies outside belongs to the outermost
-//! tile. So every tiling has exactly `m^d` tiles, and the last ones end where the box does.
+//! With `n` tilings of `m` intervals over `[low, high]`, the unit of shift is
+//! `u = (high − low)/((m + 1) n − 1)` and a tile is `n u` wide. Tiling `k` begins at `low + s u` with
+//! `s = (2i + 1) k mod n` for number `i`: odd multiples keep the tilings from lining up along a diagonal.
+//! What lies outside belongs to the outermost tile. So every tiling has exactly `m^d` tiles, and the last
+//! ones end where the box does.
 //!
 //! Source: R. S. Sutton, A. G. Barto, *Reinforcement Learning: An Introduction*, 2nd edition, section 9.5.4;
 //! the width of the tiles is that of the experiments of Degris, White, Sutton 2012

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! With `u ~ N(k x, σ²)` the variance of `x` follows `P ← (0.7 + k)² P + σ² + 1` from 0, and the mean return
-//! is `−Σ P` over the 20 steps: −20 at best (`k = −0.7`, `σ = 0`), −33.8 for the paper's first policy (`k =
-//! −0.5`, `σ² = 0.625`).
+//! is `−Σ P` over the 20 steps: −20 at best (`k = −0.7`, `σ = 0`), −33.8 for the paper's first policy
+//! (`k = −0.5`, `σ² = 0.625`).
 //!
 //! Source: S. Kakade, "A natural policy gradient", NIPS 14 (2002), section 5: dynamics, noise, cost and
 //! length of a trajectory. That `x` starts at 0, and that each cost is that of the state reached, are ours;

@@ -175,8 +175,9 @@ fn the_lqg_costs_what_the_variance_says() {
     }
 }
 
-/// Accelerations of cart and pole by Lagrange's equations with their friction, solved as a system: `M ẍ + m l
-/// cos θ θ̈ = F + m l θ̇² sin θ − μ_c sign ẋ` and `m l cos θ ẍ + 4/3 m l² θ̈ = m g l sin θ − μ_p θ̇`.
+/// Accelerations of cart and pole by Lagrange's equations with their friction, solved as a system:
+/// `M ẍ + m l cos θ θ̈ = F + m l θ̇² sin θ − μ_c sign ẋ` and
+/// `m l cos θ ẍ + 4/3 m l² θ̈ = m g l sin θ − μ_p θ̇`.
 fn accelerations([_, x_dot, theta, theta_dot]: [f64; 4], force: f64) -> [f64; 2] {
     let (m, l, mass, g, friction_cart, friction_pole) = (0.1, 0.5, 1.1, 9.8, 0.0005, 0.000_002);
     let cross = m * l * theta.cos();

@@ -30,8 +30,8 @@ settings! {
         /// Python interpreter that runs the environments: a path, or a name on PATH. It needs the packages
         /// `gymnasium` and `numpy` (and `envpool` for `envpool:`), and whatever the environment itself needs.
         python: String = "python3".to_owned(), range: 1..=4096, resume: free;
-        /// Keyword arguments for the environment, as a TOML inline table or a JSON object, such as `{ gravity
-        /// = -5.0 }`.
+        /// Keyword arguments for the environment, as a TOML inline table or a JSON object, such as
+        /// `{ gravity = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
         /// Number of processes per shard (`gym:`), each running several environments. 0 uses as many as give
         /// one process per core over all shards, but at least one per shard.

@@ -69,8 +69,9 @@ pub fn ratio<R: Real>(
     });
 }
 
-/// One action of the self-normalised surrogate of a state with several actions, `L_n = Σ_k w_k r_k Q_k / Σ_k
-/// w_k r_k`: **adds** `w r Q` to `numerator` and `w r` to `denominator` (Schulman et al. 2015, section 5.2).
+/// One action of the self-normalised surrogate of a state with several actions,
+/// `L_n = Σ_k w_k r_k Q_k / Σ_k w_k r_k`: **adds** `w r Q` to `numerator` and `w r` to `denominator`
+/// (Schulman et al. 2015, section 5.2).
 ///
 /// `w = π_old/q` is the weight of an action that `q` chose, so that `w r = π/q`. With every action of a
 /// finite space once, and `w = π_old`, the denominator is 1 and `L_n = Σ_a π(a|s) Q(s, a)` is exact. A weight

@@ -1,5 +1,6 @@
-//! A network's pass beside the matrix product that most of it consists of, one thread, 64 samples: `cargo run
-//! --release -p pgrad-nn --example pass`. The least of many times, which other processes do not alter.
+//! A network's pass beside the matrix product that most of it consists of, one thread, 64 samples:
+//! `cargo run --release -p pgrad-nn --example pass`. The least of many times, which other processes do not
+//! alter.
 
 use pgrad_nn::{Activation, Head, Init, Network};
 use pgrad_num::gemm::{Mat, Then, Write, matmul, matmul_then};

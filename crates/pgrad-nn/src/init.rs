@@ -28,8 +28,8 @@ pub fn orthogonal(rows: usize, cols: usize, gain: f64, rng: &mut Stream) -> Vec<
     arranged(rows, cols, |i, j| gain * basis[i][j])
 }
 
-/// The matrix whose rows or columns, whichever are fewer, are vectors: number `j` of vector `i` is `at(i,
-/// j)`.
+/// The matrix whose rows or columns, whichever are fewer, are vectors: number `j` of vector `i` is
+/// `at(i, j)`.
 fn arranged(rows: usize, cols: usize, at: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let at = |(r, c)| if rows <= cols { at(r, c) } else { at(c, r) };
     (0..rows * cols).map(|i| at((i / cols, i % cols))).collect()

@@ -124,8 +124,8 @@ pub trait Layer: Debug {
     fn forward<R: Real>(&self, theta: &[R], x: Cols<'_, R>, h: ColsMut<'_, R>, tape: &mut Self::Tape<R>)
     where
         Self: Sized;
-    /// From `d_z`, the cotangent of `z` in the batch last seen by `forward`: `∂θ += J_θᵀ ∂z`, and `∂x = J_xᵀ
-    /// ∂z`; either on request.
+    /// From `d_z`, the cotangent of `z` in the batch last seen by `forward`: `∂θ += J_θᵀ ∂z`, and
+    /// `∂x = J_xᵀ ∂z`; either on request.
     fn vjp<R: Real>(
         &self,
         theta: &[R],
@@ -174,7 +174,7 @@ pub trait Memory<R> {
     /// Number `row` of the state of sequence `c` after step `t` of the last `forward`, whose outputs were
     /// `h`.
     fn state_at(&self, h: &[R], row: usize, t: usize, c: usize) -> R;
-    /// State of all sequences after the last step of the last `forward`, whose outputs were `h`: `[state_rows
-    /// x cols]`.
+    /// State of all sequences after the last step of the last `forward`, whose outputs were `h`:
+    /// `[state_rows x cols]`.
     fn last_state(&self, h: &[R], state: &mut [R]);
 }

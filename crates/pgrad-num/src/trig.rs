@@ -2,8 +2,8 @@
 //!
 //! Reduction: `x = k π/2 + r` with `|r| ≤ π/4`, where `π/2 = P1 + P2 + P3` (Cody and Waite, *Software Manual
 //! for the Elementary Functions*, 1980). With a fused multiply-add `x − k P1` is exact, so two more terms
-//! keep `r` right to its last place. Then a polynomial for each of the two functions, and the quadrant `k mod
-//! 4` says which of them is which, and their signs.
+//! keep `r` right to its last place. Then a polynomial for each of the two functions, and the quadrant
+//! `k mod 4` says which of them is which, and their signs.
 //!
 //! The polynomials are our own minimax fits: the exchange algorithm of Remez in 60-digit arithmetic for
 //! `S(z) = (sin r / r − 1) / z` and `C(z) = (cos r − 1 + z/2) / z²` on `0 < z = r² ≤ 1.0001 (π/4)²`, six

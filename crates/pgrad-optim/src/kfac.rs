@@ -38,8 +38,8 @@ struct Factors {
 
 /// K-FAC (Martens and Grosse 2015, arXiv:1503.05671): the Fisher matrix of each layer is taken for `A ⊗ G`
 /// with `A = E[x̄ x̄ᵀ]` of the layer's inputs and `G = E[g gᵀ]` of the cotangents of its outputs, so that
-/// `F⁻¹ ∇ = G⁻¹ ∇_W A⁻¹`. Damping makes it `(A + π√λ I) ⊗ (G + √λ/π I)` with `π² = (tr A / dim A) / (tr G /
-/// dim G)`.
+/// `F⁻¹ ∇ = G⁻¹ ∇_W A⁻¹`. Damping makes it `(A + π√λ I) ⊗ (G + √λ/π I)` with
+/// `π² = (tr A / dim A) / (tr G / dim G)`.
 #[derive(Clone, Debug)]
 pub struct Kfac {
     params: KfacParams,

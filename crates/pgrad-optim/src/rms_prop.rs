@@ -11,9 +11,9 @@ pub enum RmsPropForm {
     /// the first steps are about `α g` long.
     #[default]
     TensorFlow,
-    /// `g / (√v + ε)`, `v` from 0 (PyTorch's `RMSprop`, with which Stable-Baselines3's A2C is run). With `ε =
-    /// 1e-5` divisors go down to 0.00001; the first step of every parameter is `α/√(1−ρ)` long, whatever its
-    /// gradient.
+    /// `g / (√v + ε)`, `v` from 0 (PyTorch's `RMSprop`, with which Stable-Baselines3's A2C is run). With
+    /// `ε = 1e-5` divisors go down to 0.00001; the first step of every parameter is `α/√(1−ρ)` long, whatever
+    /// its gradient.
     PyTorch,
 }
 

@@ -1,9 +1,10 @@
 //! Settings that are known to work, by environment and algorithm: data, compiled in.
 //!
 //! A pair has one preset that is taken unless another is asked for, [`TUNED`]: what we found to learn best
-//! within the steps that it gives. Beside it there may be others with a name of their own, which `--preset
-//! NAME` chooses: `paper` is what the method's authors published. Their files are `presets/ENV/ALGO.toml` and
-//! `presets/ENV/ALGO.NAME.toml`; a family of tasks that share settings shares the file.
+//! within the steps that it gives. Beside it there may be others with a name of their own, which
+//! `--preset NAME` chooses: `paper` is what the method's authors published. Their files are
+//! `presets/ENV/ALGO.toml` and `presets/ENV/ALGO.NAME.toml`; a family of tasks that share settings shares the
+//! file.
 
 /// A preset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,9 +99,9 @@ impl Setting {
         };
         self.when.as_ref().is_none_or(holds)
     }
-    /// The facts in one line: `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table
-    /// 5`, with `only when ...` where it does not always apply, and at the end whether a resumed run may have
-    /// another value.
+    /// The facts in one line:
+    /// `default 128; 1 to 1000000; unit: steps; source: Schulman et al. 2017, table 5`, with `only when ...`
+    /// where it does not always apply, and at the end whether a resumed run may have another value.
     #[must_use]
     pub fn facts(&self) -> String {
         let mut line = format!("default {}; {}", plain(&self.default), self.kind.allowed());
@@ -213,9 +213,10 @@ pub fn unknown<'a>(key: &str, known: impl IntoIterator<Item = &'a str>) -> Setti
 
 /// Declares a struct of settings. See the [crate's documentation](crate) for an example.
 ///
-/// Each field is `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b", resume:
-/// free;` with a doc comment; the last five parts are optional, in this order. A setting with `when` applies
-/// only where the setting `other` has one of those values; given elsewhere it is refused, by
+/// Each field is
+/// `name: Type = default, range: …, unit: "…", source: "…", when: other is "a" | "b", resume: free;` with a
+/// doc comment; the last five parts are optional, in this order. A setting with `when` applies only where the
+/// setting `other` has one of those values; given elsewhere it is refused, by
 /// [`check_given`](crate::check_given). One with `resume: free` is nothing that results depend on, so a
 /// resumed run may have another value. What a range is made of is said at [`IntRange`](crate::IntRange) and
 /// [`FloatRange`](crate::FloatRange); that of a list is the range of each entry, that of a text its length.

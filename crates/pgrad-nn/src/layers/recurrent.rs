@@ -53,9 +53,9 @@ impl Cell {
     }
 }
 
-/// A recurrent layer of `size` units. The parameters lie in one vector: input weights `W` (`[gates·size x
-/// in]`, row after row), recurrent weights `U` (`[gates·size x size]`), biases (`[gates·size]`), and the
-/// GRU's `b'` (`[size]`).
+/// A recurrent layer of `size` units. The parameters lie in one vector: input weights `W`
+/// (`[gates·size x in]`, row after row), recurrent weights `U` (`[gates·size x size]`), biases
+/// (`[gates·size]`), and the GRU's `b'` (`[size]`).
 ///
 /// A batch is `cols` sequences of `steps` steps, and sample `t·cols + c` is step `t` of sequence `c`: `X` is
 /// `[in x steps·cols]`, the output `h'` of every step `[size x steps·cols]`. Derivatives do not go through
@@ -253,8 +253,8 @@ impl Recurrent {
         assert_eq!((x.rows(), x.cols()), (self.inputs, tape.samples()), "input of the batch that began");
     }
 
-    /// Blocks of rows of `W`, `U` and `b`, which are as many blocks of a step's gates; and the block that `W
-    /// x` goes to, which is another one where a GRU keeps `W_n x + b_n` and `U_n h + b'` apart.
+    /// Blocks of rows of `W`, `U` and `b`, which are as many blocks of a step's gates; and the block that
+    /// `W x` goes to, which is another one where a GRU keeps `W_n x + b_n` and `U_n h + b'` apart.
     fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let apart = self.cell == Cell::Gru;
         (0..self.cell.gates()).map(move |gate| (gate, if apart && gate == 2 { 3 } else { gate }))

@@ -26,8 +26,8 @@ pub trait Lanes: Copy {
     /// Transposes a block of 8 × 8: `to[j * to_stride + i] = from[i * from_stride + j]`.
     ///
     /// # Safety
-    /// Every `from[i * from_stride + j]` can be read and every `to[j * to_stride + i]` written, for `i, j <
-    /// 8`; the two do not overlap.
+    /// Every `from[i * from_stride + j]` can be read and every `to[j * to_stride + i]` written, for
+    /// `i, j < 8`; the two do not overlap.
     #[expect(unsafe_code, reason = "works on pointers: the bounds of a block are checked once by the caller")]
     unsafe fn flip<S: Simd>(simd: S, from: *const Self, from_stride: usize, to: *mut Self, to_stride: usize);
     /// Runs a kernel of this module for the widest vectors of the machine. The kernels are compiled once for

@@ -1,10 +1,10 @@
 //! Variance and bias of the gradient estimate under every choice of Ψ, on the same trajectories of a fixed
 //! policy.
 //!
-//! All estimates are of one thing, the gradient of the discounted return from the start, `∇J = E[Σ_t γ^t Ψ_t
-//! ∇log π(a_t|s_t)]`, so that forms 1 to 3 of Schulman et al. 2016 have the same mean. An estimate is that of
-//! one episode. With `d` the difference of an estimate to that of form 3 with the converged critic, on the
-//! same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
+//! All estimates are of one thing, the gradient of the discounted return from the start,
+//! `∇J = E[Σ_t γ^t Ψ_t ∇log π(a_t|s_t)]`, so that forms 1 to 3 of Schulman et al. 2016 have the same mean. An
+//! estimate is that of one episode. With `d` the difference of an estimate to that of form 3 with the
+//! converged critic, on the same episode, `|bias|²` is estimated without bias by `|mean d|² − tr Cov(d) / n`.
 
 use crate::{Bench, Csv, Findings, Measurement, Quantity, Source, StudyError, number};
 use pgrad_collect::{Collector, EpisodesShape};
