@@ -1,5 +1,5 @@
 //! Asks a trained policy for an action, without training code:
-//! `cargo run --release -p pgrad --no-default-features --example use_policy RUN/policy.safetensors 0.1 0 0 0`.
+//! `cargo run --release -p pgrad --no-default-features --example use_policy POLICY 0.1 0 0 0`.
 
 #[expect(clippy::print_stdout, reason = "an example talks to its reader")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -246,6 +246,7 @@ impl Measurement for Kakade {
             (high - low) / (high + low),
         ];
         values.extend(lqg.iter().map(|pair| pair[1].time() / pair[0].time()));
+        let computed = values.len();
 
         let Sampled { first_seed, batches, trajectories, damping } = *self.sampled.get_ref();
         let batches = bench.seeds.map_or(batches, |n| n.min(batches));
@@ -284,22 +285,11 @@ impl Measurement for Kakade {
                 }
             }
         }
-        let names = self.quantities();
+        let quantity = |(i, (name, value))| {
+            if i < computed { Quantity::exact(name, value) } else { Quantity::estimated(name, value) }
+        };
         Ok(Findings {
-            quantities: names
-                .into_iter()
-                .zip(values)
-                // The distances are of sampled means; all the rest is computed.
-                .map(
-                    |(n, v)| {
-                        if n.contains(": sampled ") {
-                            Quantity::estimated(n, v)
-                        } else {
-                            Quantity::exact(n, v)
-                        }
-                    },
-                )
-                .collect(),
+            quantities: self.quantities().into_iter().zip(values).enumerate().map(quantity).collect(),
             results: Some(Csv { header: vec!["task", "curve", "what", "at", "value"], rows }),
             text,
             pictures: self.pictures(&two, &lqg)?,
