@@ -389,6 +389,15 @@ fn orthogonal_init_is_obeyed<C: Equations>() {
     assert!(dot("orthogonal_init=false").abs() > 1e-3);
 }
 
+fn rescale_actions_is_obeyed<C: Equations>() {
+    let space = Space::Box(BoxSpace::new(vec![0.0, -1.0, 0.0], vec![255.0, 1.0, f32::INFINITY]));
+    let task = Task::new(space, false, Some(9));
+    let numbers = |how: &str| model_with::<C>(&[how], &task).rescaled().to_vec();
+    assert_eq!(numbers("rescale_actions=far"), [true, false, false]);
+    assert_eq!(numbers("rescale_actions=all"), [true, true, false]);
+    assert_eq!(numbers("rescale_actions=none"), [false; 0]);
+}
+
 settings_that_are_tested! { td_ac: TdAcConfig {
     n_envs => { n_envs_is_obeyed::<Config>(); }
     n_steps => { n_steps_has_no_effect_on_learning::<Config>(); }
@@ -407,6 +416,7 @@ settings_that_are_tested! { td_ac: TdAcConfig {
         let model = model_with::<Config>(&["log_std_init=-1.5"], &real());
         assert_eq!(parameters(&model, "actor.log_std"), [-1.5, -1.5]);
     }
+    rescale_actions => { rescale_actions_is_obeyed::<Config>(); }
 }}
 
 settings_that_are_tested! { qac: QacConfig {
@@ -424,6 +434,13 @@ settings_that_are_tested! { qac: QacConfig {
         // Its policies are never Gaussian.
         let [a, b] = ["-1.5", "0"].map(|x| model_with::<Config>(&[&format!("log_std_init={x}")], &discrete()).theta);
         assert_eq!(a, b);
+    }
+    rescale_actions => {
+        // Its actions are never numbers.
+        for how in ["far", "all", "none"] {
+            let model = model_with::<Config>(&[&format!("rescale_actions={how}")], &discrete());
+            assert!(model.rescaled().is_empty(), "{how}");
+        }
     }
 }}
 
@@ -443,6 +460,7 @@ settings_that_are_tested! { nac: NacConfig {
         let model = model_with::<Config>(&["log_std_init=-1.5"], &real());
         assert_eq!(parameters(&model, "actor.log_std"), [-1.5, -1.5]);
     }
+    rescale_actions => { rescale_actions_is_obeyed::<Config>(); }
 }}
 
 /// Every method, with traces where it has them.
