@@ -309,6 +309,27 @@ mod tests {
         }
     }
 
+    /// Skipping what adds nothing leaves every chain as it is.
+    #[test]
+    fn zeros_of_a_single_sample_change_no_bit() {
+        let mut rng = Stream::new(9, 0, 0);
+        for (m, k) in [(1, 7), (2, 40), (3, 1001), (5, 64), (7, 33), (8, 100), (29, 130), (70, 300)] {
+            for kept in [0.0, 0.02, 0.5] {
+                let (a, bias) = (single(&random(m * k, &mut rng)), single(&random(m, &mut rng)));
+                let x: Vec<f32> =
+                    (0..k).map(|_| if rng.uniform() < kept { rng.normal() as f32 } else { 0.0 }).collect();
+                let chain = |i: usize| (0..k).fold(bias[i], |c, l| a[i * k + l].mul_add(x[l], c));
+                let chains: Vec<f32> = (0..m).map(chain).collect();
+                let at = turned(&a, m, k);
+                for a in [Mat::new(&a, m, k), Mat::new(&at, k, m).t()] {
+                    let mut c = vec![0.0; m];
+                    matmul(&mut c, Write::Bias(&bias), a, Mat::new(&x, k, 1));
+                    assert_eq!(c, chains, "{m} x {k}, {kept} of the numbers");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_row_of_a_narrow_sum_is_the_same_in_a_block_and_alone() {
         let mut rng = Stream::new(3, 0, 0);

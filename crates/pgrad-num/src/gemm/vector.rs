@@ -1,4 +1,7 @@
 //! The product with a single sample.
+//!
+//! Numbers of the sample that are 0 are skipped, in blocks: they add nothing to a chain. What a tile coder
+//! gives is 0 nearly everywhere, and what goes through a ReLU half of the time.
 
 use super::lanes::{BLOCK, Kernel};
 use super::{Mat, Write};
@@ -17,7 +20,7 @@ pub(super) fn by_vector<R: Real>(c: &mut [R], write: Write<'_, R>, a: Mat<'_, R>
         Write::Bias(bias) => c.copy_from_slice(bias),
     }
     if a.flipped {
-        simd!(|| for (line, x) in a.data.chunks_exact(a.rows).zip(x) {
+        simd!(|| for (line, x) in a.data.chunks_exact(a.rows).zip(x).filter(|(_, x)| **x != R::ZERO) {
             for (c, a) in c.iter_mut().zip(line) {
                 *c = a.mul_add(*x, *c);
             }
@@ -58,11 +61,46 @@ impl<R: Real> WithSimd for Vector<'_, R> {
         for (b, c) in blocks.iter_mut().enumerate() {
             add_blocks::<R, S, 1>(simd, c, &block_lines[b * BLOCK * k..][..BLOCK * k], x);
         }
-        for (i, c) in rest.iter_mut().enumerate() {
-            let line = &rest_lines[i * k..][..k];
-            *c = line.iter().zip(x).fold(*c, |c, (a, x)| a.mul_add(*x, c));
+        match rest.len() {
+            0 => {}
+            1 => add_lines::<R, 1>(rest, rest_lines, x),
+            2 => add_lines::<R, 2>(rest, rest_lines, x),
+            3 => add_lines::<R, 3>(rest, rest_lines, x),
+            4 => add_lines::<R, 4>(rest, rest_lines, x),
+            5 => add_lines::<R, 5>(rest, rest_lines, x),
+            6 => add_lines::<R, 6>(rest, rest_lines, x),
+            _ => add_lines::<R, 7>(rest, rest_lines, x),
         }
     }
+}
+
+/// `c += A x` for the `N` rows that fill no block, side by side: their chains hide each other's latency.
+#[inline(always)]
+fn add_lines<R: Real, const N: usize>(c: &mut [R], lines: &[R], x: &[R]) {
+    let k = x.len();
+    let line: [&[R]; N] = std::array::from_fn(|i| &lines[i * k..(i + 1) * k]);
+    let mut sum: [R; N] = std::array::from_fn(|i| c[i]);
+    let (blocks, tail) = x.as_chunks::<BLOCK>();
+    let mut add = |from: usize, x: &[R]| {
+        for (at, x) in x.iter().enumerate() {
+            for i in 0..N {
+                sum[i] = line[i][from + at].mul_add(*x, sum[i]);
+            }
+        }
+    };
+    for (b, x) in blocks.iter().enumerate() {
+        if adds(x) {
+            add(b * BLOCK, x);
+        }
+    }
+    add(blocks.len() * BLOCK, tail);
+    c.copy_from_slice(&sum);
+}
+
+/// Whether any of these is not 0: without a branch for each, in vectors.
+#[inline(always)]
+fn adds<R: Real>(x: &[R; BLOCK]) -> bool {
+    x.iter().fold(false, |any, x| any | (*x != R::ZERO))
 }
 
 /// `c += A x` for `N` blocks of rows; `lines` are the rows of `A`.
@@ -74,7 +112,10 @@ fn add_blocks<R: Real, S: Simd, const N: usize>(simd: S, c: &mut [R], lines: &[R
     let whole = k / BLOCK * BLOCK;
     // In registers, where `c` would go through memory.
     let mut sum: [[R; BLOCK]; N] = std::array::from_fn(|b| std::array::from_fn(|i| c[b * BLOCK + i]));
-    for from in (0..whole).step_by(BLOCK) {
+    for (from, x) in (0..whole).step_by(BLOCK).zip(x.as_chunks::<BLOCK>().0) {
+        if !adds(x) {
+            continue;
+        }
         for (b, sum) in sum.iter_mut().enumerate() {
             let mut turned = [[R::ZERO; BLOCK]; BLOCK];
             // SAFETY: `lines` has `8 N` rows of `k` numbers and `from + 8 <= k`; `turned` is 8 x 8.
@@ -82,7 +123,7 @@ fn add_blocks<R: Real, S: Simd, const N: usize>(simd: S, c: &mut [R], lines: &[R
                 let to = turned.as_flattened_mut().as_mut_ptr();
                 R::flip(simd, lines.as_ptr().add(b * BLOCK * k + from), k, to, BLOCK);
             }
-            for (column, x) in turned.iter().zip(&x[from..from + BLOCK]) {
+            for (column, x) in turned.iter().zip(x) {
                 for i in 0..BLOCK {
                     sum[i] = column[i].mul_add(*x, sum[i]);
                 }
