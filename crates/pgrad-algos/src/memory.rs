@@ -144,7 +144,8 @@ impl<'a> Sizes<'a> {
         let (net, dist) = (&self.model.actor().net, self.model.dist());
         let floats = net.tape_len() + if net.jacobian_pays() { net.jacobian_len() } else { 0 };
         let room = self.model.chunk(samples.div_ceil(2)).samples() as f64;
-        let each = self.model.shape().obs_dim + 2 * dist.n_outputs() + dist.action_rows() + 6;
+        let each =
+            self.model.shape().obs_dim + 2 * dist.n_outputs() + dist.index_rows() + dist.real_rows() + 6;
         let passes = NUMBER * floats as f64;
         let kept = (samples as f64 * passes).min(pgrad_engine::KEPT_BYTES as f64);
         let samples = samples as f64 * (NUMBER * each as f64 + dist.mask_rows() as f64) + kept;

@@ -150,10 +150,7 @@ pub(crate) fn greedy(outputs: &[f32]) -> usize {
 /// # Panics
 /// With numbers: [`BehaviourSettings::check`] refuses their spaces.
 pub(crate) fn alternative(action: Actions<'_, f32>) -> usize {
-    match action {
-        Actions::Index(a) => a.at(0, 0) as usize,
-        Actions::Real(_) => panic!("the method needs discrete actions"),
-    }
+    action.index.at(0, 0) as usize
 }
 
 /// The behaviour policy at work.
@@ -300,8 +297,8 @@ pub(crate) fn check_discrete(env: &EnvSpec) -> Result<(), BuildError> {
 /// `s'`.
 pub(crate) fn check_masks(env: &EnvSpec) -> Result<(), BuildError> {
     if env.masks_actions {
-        let reason =
-            "the method considers all actions in the next state and cannot know which are allowed there";
+        let reason = "the method considers all actions in the next state and cannot know which are allowed there; \
+            `action_masks=ignore` ignores the masks of a Gymnasium environment";
         return Err(BuildError::environment(env, reason));
     }
     Ok(())

@@ -106,7 +106,7 @@ impl VineSettings {
         }
         let fits = match actions {
             VineActions::Policy(_) => true,
-            VineActions::Uniform(_) => !matches!(env.action, Space::Box(_)),
+            VineActions::Uniform(_) => env.action.real_dim() == 0,
             VineActions::Every => matches!(env.action, Space::Discrete { n } if n <= 1024),
         };
         if !fits {

@@ -559,6 +559,7 @@ fn the_better_action_is_found() {
                     close(a, number(a, 0.0), 2.0, 0.1);
                     value_is(a, &[0.0], 0.0, 0.3);
                 }),
+                ActionKind::Hybrid => unreachable!("not among the kinds of a row"),
             }
         }
     }
@@ -581,6 +582,7 @@ fn the_better_action_depends_on_the_observation() {
                         value_is(a, &[-1.0], 0.0, 0.4);
                     });
                 }
+                ActionKind::Hybrid => unreachable!("not among the kinds of a row"),
             }
         }
     }
@@ -680,6 +682,28 @@ fn several_choices_and_switches_are_learnt_at_once() {
         let found = algo.policy(1).act(&[0.0]).unwrap();
         assert_eq!(found, ActionValue::MultiBinary(RightSwitches::ANSWER.to_vec()), "{}", m.algo);
         value_is(&*algo, &[0.0], 1.0, 0.1);
+    }
+}
+
+#[test]
+fn a_choice_and_a_number_are_learnt_at_once() {
+    for m in METHODS.iter().filter(|m| m.structured && m.kinds == BOTH) {
+        // Plain steps of one error for both parts: they are as long as what both get wrong together.
+        let pairs: &[&str] = if m.algo == "td-ac" { &["alpha_theta=0.002", "alpha_w=0.02"] } else { &[] };
+        each_variant(m, &ObservedActionReward::new(ActionKind::Hybrid), 300, pairs, |a| {
+            for right in [1.0, -1.0] {
+                let ActionValue::Product(parts) = a.policy(1).act(&[right]).unwrap() else { panic!() };
+                let [(side, ActionValue::Discrete(chosen)), (number, ActionValue::Box(x))] = &parts[..]
+                else {
+                    panic!("{parts:?}");
+                };
+                assert_eq!((&side[..], &number[..]), ("side", "number"));
+                assert_eq!(*chosen, usize::from(right > 0.0), "{}", m.algo);
+                let best = 2.0 * f64::from(right);
+                assert!((f64::from(x[0]) - best).abs() < 0.2, "{}: {x:?}, best is {best}", m.algo);
+            }
+            value_is(a, &[-1.0], 1.0, 0.5);
+        });
     }
 }
 

@@ -199,6 +199,12 @@ pub(crate) struct EvalArgs {
     /// Draw actions from the policy instead of taking the most likely one.
     #[arg(long)]
     pub(crate) stochastic: bool,
+    /// Steps after which an episode is given up. It does not count, and is reported. Default: 1000000.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) max_steps: Option<String>,
+    /// Environments that exist at the same time; 1 for one that cannot exist twice. Default: 256.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) n_envs: Option<String>,
     /// Film the first episodes to a `.gif` file, or to `.mp4` if `ffmpeg` is installed.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) video: Option<PathBuf>,
@@ -307,6 +313,9 @@ pub(crate) struct CheckEnvArgs {
     /// Seed of the check.
     #[arg(long, value_name = "S", allow_negative_numbers = true, default_value = "1")]
     pub(crate) seed: String,
+    /// Time after which the check is stopped; what was not reached is then not checked.
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, default_value = "120")]
+    pub(crate) seconds: String,
     /// Python interpreter for environments in Python (`gym:ID`, `envpool:ID`).
     #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
     pub(crate) python: Option<String>,

@@ -400,6 +400,10 @@ fn a_run_from_training_to_evaluation() {
     assert_eq!(eval(&["--episodes", "10"]), greedy, "the same seed gives the same episodes");
     assert_ne!(eval(&["--episodes", "10", "--seed", "3"]), greedy);
     assert_ne!(eval(&["--episodes", "10", "--stochastic"]), greedy);
+    assert_eq!(eval(&["--episodes", "10", "--n-envs", "1"]), greedy, "however many exist at once");
+    assert_eq!(greedy["episodes_unfinished"], 0);
+    pgrad_in(dir.path(), &["eval", "run", "--max-steps", "3"])
+        .refused(65, &["had not ended after 3 steps", "`--max-steps N` waits longer"]);
 
     // The film shows the evaluation's first episode.
     let first = eval(&["--episodes", "1", "--video", "film.gif"]);

@@ -359,9 +359,5 @@ fn column<T>(rows: &[T], b: usize, n: usize) -> Cols<'_, T> {
 }
 
 fn action(choice: &Choice, b: usize, n: usize) -> Actions<'_, f32> {
-    if choice.index.is_empty() {
-        Actions::Real(column(&choice.real, b, n))
-    } else {
-        Actions::Index(column(&choice.index, b, n))
-    }
+    Actions { index: column(&choice.index, b, n), real: column(&choice.real, b, n) }
 }

@@ -45,7 +45,7 @@ impl VineActions {
         match (self, dist) {
             (Self::Every, ActionDist::Categorical { n }) => Some(*n),
             (Self::Every, _) => None,
-            (Self::Uniform(k), _) => dist.is_discrete().then_some(k),
+            (Self::Uniform(k), _) => (dist.real_rows() == 0).then_some(k),
             (Self::Policy(k), _) => Some(k),
         }
     }
@@ -380,7 +380,7 @@ fn draw_uniform(
 /// Alternative `i mod k` for rollout `i`. Where it is forbidden, there is no rollout: the first one that is
 /// allowed takes its place, for the environment's sake.
 fn each_once(mask: Option<Cols<'_, bool>>, k: usize, actions: ActionsMut<'_, f32>, running: &mut [bool]) {
-    let ActionsMut::Index(mut actions) = actions else { return };
+    let mut actions = actions.index;
     for (i, running) in running.iter_mut().enumerate() {
         let allows = |a: usize| mask.is_none_or(|m| m.at(a, i));
         *running &= allows(i % k);

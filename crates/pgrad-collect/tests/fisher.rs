@@ -24,23 +24,91 @@ fn cases() -> Vec<Case> {
         ActionDist::MultiCategorical { nvec: vec![2, 3] },
         ActionDist::Bernoulli { n: 3 },
         ActionDist::DiagGaussian { dim: 2 },
+        ActionDist::Product {
+            parts: vec![
+                ActionDist::Bernoulli { n: 1 },
+                ActionDist::Categorical { n: 3 },
+                ActionDist::DiagGaussian { dim: 2 },
+            ],
+        },
     ];
     let mut cases = Vec::new();
     for dist in dists {
         for hidden in [&[][..], &[5], &[6, 4]] {
             let linear = |name, rows| Head::Linear { name, rows, gain: 1.0 };
-            let heads = match dist {
-                ActionDist::DiagGaussian { dim } => {
-                    vec![linear("mean", dim), Head::Free { name: "log_std", rows: dim, value: 0.0 }]
-                }
-                _ => vec![linear("logits", dist.n_outputs())],
-            };
+            let dim = dist.real_rows();
+            let logits = dist.n_outputs() - 2 * dim;
+            let mut heads = Vec::new();
+            if logits > 0 {
+                heads.push(linear("logits", logits));
+            }
+            if dim > 0 {
+                heads.extend([linear("mean", dim), Head::Free { name: "log_std", rows: dim, value: 0.0 }]);
+            }
             let net = Network::mlp(OBS, hidden, Activation::Tanh, heads).unwrap();
             let theta = random_vector(1, net.n_params()).iter().map(|v| 0.8 * v).collect();
             cases.push(Case { theta, x: random_vector(2, OBS * SAMPLES), net, dist: dist.clone() });
         }
     }
     cases
+}
+
+/// `E[∇ log π ∇ log πᵀ]` with respect to the outputs of one sample with these parameters.
+fn exact_fisher(dist: &ActionDist, params: &[f64]) -> Dense {
+    let m = dist.n_outputs();
+    if let ActionDist::Product { parts } = dist {
+        // Parts are independent: a block each.
+        let (mut fisher, mut from) = (Dense::zeros(m, m), 0);
+        for part in parts {
+            let n = part.n_outputs();
+            let own = exact_fisher(part, &params[from..from + n]);
+            for i in 0..n {
+                for j in 0..n {
+                    fisher.set(from + i, from + j, own.at(i, j));
+                }
+            }
+            from += n;
+        }
+        return fisher;
+    }
+    let counts = match dist {
+        ActionDist::Categorical { n } => vec![*n],
+        ActionDist::MultiCategorical { nvec } => nvec.clone(),
+        ActionDist::Bernoulli { n } => vec![2; *n],
+        ActionDist::DiagGaussian { dim } => {
+            return Dense::from_fn(m, m, |i, j| match (i == j, i < *dim) {
+                (false, _) => 0.0,
+                (true, true) => (-2.0 * params[dim + i]).exp(),
+                (true, false) => 2.0,
+            });
+        }
+        ActionDist::Product { .. } => unreachable!("above"),
+    };
+    let mut fisher = Dense::zeros(m, m);
+    let mut total = 0.0;
+    for mut code in 0..counts.iter().product::<usize>() {
+        let action: Vec<u32> = counts
+            .iter()
+            .map(|n| {
+                let a = code % n;
+                code /= n;
+                a as u32
+            })
+            .collect();
+        let actions = || Actions::index(Cols::new(&action, action.len(), 1));
+        let params = Cols::new(params, m, 1);
+        let (mut logp, mut g) = ([0.0], vec![0.0; m]);
+        dist.logp(params, actions(), &mut logp);
+        dist.logp_vjp(params, actions(), &[1.0], ColsMut::new(&mut g, m, 1));
+        total += logp[0].exp();
+        for i in 0..m {
+            for j in 0..m {
+                fisher.set(i, j, fisher.at(i, j) + logp[0].exp() * g[i] * g[j]);
+            }
+        }
+    }
+    assert!((total - 1.0).abs() < 1e-12, "probabilities of all actions sum to {total}");
+    fisher
 }
 
 impl Case {
@@ -64,43 +132,7 @@ impl Case {
         let (dist, m) = (&self.dist, self.dist.n_outputs());
         let mut params = self.outputs(&self.theta, s);
         dist.prepare(ColsMut::new(&mut params, m, 1), None);
-        let counts = match dist {
-            ActionDist::Categorical { n } => vec![*n],
-            ActionDist::MultiCategorical { nvec } => nvec.clone(),
-            ActionDist::Bernoulli { n } => vec![2; *n],
-            ActionDist::DiagGaussian { dim } => {
-                return Dense::from_fn(m, m, |i, j| match (i == j, i < *dim) {
-                    (false, _) => 0.0,
-                    (true, true) => (-2.0 * params[dim + i]).exp(),
-                    (true, false) => 2.0,
-                });
-            }
-        };
-        let mut fisher = Dense::zeros(m, m);
-        let mut total = 0.0;
-        for mut code in 0..counts.iter().product::<usize>() {
-            let action: Vec<u32> = counts
-                .iter()
-                .map(|n| {
-                    let a = code % n;
-                    code /= n;
-                    a as u32
-                })
-                .collect();
-            let actions = || Actions::Index(Cols::new(&action, action.len(), 1));
-            let params = Cols::new(&params, m, 1);
-            let (mut logp, mut g) = ([0.0], vec![0.0; m]);
-            dist.logp(params, actions(), &mut logp);
-            dist.logp_vjp(params, actions(), &[1.0], ColsMut::new(&mut g, m, 1));
-            total += logp[0].exp();
-            for i in 0..m {
-                for j in 0..m {
-                    fisher.set(i, j, fisher.at(i, j) + logp[0].exp() * g[i] * g[j]);
-                }
-            }
-        }
-        assert!((total - 1.0).abs() < 1e-12, "probabilities of all actions sum to {total}");
-        fisher
+        exact_fisher(dist, &params)
     }
     /// Gradient of the mean `KL(π_old ‖ π_θ)`, with `old` at [`Case::theta`].
     fn kl_gradient(&self, theta: &[f64]) -> Vec<f64> {

@@ -124,10 +124,9 @@ fn logp(model: &ActorCritic, task: &Task, out: &[f64], seen: &Seen) -> f64 {
     let mask = task.masked.then(|| Cols::new(&seen.mask, dist.mask_rows(), 1));
     dist.prepare(ColsMut::new(&mut params, n, 1), mask);
     let (real, mut logp) = (wide(&seen.real), [0.0]);
-    let actions = if dist.is_discrete() {
-        Actions::Index(Cols::new(&seen.index, dist.action_rows(), 1))
-    } else {
-        Actions::Real(Cols::new(&real, dist.action_rows(), 1))
+    let actions = Actions {
+        index: Cols::new(&seen.index, dist.index_rows(), 1),
+        real: Cols::new(&real, dist.real_rows(), 1),
     };
     dist.logp(Cols::new(&params, n, 1), actions, &mut logp);
     logp[0]

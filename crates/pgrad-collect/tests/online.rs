@@ -41,10 +41,7 @@ fn model(obs_dim: usize, action: Space, hidden: &[usize], critic: Critic) -> Act
 }
 
 fn numbers(action: Actions<'_, f32>) -> (Vec<u32>, Vec<f32>) {
-    match action {
-        Actions::Index(a) => (a.data().to_vec(), Vec::new()),
-        Actions::Real(a) => (Vec::new(), a.data().to_vec()),
-    }
+    (action.index.data().to_vec(), action.real.data().to_vec())
 }
 
 #[test]

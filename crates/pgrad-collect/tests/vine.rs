@@ -375,6 +375,10 @@ impl Env for Wander {
             Action::Discrete(i) => i as f64,
             Action::MultiDiscrete(a) | Action::MultiBinary(a) => a.iter().map(|x| f64::from(*x)).sum(),
             Action::Box(a) => a.iter().map(|x| f64::from(*x)).sum(),
+            Action::Product { choices, numbers } => {
+                let choices = choices.iter().map(|x| f64::from(*x)).sum::<f64>();
+                choices + numbers.iter().map(|x| f64::from(*x)).sum::<f64>()
+            }
         };
         if let (true, Action::Discrete(i)) = (self.masked, action) {
             let mut mask = [true; 4];
@@ -489,10 +493,9 @@ impl<'a> Slow<'a> {
                 .iter()
                 .map(|p| {
                     let real = wide(b.real_action);
-                    let actions = if dist.is_discrete() {
-                        Actions::Index(Cols::new(b.index_action, dist.action_rows(), 1))
-                    } else {
-                        Actions::Real(Cols::new(&real, dist.action_rows(), 1))
+                    let actions = Actions {
+                        index: Cols::new(b.index_action, dist.index_rows(), 1),
+                        real: Cols::new(&real, dist.real_rows(), 1),
                     };
                     let mut logp = [0.0];
                     dist.logp(Cols::new(p, dist.n_outputs(), 1), actions, &mut logp);
@@ -599,10 +602,9 @@ fn scores(slow: &Slow<'_>) -> Vec<(f64, Vec<f64>)> {
         let logp = |theta: &[f64]| {
             let params = slow.params(theta);
             let one: Vec<f64> = (0..dist.n_outputs()).map(|r| params[r * n + i / k]).collect();
-            let actions = if dist.is_discrete() {
-                Actions::Index(Cols::new(&index, dist.action_rows(), 1))
-            } else {
-                Actions::Real(Cols::new(&real, dist.action_rows(), 1))
+            let actions = Actions {
+                index: Cols::new(&index, dist.index_rows(), 1),
+                real: Cols::new(&real, dist.real_rows(), 1),
             };
             let mut logp = [0.0];
             dist.logp(Cols::new(&one, dist.n_outputs(), 1), actions, &mut logp);

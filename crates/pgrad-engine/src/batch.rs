@@ -43,9 +43,9 @@ pub struct Samples {
     pub runs: Vec<usize>,
     /// Observations, normalised where observations are, `[n x obs_dim]`.
     pub obs: Vec<f32>,
-    /// Actions that are indices, `[n x action_rows]`.
+    /// Alternatives of the actions, `[n x index_rows]`.
     pub index_actions: Vec<u32>,
-    /// Actions that are numbers, as drawn, `[n x action_rows]`.
+    /// Numbers of the actions, as drawn, `[n x real_rows]`.
     pub real_actions: Vec<f32>,
     /// Which alternatives were allowed, `[n x mask_dim]`.
     pub masks: Vec<bool>,

@@ -265,8 +265,7 @@ impl ChunkWork {
         let numbers = || Aligned::new(room);
         let dist = model.dist();
         let shape = model.shape();
-        let (index_rows, real_rows) =
-            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        let (index_rows, real_rows) = (dist.index_rows(), dist.real_rows());
         let critic = if model.has_critic() { model.critic() } else { model.actor() };
         let outputs = model.actor().net.n_outputs().max(critic.net.n_outputs());
         Self {
@@ -489,17 +488,16 @@ impl ChunkWork {
     }
 }
 
-/// The actions of `n` gathered samples, from the buffer that the distribution uses.
+/// The actions of `n` gathered samples.
 pub(crate) fn gathered_actions<'a>(
     dist: &ActionDist,
     indices: &'a [u32],
     reals: &'a [f32],
     n: usize,
 ) -> Actions<'a, f32> {
-    let rows = dist.action_rows();
-    if dist.is_discrete() {
-        Actions::Index(Cols::new(&indices[..rows * n], rows, n))
-    } else {
-        Actions::Real(Cols::new(&reals[..rows * n], rows, n))
+    let (index, real) = (dist.index_rows(), dist.real_rows());
+    Actions {
+        index: Cols::new(&indices[..index * n], index, n),
+        real: Cols::new(&reals[..real * n], real, n),
     }
 }

@@ -155,8 +155,7 @@ struct Work {
 
 impl Taken {
     fn new(dist: &ActionDist, room: usize) -> Self {
-        let (index_rows, real_rows) =
-            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        let (index_rows, real_rows) = (dist.index_rows(), dist.real_rows());
         Self {
             index_actions: vec![0; index_rows * room],
             real_actions: vec![0.0; real_rows * room],
@@ -168,11 +167,7 @@ impl Taken {
     }
     fn actions(&self, n: usize) -> Actions<'_, f32> {
         let room = self.adv.len();
-        if self.real_actions.is_empty() {
-            Actions::Index(columns(&self.index_actions, room, n))
-        } else {
-            Actions::Real(columns(&self.real_actions, room, n))
-        }
+        Actions { index: columns(&self.index_actions, room, n), real: columns(&self.real_actions, room, n) }
     }
 }
 

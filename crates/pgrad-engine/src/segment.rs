@@ -95,10 +95,8 @@ impl Segment {
         }
         self.obs.set(i, t.obs.data());
         self.next_obs.set(i, t.next_obs.data());
-        match t.action {
-            Actions::Index(a) => self.index.set(i, a.data()),
-            Actions::Real(a) => self.real.set(i, a.data()),
-        }
+        self.index.set(i, t.action.index.data());
+        self.real.set(i, t.action.real.data());
         if let Some(mask) = t.mask {
             self.masks.set(i, mask.data());
         }
@@ -153,14 +151,10 @@ impl Segment {
     pub fn last_obs(&self) -> Cols<'_, f32> {
         Cols::new(self.next_obs.row(self.len - 1), self.next_obs.dim, 1)
     }
-    /// `a_i`, `[action_rows x len]`.
+    /// `a_i`, a column each.
     #[must_use]
     pub fn actions(&self) -> Actions<'_, f32> {
-        if self.index.dim > 0 {
-            Actions::Index(self.index.cols(self.len))
-        } else {
-            Actions::Real(self.real.cols(self.len))
-        }
+        Actions { index: self.index.cols(self.len), real: self.real.cols(self.len) }
     }
     /// `a_i` of a discrete space.
     ///

@@ -231,10 +231,9 @@ impl Taken {
         let (n, room, dist) = (ratio.len(), self.room, model.dist());
         let mask = masked.then(|| row_columns(&data.masks, &mut self.masks, room, from, n));
         dist.prepare(outputs.reborrow(), mask);
-        let actions = if dist.is_discrete() {
-            Actions::Index(row_columns(&data.index_actions, &mut self.index_actions, room, from, n))
-        } else {
-            Actions::Real(row_columns(&data.real_actions, &mut self.real_actions, room, from, n))
+        let actions = Actions {
+            index: row_columns(&data.index_actions, &mut self.index_actions, room, from, n),
+            real: row_columns(&data.real_actions, &mut self.real_actions, room, from, n),
         };
         dist.logp(outputs.as_cols(), actions, ratio);
         for (ratio, logp_old) in ratio.iter_mut().zip(&data.logp[from..]) {

@@ -153,8 +153,8 @@ impl<E: Env> Each<E> {
         let envs: Vec<E> = (0..n).map(|_| make()).collect();
         let spec = envs[0].spec();
         let obs = vec![0.0; n * spec.observation.obs_dim()];
-        let actions = spec.action.action_dim();
-        Self { obs, wrong: vec![None; n], choices: vec![0; actions], numbers: vec![0.0; actions], envs, spec }
+        let (choices, numbers) = (vec![0; spec.action.index_dim()], vec![0.0; spec.action.real_dim()]);
+        Self { obs, wrong: vec![None; n], choices, numbers, envs, spec }
     }
     /// Makes batches of environments made by `make`, which cannot fail.
     pub fn maker(make: impl Fn() -> E) -> impl Fn(usize) -> BatchResult
@@ -188,24 +188,18 @@ impl<E: Env> BatchEnv for Each<E> {
         let mut choices = std::mem::take(&mut self.choices);
         let mut numbers = std::mem::take(&mut self.numbers);
         for b in 0..self.envs.len() {
-            let action = match (&self.spec.action, actions) {
-                (Space::Discrete { .. }, Actions::Index(a)) => Action::Discrete(a.at(0, b) as usize),
-                (_, Actions::Index(a)) => {
-                    for (i, c) in choices.iter_mut().enumerate() {
-                        *c = a.at(i, b);
-                    }
-                    if matches!(self.spec.action, Space::MultiBinary { .. }) {
-                        Action::MultiBinary(&choices)
-                    } else {
-                        Action::MultiDiscrete(&choices)
-                    }
-                }
-                (_, Actions::Real(a)) => {
-                    for (i, x) in numbers.iter_mut().enumerate() {
-                        *x = a.at(i, b);
-                    }
-                    Action::Box(&numbers)
-                }
+            for (i, c) in choices.iter_mut().enumerate() {
+                *c = actions.index.at(i, b);
+            }
+            for (i, x) in numbers.iter_mut().enumerate() {
+                *x = actions.real.at(i, b);
+            }
+            let action = match self.spec.action {
+                Space::Discrete { .. } => Action::Discrete(choices[0] as usize),
+                Space::MultiDiscrete { .. } => Action::MultiDiscrete(&choices),
+                Space::MultiBinary { .. } => Action::MultiBinary(&choices),
+                Space::Box(_) => Action::Box(&numbers),
+                Space::Product { .. } => Action::Product { choices: &choices, numbers: &numbers },
             };
             let step = self.with_obs(b, |env, obs| env.step(action, &mut rngs[b], obs));
             rewards[b] = step.reward;

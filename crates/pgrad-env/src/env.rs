@@ -56,6 +56,13 @@ pub enum Action<'a> {
     MultiBinary(&'a [u32]),
     /// Of a `Box` space: inside the bounds.
     Box(&'a [f32]),
+    /// Of a product of spaces.
+    Product {
+        /// The alternatives of its choices and switches, one after the other ([`Space::index_dim`]).
+        choices: &'a [u32],
+        /// The numbers of its boxes, one after the other ([`Space::real_dim`]).
+        numbers: &'a [f32],
+    },
 }
 
 impl Action<'_> {
@@ -70,61 +77,59 @@ impl Action<'_> {
             other => panic!("the environment asked for the index of {other:?}"),
         }
     }
-    /// The numbers of a `Box` action.
+    /// The numbers of a `Box` action, or of all boxes of a product.
     ///
     /// # Panics
     /// When the action is of another space.
     #[must_use]
     pub fn values(&self) -> &[f32] {
         match self {
-            Self::Box(x) => x,
+            Self::Box(x) | Self::Product { numbers: x, .. } => x,
             other => panic!("the environment asked for the numbers of {other:?}"),
         }
     }
-    /// The choices of a `MultiDiscrete` or the switches of a `MultiBinary` action.
+    /// The choices of a `MultiDiscrete`, the switches of a `MultiBinary` action, or all of both in a product.
     ///
     /// # Panics
     /// When the action is of another space.
     #[must_use]
     pub fn choices(&self) -> &[u32] {
         match self {
-            Self::MultiDiscrete(x) | Self::MultiBinary(x) => x,
+            Self::MultiDiscrete(x) | Self::MultiBinary(x) | Self::Product { choices: x, .. } => x,
             other => panic!("the environment asked for the choices of {other:?}"),
         }
     }
 }
 
-/// The actions of a batch of environments, a column each.
+/// The actions of a batch of environments, a column each: alternatives and numbers.
 #[derive(Clone, Copy, Debug)]
-pub enum Actions<'a> {
-    /// `Discrete` (one row), `MultiDiscrete` and `MultiBinary` (a row for each choice).
-    Index(Cols<'a, u32>),
-    /// `Box`.
-    Real(Cols<'a, f32>),
+pub struct Actions<'a> {
+    /// Alternatives, `[index_dim x batch]`: a row for each choice and each switch.
+    pub index: Cols<'a, u32>,
+    /// Numbers of the boxes, `[real_dim x batch]`.
+    pub real: Cols<'a, f32>,
 }
 
 impl<'a> Actions<'a> {
-    /// The alternatives chosen, `[action_dim x batch]`.
-    ///
-    /// # Panics
-    /// When the actions are of a `Box` space: the environment's own [`EnvSpec::action`] says which it is.
+    /// Actions of a space without boxes.
     #[must_use]
-    pub fn indices(&self) -> Cols<'a, u32> {
-        match self {
-            Self::Index(a) => *a,
-            Self::Real(_) => panic!("the environment's actions are alternatives; it was given numbers"),
-        }
+    pub fn index(index: Cols<'a, u32>) -> Self {
+        Self { real: Cols::new(&[], 0, index.cols()), index }
     }
-    /// The numbers of a `Box` space's actions, `[action_dim x batch]`.
-    ///
-    /// # Panics
-    /// When the actions are of another space.
+    /// Actions of a `Box` space.
     #[must_use]
-    pub fn numbers(&self) -> Cols<'a, f32> {
-        match self {
-            Self::Real(a) => *a,
-            Self::Index(_) => panic!("the environment's actions are numbers; it was given alternatives"),
-        }
+    pub fn real(real: Cols<'a, f32>) -> Self {
+        Self { index: Cols::new(&[], 0, real.cols()), real }
+    }
+    /// Number of environments.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.cols()
+    }
+    /// Whether there are no environments.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 

@@ -26,7 +26,9 @@ mod tiles;
 mod vec_env;
 
 pub use batch::{BatchEnv, BatchResult, Each, EnvMaker, spec_of};
-pub use check::{Difference, Finding, Place, Role, Severity, check_batch_env, check_env};
+pub use check::{
+    Difference, Finding, Place, Role, Severity, check_batch_env, check_batch_env_while, check_env,
+};
 pub use env::{Action, Actions, End, Env, EnvSpec, Obs, Step};
 pub use error::{EnvError, MakeError, MakeErrorKind};
 pub use pgrad_space::{BoxSpace, Dtype, ObsSpace, Part, Space};

@@ -17,7 +17,7 @@
 //! | [`RememberedSign`] | a memory | action 1 iff the first observation was 1, V(last step) = 1 |
 //! | [`MaskedAction`] | a mask | action 2, V = 1; where that is forbidden, action 1, V = 0.5 |
 
-use crate::{Action, BoxSpace, End, Env, EnvSpec, Obs, Space, Step};
+use crate::{Action, BoxSpace, End, Env, EnvSpec, Obs, Part, Space, Step};
 use pgrad_num::Stream;
 
 /// What the actions of a probe are.
@@ -28,6 +28,8 @@ pub enum ActionKind {
     Discrete,
     /// `Box(-4, 4, [1])`.
     Continuous,
+    /// Both at once: `Dict('side': Discrete(2), 'number': Box(-4, 4, [1]))`.
+    Hybrid,
 }
 
 impl ActionKind {
@@ -35,15 +37,21 @@ impl ActionKind {
         match self {
             Self::Discrete => Space::Discrete { n: 2 },
             Self::Continuous => Space::Box(BoxSpace::uniform(-4.0, 4.0, 1)),
+            Self::Hybrid => {
+                let part = |name: &str, kind: Self| Part { name: name.into(), space: kind.space() };
+                Space::Product { parts: vec![part("side", Self::Discrete), part("number", Self::Continuous)] }
+            }
         }
     }
     /// The reward of `action` when `right` is: ±1 for a discrete action (alternative 1 iff `right > 0`),
-    /// `−(a − right)²` for a number.
+    /// `−(a − right)²` for a number; the sum for both.
     fn reward(self, action: Action<'_>, right: f64) -> f64 {
+        let side = |chosen: usize| if (chosen == 1) == (right > 0.0) { 1.0 } else { -1.0 };
+        let number = || -(f64::from(action.values()[0]) - right).powi(2);
         match self {
-            Self::Discrete if (action.index() == 1) == (right > 0.0) => 1.0,
-            Self::Discrete => -1.0,
-            Self::Continuous => -(f64::from(action.values()[0]) - right).powi(2),
+            Self::Discrete => side(action.index()),
+            Self::Continuous => number(),
+            Self::Hybrid => side(action.choices()[0] as usize) + number(),
         }
     }
 }
@@ -455,7 +463,7 @@ mod tests {
     use crate::{Actions, Each, RandomActions, VecEnv, check_env};
     use pgrad_num::{Cols, ColsMut};
 
-    const KINDS: [ActionKind; 2] = [ActionKind::Discrete, ActionKind::Continuous];
+    const KINDS: [ActionKind; 3] = [ActionKind::Discrete, ActionKind::Continuous, ActionKind::Hybrid];
 
     #[test]
     fn every_probe_passes_the_check() {
@@ -480,16 +488,14 @@ mod tests {
     ) -> Vec<(f32, f64, End)> {
         let mut envs = VecEnv::new(Box::new(Each::new(1, make)), 3, 0);
         envs.start().unwrap();
-        let real = matches!(envs.spec().action, Space::Box(_));
+        let (index, real) = (envs.spec().action.index_dim(), envs.spec().action.real_dim());
         (0..steps)
             .map(|_| {
                 let obs = envs.obs().at(0, 0);
-                let a = policy(obs);
-                if real {
-                    envs.step(Actions::Real(Cols::new(&[a], 1, 1))).unwrap();
-                } else {
-                    envs.step(Actions::Index(Cols::new(&[a as u32], 1, 1))).unwrap();
-                }
+                let (side, number) = ([u32::from(policy(obs) > 0.0)], [policy(obs)]);
+                let (index, real) =
+                    (Cols::new(&side[..index], index, 1), Cols::new(&number[..real], real, 1));
+                envs.step(Actions { index, real }).unwrap();
                 (obs, envs.rewards()[0], envs.ends()[0])
             })
             .collect()
@@ -509,7 +515,7 @@ mod tests {
                 let second = [(0.0, 0.0, End::Running), (1.0, 1.0, End::Terminated)];
                 assert_eq!(step, second[t % 2]);
             }
-            let top = if kind == ActionKind::Discrete { 1.0 } else { 0.0 };
+            let top = if kind == ActionKind::Continuous { 0.0 } else { 1.0 };
             let (right, wrong) = (best(1.0), best(-1.0));
             assert_eq!(play(|| ActionReward::new(kind), 1, |_| right)[0].1, top);
             assert!(play(|| ActionReward::new(kind), 1, |_| wrong)[0].1 < 0.0);
@@ -555,7 +561,7 @@ mod tests {
         let mut envs = VecEnv::new(Box::new(Each::new(8, MaskedAction::default)), 3, 0);
         envs.start().unwrap();
         let forbidden = (0..8).find(|b| envs.obs().at(1, *b) == 1.0).unwrap();
-        let error = envs.step(Actions::Index(Cols::new(&[2; 8], 1, 8))).unwrap_err();
+        let error = envs.step(Actions::index(Cols::new(&[2; 8], 1, 8))).unwrap_err();
         assert!(matches!(error, crate::EnvError::Reward { env, .. } if env == forbidden), "{error}");
     }
 }

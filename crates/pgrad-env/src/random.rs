@@ -24,62 +24,88 @@ impl RandomActions {
     /// Actions for `len` environments. `index` tells the streams of several shards under one seed apart.
     #[must_use]
     pub fn new(space: &Space, len: usize, seed: u64, index: u32) -> Self {
-        let size = space.action_dim() * len;
-        let real = matches!(space, Space::Box(_));
         Self {
             space: space.clone(),
             stream: Stream::new(seed, STREAM_RANDOM_ACTIONS, index),
             len,
-            indices: vec![0; if real { 0 } else { size }],
-            numbers: vec![0.0; if real { size } else { 0 }],
+            indices: vec![0; space.index_dim() * len],
+            numbers: vec![0.0; space.real_dim() * len],
         }
     }
-    /// The next actions, `[action_dim x len]`.
+    /// The next actions.
     pub fn draw(&mut self) -> Actions<'_> {
-        match &self.space {
-            Space::Discrete { n } => below(&mut self.indices, *n, &mut self.stream),
-            Space::MultiBinary { .. } => below(&mut self.indices, 2, &mut self.stream),
-            Space::MultiDiscrete { nvec } => {
-                for (row, n) in self.indices.chunks_exact_mut(self.len.max(1)).zip(nvec) {
-                    below(row, *n, &mut self.stream);
-                }
-            }
-            Space::Box(bounds) => real(&mut self.numbers, self.len, bounds, &mut self.stream),
-        }
+        self.draw_among(None);
         self.last()
     }
-    /// The next actions, among those that `masks` (`[mask_dim x len]`) allow. Spaces without masks ignore
-    /// them; a choice of which nothing is allowed takes alternative 0.
+    /// The next actions, among those that `masks` (`[mask_dim x len]`) allow; a choice of which nothing is
+    /// allowed takes alternative 0.
     ///
     /// # Panics
     /// When `masks` has another shape.
     pub fn draw_allowed(&mut self, masks: Cols<'_, bool>) -> Actions<'_> {
-        if self.space.mask_dim() == 0 {
-            return self.draw();
-        }
         assert_eq!((masks.rows(), masks.cols()), (self.space.mask_dim(), self.len), "shape of the masks");
-        let mut from = 0;
-        for (choice, n) in self.space.choices().into_iter().enumerate() {
-            for b in 0..self.len {
-                let allowed = |i: &usize| masks.at(from + i, b);
-                let count = (0..n).filter(allowed).count().max(1);
-                let which = self.stream.below(count as u32) as usize;
-                let action = (0..n).filter(allowed).nth(which).unwrap_or(0);
-                self.indices[choice * self.len + b] = action as u32;
-            }
-            from += n;
-        }
+        self.draw_among((masks.rows() > 0).then_some(masks));
         self.last()
     }
-    /// The actions drawn last, `[action_dim x len]`.
+    fn draw_among(&mut self, masks: Option<Cols<'_, bool>>) {
+        let (mut indices, mut numbers) = (&mut self.indices[..], &mut self.numbers[..]);
+        let mut mask_rows = 0;
+        let (len, stream) = (self.len, &mut self.stream);
+        let mut leaf = |leaf: &Space| {
+            let (index, rest) = std::mem::take(&mut indices).split_at_mut(leaf.index_dim() * len);
+            let (real, rest_real) = std::mem::take(&mut numbers).split_at_mut(leaf.real_dim() * len);
+            (indices, numbers) = (rest, rest_real);
+            let masks = masks.map(|m| m.row_range(mask_rows, mask_rows + leaf.mask_dim()));
+            mask_rows += leaf.mask_dim();
+            draw_leaf(leaf, len, index, real, masks, stream);
+        };
+        match &self.space {
+            Space::Product { parts } => parts.iter().for_each(|part| leaf(&part.space)),
+            own => leaf(own),
+        }
+    }
+    /// The actions drawn last.
     #[must_use]
     pub fn last(&self) -> Actions<'_> {
-        let rows = self.space.action_dim();
-        if matches!(self.space, Space::Box(_)) {
-            Actions::Real(Cols::new(&self.numbers, rows, self.len))
-        } else {
-            Actions::Index(Cols::new(&self.indices, rows, self.len))
+        Actions {
+            index: Cols::new(&self.indices, self.space.index_dim(), self.len),
+            real: Cols::new(&self.numbers, self.space.real_dim(), self.len),
         }
+    }
+}
+
+/// Actions of a space that is no product, of which a choice has the rows of `masks` in order.
+fn draw_leaf(
+    leaf: &Space,
+    len: usize,
+    index: &mut [u32],
+    numbers: &mut [f32],
+    masks: Option<Cols<'_, bool>>,
+    stream: &mut Stream,
+) {
+    let nvec = match leaf {
+        Space::Discrete { n } => std::slice::from_ref(n),
+        Space::MultiDiscrete { nvec } => nvec,
+        Space::MultiBinary { .. } => return below(index, 2, stream),
+        Space::Box(bounds) => return real(numbers, len, bounds, stream),
+        Space::Product { .. } => return,
+    };
+    let mut from = 0;
+    for (row, n) in index.chunks_exact_mut(len.max(1)).zip(nvec) {
+        match masks {
+            Some(masks) => allowed(row, masks.row_range(from, from + n), stream),
+            None => below(row, *n, stream),
+        }
+        from += n;
+    }
+}
+
+/// One of the alternatives that `masks` `[n x len]` allows, for each environment.
+fn allowed(out: &mut [u32], masks: Cols<'_, bool>, stream: &mut Stream) {
+    for (b, x) in out.iter_mut().enumerate() {
+        let among = || (0..masks.rows()).filter(|i| masks.at(*i, b));
+        let which = stream.below(among().count().max(1) as u32) as usize;
+        *x = among().nth(which).unwrap_or(0) as u32;
     }
 }
 
@@ -115,6 +141,7 @@ fn exponential(stream: &mut Stream) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Part;
 
     const LEN: usize = 20_000;
 
@@ -126,7 +153,7 @@ mod tests {
             (Space::MultiBinary { n: 3 }, vec![2, 2, 2]),
         ] {
             let mut random = RandomActions::new(&space, LEN, 1, 0);
-            let Actions::Index(actions) = random.draw() else { panic!("{space}: numbers") };
+            let actions = random.draw().index;
             assert_eq!(actions.rows(), nvec.len());
             for (i, n) in nvec.iter().enumerate() {
                 for a in 0..*n as u32 {
@@ -148,7 +175,7 @@ mod tests {
             vec![1.0, f32::MAX, inf, 5.0, inf],
         ));
         let mut random = RandomActions::new(&space, LEN, 1, 0);
-        let Actions::Real(actions) = random.draw() else { panic!("alternatives") };
+        let actions = random.draw().real;
         let mean = |i: usize| actions.row(i).iter().map(|x| f64::from(*x)).sum::<f64>() / LEN as f64;
         let tolerance = 4.0 / (LEN as f64).sqrt();
         assert!(actions.row(0).iter().all(|x| (-2.0..=1.0).contains(x)));
@@ -166,7 +193,7 @@ mod tests {
         let masks = [true, false, false, true, true, false, false, true, true, true];
         let mut seen = [0usize; 3];
         for _ in 0..200 {
-            let Actions::Index(a) = random.draw_allowed(Cols::new(&masks, 5, 2)) else { panic!("numbers") };
+            let a = random.draw_allowed(Cols::new(&masks, 5, 2)).index;
             assert!(a.at(0, 0) != 1 && a.at(1, 0) == 1 && a.at(0, 1) == 1);
             seen[a.at(0, 0) as usize] += 1;
         }
@@ -174,10 +201,44 @@ mod tests {
     }
 
     #[test]
+    fn each_part_of_a_product_has_its_own_rows() {
+        let part = |(name, space): (&str, Space)| Part { name: name.to_owned(), space };
+        let parts = [
+            ("push", Space::Box(BoxSpace::uniform(3.0, 4.0, 1))),
+            ("gear", Space::Discrete { n: 3 }),
+            ("lamps", Space::MultiBinary { n: 2 }),
+            ("aim", Space::Box(BoxSpace::uniform(-6.0, -5.0, 2))),
+            ("grip", Space::MultiDiscrete { nvec: vec![4, 2] }),
+        ];
+        let space = Space::Product { parts: parts.map(part).to_vec() };
+        assert_eq!((space.index_dim(), space.real_dim(), space.mask_dim()), (5, 3, 9));
+        assert_eq!(space.choices(), [3, 4, 2]);
+        let mut random = RandomActions::new(&space, LEN, 1, 0);
+        let Actions { index, real } = random.draw();
+        for (row, n) in [3, 2, 2, 4, 2].into_iter().enumerate() {
+            let mut seen: Vec<u32> = index.row(row).to_vec();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen, (0..n).collect::<Vec<u32>>(), "row {row}");
+        }
+        for (row, range) in [3.0..4.0, -6.0..-5.0, -6.0..-5.0].into_iter().enumerate() {
+            assert!(real.row(row).iter().all(|x| range.contains(x)), "row {row}");
+        }
+        // Of the choices only 2, 1 and 0 are allowed; a switch has no mask.
+        let allowed = [false, false, true, false, true, false, false, true, false];
+        let masks: Vec<bool> = allowed.iter().flat_map(|a| [*a; LEN]).collect();
+        let index = random.draw_allowed(Cols::new(&masks, 9, LEN)).index;
+        for (row, only) in [(0, 2), (3, 1), (4, 0)] {
+            assert!(index.row(row).iter().all(|x| *x == only), "row {row}");
+        }
+        assert!([1, 2].iter().all(|row| index.row(*row).contains(&0) && index.row(*row).contains(&1)));
+    }
+
+    #[test]
     fn shards_differ_and_seeds_repeat() {
         let draw = |seed, index| {
             let mut random = RandomActions::new(&Space::Discrete { n: 1000 }, 8, seed, index);
-            let Actions::Index(a) = random.draw() else { panic!("numbers") };
+            let a = random.draw().index;
             a.data().to_vec()
         };
         assert_eq!(draw(1, 0), draw(1, 0));

@@ -276,7 +276,7 @@ impl VecEnv {
     /// or loaded before the next step.
     ///
     /// # Panics
-    /// When `actions` are not of the action space's kind, or not `[action_dim x len]`.
+    /// When `actions` do not have the rows of the action space.
     pub fn step(&mut self, actions: Actions<'_>) -> Result<(), EnvError> {
         self.env.step(actions, &mut self.rngs, &mut self.rewards, &mut self.ends);
         let limit = self.spec.max_episode_steps.unwrap_or(u32::MAX);

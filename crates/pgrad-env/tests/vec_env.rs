@@ -98,7 +98,7 @@ fn started(n: usize, first: usize, make: impl FnMut() -> Counter) -> VecEnv {
 
 fn step(envs: &mut VecEnv) -> Result<(), EnvError> {
     let actions = vec![0; envs.len()];
-    envs.step(Actions::Index(Cols::new(&actions, 1, actions.len())))
+    envs.step(Actions::index(Cols::new(&actions, 1, actions.len())))
 }
 
 #[test]

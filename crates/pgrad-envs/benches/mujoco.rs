@@ -65,7 +65,7 @@ fn one<T: Task>(c: &mut Criterion, task: T) {
                 if turn % 1000 == 0 {
                     (0..N).for_each(|b| envs.reset(b, &mut rngs[b]));
                 }
-                let actions = Actions::Real(Cols::new(&actions[turn % 997], nu, N));
+                let actions = Actions::real(Cols::new(&actions[turn % 997], nu, N));
                 envs.step(actions, &mut rngs, &mut rewards, &mut ends);
             }
         });
@@ -80,7 +80,7 @@ fn one<T: Task>(c: &mut Criterion, task: T) {
             envs.clear_finished();
             for _ in 0..STEPS {
                 turn += 1;
-                envs.step(Actions::Real(Cols::new(&actions[turn % 997], nu, N))).expect("finite");
+                envs.step(Actions::real(Cols::new(&actions[turn % 997], nu, N))).expect("finite");
             }
         });
     });

@@ -156,7 +156,7 @@ impl BatchEnv for Acrobot {
         self.set(b, std::array::from_fn(|_| f64::from(rng.uniform_in(-0.1, 0.1) as f32)));
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let rows = self.state.rows_mut();
         simd!(|| step(rows, actions, rewards, ends));
     }

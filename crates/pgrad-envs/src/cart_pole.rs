@@ -107,7 +107,7 @@ impl BatchEnv for CartPole {
         self.state.set(b, std::array::from_fn(|_| rng.uniform_in(-0.05, 0.05)));
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let [x, x_dot, theta, theta_dot] = self.state.rows_mut();
         simd!(|| step(x, x_dot, theta, theta_dot, actions, ends));
         rewards.fill(1.0);

@@ -87,7 +87,7 @@ impl BatchEnv for ContinuousGridWorld {
         self.state.set(b, START);
     }
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         for (b, rng) in rngs.iter_mut().enumerate() {
             let (from, by) = (self.state.get(b), MOVES[actions[b] as usize]);
             let [x, y] = [0, 1].map(|i| (from[i] + by[i] + rng.uniform_in(-NOISE, NOISE)).clamp(0.0, 1.0));

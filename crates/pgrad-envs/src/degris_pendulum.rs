@@ -88,7 +88,7 @@ impl BatchEnv for DegrisPendulum {
         self.state.set(b, [rng.uniform_in(-PI, PI), 0.0]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let [theta, speed] = self.state.rows_mut();
         simd!(|| step(theta, speed, actions, rewards));
         ends.fill(End::Running);

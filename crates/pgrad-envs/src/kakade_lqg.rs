@@ -69,7 +69,7 @@ impl BatchEnv for KakadeLqg {
         self.state.set(b, [0.0, 0.0]);
     }
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.numbers().row(0);
+        let actions = actions.real.row(0);
         let [x, t] = self.state.rows_mut();
         for b in 0..x.len() {
             x[b] = Self::DECAY * x[b] + f64::from(actions[b]) + rngs[b].normal();

@@ -86,7 +86,7 @@ impl BatchEnv for KakadeMdp {
         self.state.set(b, [f64::from(u8::from(j))]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let [state] = self.state.rows_mut();
         simd!(|| step(state, actions, rewards));
         ends.fill(End::Running);

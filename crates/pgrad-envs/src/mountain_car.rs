@@ -91,7 +91,7 @@ impl BatchEnv for MountainCar {
         self.state.set(b, [rng.uniform_in(-0.6, -0.4), 0.0]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let [position, velocity] = self.state.rows_mut();
         simd!(|| step(position, velocity, actions, ends));
         rewards.fill(-1.0);

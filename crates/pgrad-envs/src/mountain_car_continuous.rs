@@ -128,7 +128,7 @@ impl BatchEnv for MountainCarContinuous {
         self.state.set(b, [rng.uniform_in(-0.6, -0.4), 0.0, 1.0]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.numbers().row(0);
+        let actions = actions.real.row(0);
         let [position, velocity, first] = self.state.rows_mut();
         simd!(|| step(position, velocity, first, actions, rewards, ends));
     }

@@ -117,7 +117,7 @@ impl BatchEnv for Pendulum {
         self.set(b, theta, speed);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.numbers().row(0);
+        let actions = actions.real.row(0);
         let [theta, speed, cos, sin] = self.state.rows_mut();
         simd!(|| step(theta, speed, cos, sin, actions, rewards));
         ends.fill(End::Running);

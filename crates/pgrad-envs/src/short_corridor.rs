@@ -81,7 +81,7 @@ impl BatchEnv for ShortCorridor {
         self.state.set(b, [0.0]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         let [place] = self.state.rows_mut();
         simd!(|| step(place, actions, ends));
         rewards.fill(-1.0);

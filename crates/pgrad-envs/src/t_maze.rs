@@ -84,7 +84,7 @@ impl BatchEnv for TMaze {
         self.state.set(b, [0.0, f64::from(rng.below(2))]);
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let (actions, length) = (actions.indices().row(0), self.length);
+        let (actions, length) = (actions.index.row(0), self.length);
         let [place, north] = self.state.rows_mut();
         for (b, action) in actions.iter().enumerate() {
             let junction = place[b] == length;

@@ -27,7 +27,7 @@ fn every_step_is_the_definitions() {
         let actions: Vec<u32> = rows.iter().map(|r| r[4] as u32).collect();
         let mut rngs = vec![Stream::new(0, 0, 0); n];
         let (mut rewards, mut ends) = (vec![f64::NAN; n], vec![End::Truncated; n]);
-        env.step(Actions::Index(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
+        env.step(Actions::index(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
         let mut obs = vec![f32::NAN; 2 * n];
         env.observe(ColsMut::new(&mut obs, 2, n));
         let mut terminated = 0;
@@ -54,7 +54,7 @@ fn a_whole_trajectory_is_the_definitions() {
         assert!(env.load(0, &rows[0][2..4]));
         let (mut rng, mut reward, mut end) = ([Stream::new(0, 0, 0)], [0.0], [End::Running]);
         for row in &rows {
-            env.step(Actions::Index(Cols::new(&[row[4] as u32], 1, 1)), &mut rng, &mut reward, &mut end);
+            env.step(Actions::index(Cols::new(&[row[4] as u32], 1, 1)), &mut rng, &mut reward, &mut end);
             let state = env.save(0).unwrap();
             let apart = (state[0] - row[5]).abs().max((state[1] - row[6]).abs());
             // What passes the top of the pendulum amplifies rounding.
@@ -69,9 +69,9 @@ fn the_mountain_car_starts_where_it_must_and_is_cut_after_5000_steps() {
     envs.start().unwrap();
     for _ in 0..4999 {
         assert_eq!(envs.finished().len(), 0);
-        envs.step(Actions::Index(Cols::new(&[1, 1], 1, 2))).unwrap();
+        envs.step(Actions::index(Cols::new(&[1, 1], 1, 2))).unwrap();
     }
-    envs.step(Actions::Index(Cols::new(&[1, 1], 1, 2))).unwrap();
+    envs.step(Actions::index(Cols::new(&[1, 1], 1, 2))).unwrap();
     assert_eq!(envs.ends(), [End::Truncated; 2]);
     assert_eq!(envs.finished()[1].episode_return, -5000.0);
     assert_eq!(envs.obs().data(), [-0.5, -0.5, 0.0, 0.0]);
@@ -94,7 +94,7 @@ fn the_grid_world_moves_by_its_action_and_a_small_noise() {
     let mut rngs: Vec<Stream> = (0..n as u32).map(|b| Stream::new(3, 0, b)).collect();
     (0..n).for_each(|b| assert!(env.load(b, &[0.5, 0.5])));
     let (mut rewards, mut ends) = (vec![0.0; n], vec![End::Truncated; n]);
-    env.step(Actions::Index(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
+    env.step(Actions::index(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
     let moves = [[-0.05, 0.0], [0.05, 0.0], [0.0, -0.05], [0.0, 0.05], [0.0, 0.0]];
     let mut sums = [[0.0; 2]; 2];
     for b in 0..n {
@@ -123,7 +123,7 @@ fn the_grid_world_moves_by_its_action_and_a_small_noise() {
         let mut env = make("ContinuousGridWorld-v0", 1).unwrap();
         assert!(env.load(0, &start));
         env.step(
-            Actions::Index(Cols::new(&[action], 1, 1)),
+            Actions::index(Cols::new(&[action], 1, 1)),
             &mut rngs[..1],
             &mut rewards[..1],
             &mut ends[..1],

@@ -73,10 +73,10 @@ fn golden(task: &str) -> Vec<Vec<Row>> {
 /// The actions `a`, one for each environment, as a task with this action space takes them.
 fn with_actions<T>(space: &Space, a: &[f32], f: impl FnOnce(Actions<'_>) -> T) -> T {
     if matches!(space, Space::Box(_)) {
-        f(Actions::Real(Cols::new(a, 1, a.len())))
+        f(Actions::real(Cols::new(a, 1, a.len())))
     } else {
         let indices: Vec<u32> = a.iter().map(|x| *x as u32).collect();
-        f(Actions::Index(Cols::new(&indices, 1, a.len())))
+        f(Actions::index(Cols::new(&indices, 1, a.len())))
     }
 }
 

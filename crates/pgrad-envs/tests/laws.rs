@@ -80,17 +80,14 @@ fn step(envs: &mut VecEnv, random: &mut [RandomActions]) {
     use pgrad_num::Cols;
     let (mut indices, mut numbers) = (Vec::new(), Vec::new());
     for r in random {
-        match r.draw() {
-            Actions::Index(a) => indices.push(a.at(0, 0)),
-            Actions::Real(a) => numbers.push(a.at(0, 0)),
-        }
+        let Actions { index, real } = r.draw();
+        indices.extend(index.data());
+        numbers.extend(real.data());
     }
     let n = envs.len();
-    if numbers.is_empty() {
-        envs.step(Actions::Index(Cols::new(&indices, 1, n))).unwrap();
-    } else {
-        envs.step(Actions::Real(Cols::new(&numbers, 1, n))).unwrap();
-    }
+    let (index, real) =
+        (Cols::new(&indices, indices.len() / n, n), Cols::new(&numbers, numbers.len() / n, n));
+    envs.step(Actions { index, real }).unwrap();
 }
 
 #[test]

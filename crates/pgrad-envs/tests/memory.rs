@@ -71,7 +71,7 @@ fn play(envs: &mut VecEnv, policy: impl Fn(usize, [f32; 3], [f32; 3]) -> u32) ->
     let sign = see(envs);
     for t in 0.. {
         let action = [policy(t, see(envs), sign)];
-        envs.step(Actions::Index(Cols::new(&action, 1, 1))).unwrap();
+        envs.step(Actions::index(Cols::new(&action, 1, 1))).unwrap();
         if let Some(e) = envs.finished().first() {
             return (e.episode_return, e.length);
         }

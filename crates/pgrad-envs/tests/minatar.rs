@@ -226,7 +226,7 @@ fn played<G: Game>(rules: Rules, steps: usize, a: impl Fn(usize) -> u32) -> Vec<
     (0..steps)
         .map(|t| {
             let (mut rewards, mut ends) = ([f64::NAN], [End::Truncated]);
-            env.step(Actions::Index(Cols::new(&[a(t)], 1, 1)), &mut rng, &mut rewards, &mut ends);
+            env.step(Actions::index(Cols::new(&[a(t)], 1, 1)), &mut rng, &mut rewards, &mut ends);
             let mut obs = vec![f32::NAN; dim];
             env.observe(ColsMut::new(&mut obs, dim, 1));
             if ends[0] != End::Running {

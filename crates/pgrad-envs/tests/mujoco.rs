@@ -129,7 +129,7 @@ fn follows_gymnasium<T: Task>(task: T) {
         for step in 0..n {
             let action = from.take(header.nu);
             let both: Vec<f32> = action.iter().flat_map(|a| [*a as f32, 0.5 * *a as f32]).collect();
-            env.step(Actions::Real(Cols::new(&both, header.nu, 2)), &mut rngs, &mut rewards, &mut ends);
+            env.step(Actions::real(Cols::new(&both, header.nu, 2)), &mut rngs, &mut rewards, &mut ends);
             let (obs, reward) = (from.take(header.nobs), from.one());
             let terminated = from.one() == 1.0;
             let place = format!("{id}, trajectory {trajectory}, step {step}");

@@ -26,7 +26,7 @@ fn returns(id: &str, n: usize, right: impl Fn(&[f32]) -> f64) -> Vec<f64> {
             let obs: Vec<f32> = (0..envs.obs().rows()).map(|i| envs.obs().at(i, b)).collect();
             *action = u32::from(random.uniform() < right(&obs));
         }
-        envs.step(Actions::Index(Cols::new(&actions, 1, n))).unwrap();
+        envs.step(Actions::index(Cols::new(&actions, 1, n))).unwrap();
         for e in envs.finished() {
             first[e.env].get_or_insert(e.episode_return);
         }
@@ -64,7 +64,7 @@ fn corridor_values(p: f64) -> [f64; 3] {
             assert!(env.load(0, &[place as f64]));
             let (mut reward, mut end) = ([0.0], [End::Truncated]);
             let mut rng = [Stream::new(0, 0, 0)];
-            env.step(Actions::Index(Cols::new(&[action], 1, 1)), &mut rng, &mut reward, &mut end);
+            env.step(Actions::index(Cols::new(&[action], 1, 1)), &mut rng, &mut reward, &mut end);
             b[place] += weight * reward[0];
             let next = env.save(0).unwrap()[0] as usize;
             assert_eq!(next == 3, end[0] == End::Terminated);
@@ -164,7 +164,7 @@ fn the_lqg_costs_what_the_variance_says() {
             for (b, u) in actions.iter_mut().enumerate() {
                 *u = (k * f64::from(envs.obs().at(0, b)) + f64::sqrt(sigma2) * random.normal()) as f32;
             }
-            envs.step(Actions::Real(Cols::new(&actions, 1, n))).unwrap();
+            envs.step(Actions::real(Cols::new(&actions, 1, n))).unwrap();
         }
         assert!(envs.ends().iter().all(|e| *e == End::Terminated));
         let returns: Vec<f64> = envs.finished().iter().map(|e| e.episode_return).collect();
@@ -210,7 +210,7 @@ fn bartos_pole_moves_by_lagranges_equations() {
     }
     let (mut rewards, mut ends) = (vec![0.0; n], vec![End::Truncated; n]);
     let mut rngs = vec![Stream::new(0, 0, 0); n];
-    env.step(Actions::Real(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
+    env.step(Actions::real(Cols::new(&actions, 1, n)), &mut rngs, &mut rewards, &mut ends);
     let mut fallen = 0;
     for b in 0..n {
         let force = 10.0 * f64::from(actions[b]).clamp(-1.0, 1.0);
@@ -242,7 +242,7 @@ fn bartos_pole_stands_with_a_linear_policy_and_falls_without() {
             for (b, u) in actions.iter_mut().enumerate() {
                 *u = gains.map_or(0.0, |g| (0..4).map(|i| g[i] * envs.obs().at(i, b)).sum());
             }
-            let real = Actions::Real(Cols::new(&actions, 1, n));
+            let real = Actions::real(Cols::new(&actions, 1, n));
             envs.step(if gains.is_some() { real } else { random.draw() }).unwrap();
         }
         envs.finished()[..n].iter().map(|e| (e.length, e.episode_return)).collect::<Vec<_>>()

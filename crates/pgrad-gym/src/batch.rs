@@ -61,6 +61,9 @@ pub(crate) struct GymBatch {
     /// `[len x dim]`, a row each.
     obs: Vec<f32>,
     begun_obs: Vec<f32>,
+    /// `[len x mask_dim]`, a byte each, 0 for what is forbidden; empty without masks.
+    masks: Vec<u8>,
+    begun_masks: Vec<u8>,
     episode: Vec<u64>,
     step: Vec<u32>,
     /// A row of bytes, and a worker's bytes.
@@ -98,6 +101,8 @@ impl GymBatch {
             begun: vec![false; n],
             obs: vec![0.0; n * dim],
             begun_obs: vec![0.0; n * dim],
+            masks: vec![1; n * context.spaces.mask_dim()],
+            begun_masks: vec![1; n * context.spaces.mask_dim()],
             episode: vec![0; n],
             step: vec![0; n],
             row: vec![0; bytes],
@@ -403,18 +408,7 @@ impl GymBatch {
         for group in &self.groups {
             let Some(worker) = &group.worker else { continue };
             for b in group.range.clone().filter(|b| self.todo[*b] == STEP) {
-                match actions {
-                    Actions::Index(a) => {
-                        for i in 0..a.rows() {
-                            self.context.spaces.encode_index(i, a.at(i, b), &mut self.action_bytes);
-                        }
-                    }
-                    Actions::Real(a) => {
-                        for i in 0..a.rows() {
-                            self.context.spaces.encode_number(i, a.at(i, b), &mut self.action_bytes);
-                        }
-                    }
-                }
+                self.context.spaces.encode(actions, b, &mut self.action_bytes);
                 let at = worker.layout.actions + (b - group.range.start) * self.action_bytes.len();
                 worker.shared.write(at, &self.action_bytes);
             }
@@ -547,9 +541,7 @@ impl BatchEnv for GymBatch {
             self.episode[b] += 1;
         }
         if self.begun[b] && seed == self.next_seed[b] {
-            let dim = self.spec.observation.obs_dim();
-            let at = b * dim..(b + 1) * dim;
-            self.obs[at.clone()].copy_from_slice(&self.begun_obs[at]);
+            self.take_begun(b);
             self.monitor().finished(self.first + b);
         } else {
             self.step[b] = 0;
@@ -655,6 +647,11 @@ impl BatchEnv for GymBatch {
     fn observe_one(&self, b: usize, obs: &mut [f32]) {
         let dim = obs.len();
         obs.copy_from_slice(&self.obs[b * dim..(b + 1) * dim]);
+    }
+    fn action_mask(&self, b: usize, mask: &mut [bool]) {
+        // Without masks there are no entries, and all is allowed.
+        let own = self.masks.chunks_exact(mask.len()).nth(b);
+        mask.iter_mut().zip(own.into_iter().flatten()).for_each(|(to, from)| *to = *from != 0);
     }
     fn save(&self, _b: usize) -> Option<Vec<f64>> {
         None

@@ -39,6 +39,11 @@ impl Gym {
     pub fn own_limit(&self) -> Option<u64> {
         match *self {}
     }
+    /// What Python calls the source of its action masks.
+    #[must_use]
+    pub fn masks(&self) -> Option<&'static str> {
+        match *self {}
+    }
     /// Whether every episode has a seed of its own.
     #[must_use]
     pub fn seeds_episodes(&self) -> bool {

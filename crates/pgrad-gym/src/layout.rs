@@ -39,6 +39,9 @@ pub(crate) struct Layout {
     pub(crate) actions: usize,
     pub(crate) obs: usize,
     pub(crate) first: usize,
+    /// Masks of the present states, and of those in which episodes begin.
+    pub(crate) masks: usize,
+    pub(crate) first_masks: usize,
     /// What an EnvPool takes and gives, where there is one.
     pub(crate) pool: Option<PoolLayout>,
     pub(crate) size: usize,
@@ -78,6 +81,7 @@ impl Layout {
         let actions = place(n * spaces.action_bytes());
         let rows = || spaces.observation_bytes().map(|bytes| aligned(n * bytes)).sum();
         let (obs, first) = (place(rows()), place(rows()));
+        let (masks, first_masks) = (place(n * spaces.mask_dim()), place(n * spaces.mask_dim()));
         let pool = (source == Source::EnvPool).then(|| {
             let m = 2 * n;
             let (command, count, ids) = (place(1), place(8), place(4 * m));
@@ -87,13 +91,29 @@ impl Layout {
             let obs = place(spaces.observation_bytes().map(|bytes| aligned(m * bytes)).sum());
             PoolLayout { command, count, ids, actions, env_id, step_type, done, trunc, reward, obs }
         });
-        Self { n, todo, status, first_status, seeds, rewards, actions, obs, first, pool, size }
+        Self {
+            n,
+            todo,
+            status,
+            first_status,
+            seeds,
+            rewards,
+            actions,
+            obs,
+            first,
+            masks,
+            first_masks,
+            pool,
+            size,
+        }
     }
-    pub(crate) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self, spaces: &Spaces) -> serde_json::Value {
         serde_json::json!({
             "size": self.size, "todo": self.todo, "status": self.status, "first_status": self.first_status,
-            "seeds": self.seeds, "rewards": self.rewards, "actions": self.actions, "obs": self.obs,
-            "first": self.first,
+            "seeds": self.seeds, "rewards": self.rewards, "actions": self.actions,
+            "action_bytes": spaces.action_bytes(), "action_places": spaces.action_places().collect::<Vec<_>>(),
+            "obs": self.obs,
+            "first": self.first, "masks": self.masks, "first_masks": self.first_masks, "mask_dim": spaces.mask_dim(),
             // Some under the names that EnvPool has for them.
             "pool": self.pool.map(|p| serde_json::json!({
                 "command": p.command, "count": p.count, "ids": p.ids, "actions": p.actions, "info:env_id": p.env_id,

@@ -50,4 +50,4 @@ pub use known::{IDS, registered};
 pub use name::{ENVPOOL_PREFIX, GYM_PREFIX, News, check_name};
 #[cfg(target_os = "linux")]
 pub use open::Gym;
-pub use settings::{GymSettings, OfEnvPool, OfGymnasium, OnEnvError, OnOutOfBounds};
+pub use settings::{ActionMasks, GymSettings, OfEnvPool, OfGymnasium, OnEnvError, OnOutOfBounds};

@@ -40,7 +40,7 @@ impl Gym {
         Self::open_with(id, settings, true)
     }
     fn open_with(id: &str, settings: &GymSettings, drawn: bool) -> Result<Self, MakeError> {
-        let recipe = Recipe::new(id, settings, drawn)?;
+        let mut recipe = Recipe::new(id, settings, drawn)?;
         let failed = |e: StartError| explain(id, &settings.python, &e);
         let pool = PoolPlan { seeds: vec![0, 0], threads: 1, watched: false };
         let pool = (recipe.source == Source::EnvPool).then_some(pool);
@@ -49,6 +49,7 @@ impl Gym {
         let spaces = worker.spaces.clone();
         worker.leave();
         worker.close(recipe.step());
+        recipe.masks = text.masks;
         let spec = EnvSpec {
             id: id.to_owned(),
             observation: spaces.observation(),
@@ -56,7 +57,7 @@ impl Gym {
             // Its own, which it tells at the end of an episode.
             max_episode_steps: None,
             reward_threshold: text.reward_threshold,
-            masks_actions: false,
+            masks_actions: spaces.mask_dim() > 0,
         };
         let context = Context {
             batches: AtomicUsize::new(0),
@@ -65,6 +66,11 @@ impl Gym {
             spec,
             monitor: Monitor::new(id, settings),
         };
+        if let Some(source) = context.recipe.masks.python() {
+            context.monitor.tell(format!(
+                "action masks of `{source}` are obeyed; `action_masks = \"ignore\"` ignores them"
+            ));
+        }
         Ok(Self { context: Arc::new(context), limit: text.max_episode_steps, versions: text.versions })
     }
     /// What it is.
@@ -85,6 +91,11 @@ impl Gym {
     #[must_use]
     pub fn own_limit(&self) -> Option<u64> {
         self.limit
+    }
+    /// What Python calls the source of its action masks, where they are obeyed.
+    #[must_use]
+    pub fn masks(&self) -> Option<&'static str> {
+        self.context.recipe.masks.python()
     }
     /// Whether every episode has a seed of its own; with EnvPool only every environment has.
     #[must_use]

@@ -245,7 +245,7 @@ impl Starting {
             error: e.to_string(),
             missing: false,
         })?;
-        let _ = self.process.tell(&layout.json());
+        let _ = self.process.tell(&layout.json(&spaces));
         match self.process.wait(self.deadline, what).map_err(StartError::Death)? {
             Answer::Ring => {
                 let turns = layout.pool.map(|pool| Turns::new(pool, &layout, &spaces, &shared));

@@ -2,8 +2,9 @@
 
 use crate::kwargs::Kwargs;
 use crate::name::{Source, parse_name};
-use crate::settings::GymSettings;
+use crate::settings::{ActionMasks, GymSettings};
 use pgrad_env::{MakeError, MakeErrorKind};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What a process needs to know to make environments.
@@ -16,6 +17,33 @@ pub(crate) struct Recipe {
     kwargs: Kwargs,
     pub(crate) cores: usize,
     drawn: bool,
+    /// Where action masks come from.
+    pub(crate) masks: MaskSource,
+}
+
+/// Where the action masks of an environment come from, in the words of worker.py.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MaskSource {
+    /// The process finds out.
+    Look,
+    /// There are none, or they are not wanted.
+    None,
+    /// A method `action_masks()`.
+    Method,
+    /// `info["action_mask"]`.
+    Info,
+}
+
+impl MaskSource {
+    /// What Python calls it.
+    pub(crate) fn python(self) -> Option<&'static str> {
+        match self {
+            Self::Look | Self::None => None,
+            Self::Method => Some("action_masks()"),
+            Self::Info => Some("info[\"action_mask\"]"),
+        }
+    }
 }
 
 impl Recipe {
@@ -38,16 +66,27 @@ impl Recipe {
                 return Err(e.with_hint("`n_envs`, `seed` and `env_threads` are settings of the run"));
             }
         }
-        Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores, drawn })
+        let masks = match settings.action_masks {
+            ActionMasks::Obey if source == Source::Gymnasium => MaskSource::Look,
+            _ => MaskSource::None,
+        };
+        Ok(Self { source, name: name.to_owned(), settings: settings.clone(), kwargs, cores, drawn, masks })
     }
     /// What the process is told first, to make `n` environments.
     pub(crate) fn setup(&self, n: usize, pool: Option<&PoolPlan>) -> serde_json::Value {
-        let mut setup = serde_json::json!({ "id": self.name, "kwargs": self.kwargs.as_json(), "n": n, "drawn": self.drawn });
+        let mut setup = serde_json::json!({
+            "id": self.name, "kwargs": self.kwargs.as_json(), "n": n, "drawn": self.drawn, "masks": self.masks,
+            "parts": self.parts().collect::<Vec<_>>(),
+        });
         if let Some(PoolPlan { seeds, threads, watched }) = pool {
             let threads = (*threads).min(2 * n);
             setup["pool"] = serde_json::json!({ "threads": threads, "seeds": seeds, "watched": watched });
         }
         setup
+    }
+    /// The parts of an observation that are used; none where all are.
+    fn parts(&self) -> impl Iterator<Item = &str> {
+        self.settings.obs_parts.split(',').map(str::trim).filter(|name| !name.is_empty())
     }
     /// The name, with its prefix.
     pub(crate) fn id(&self) -> String {

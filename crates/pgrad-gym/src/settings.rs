@@ -24,6 +24,17 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether the action masks of an environment are obeyed.
+    pub enum ActionMasks {
+        /// Obeyed where it has them: a method `action_masks()`, or else `info["action_mask"]` from its first
+        /// reset on. A message says which.
+        Obey = "obey",
+        /// Not asked for.
+        Ignore = "ignore",
+    }
+}
+
 settings! {
     /// Environments in Python.
     pub struct GymSettings {
@@ -33,6 +44,9 @@ settings! {
         /// Keyword arguments for the environment, as a TOML inline table or a JSON object, such as
         /// `{ gravity = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
+        /// Parts of a `Dict` or `Tuple` observation that are used, with commas between; all when empty. They are
+        /// named as `check-env` names them, with dots between levels, and a name stands for all below it.
+        obs_parts: String = String::new(), range: 0..=65_536;
         /// Number of processes per shard (`gym:`), each running several environments. 0 uses as many as give
         /// one process per core over all shards, but at least one per shard.
         env_workers: usize = 0, range: 0..=1024, unit: "processes", resume: free;
@@ -52,6 +66,10 @@ settings! {
         /// Restarts allowed for one environment per 1000 of its episodes; its next failure ends the run.
         env_restarts_each: u64 = 3, range: 0..=1_000_000_000, unit: "restarts", when: on_env_error is "restart",
             resume: free;
+        /// Whether actions that an environment forbids in a state are never chosen. Masks are for `Discrete`
+        /// and `MultiDiscrete` actions, also as parts of others: true or 1 for each alternative that is
+        /// allowed.
+        action_masks: ActionMasks = ActionMasks::Obey;
         /// What to do about observations outside the bounds of their space. Wrong shapes or types and
         /// non-finite numbers always stop the run.
         on_out_of_bounds: OnOutOfBounds = OnOutOfBounds::Report, resume: free;
@@ -65,5 +83,5 @@ settings_like! {
 
 settings_like! {
     /// Environments of EnvPool.
-    pub struct OfEnvPool(GymSettings) without env_workers {}
+    pub struct OfEnvPool(GymSettings) without env_workers | action_masks | obs_parts {}
 }

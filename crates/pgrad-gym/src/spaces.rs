@@ -1,7 +1,8 @@
 //! Gymnasium's spaces: what lies where in a row of bytes, and how it becomes the numbers that are learnt
 //! from.
 
-use pgrad_env::{BoxSpace, Dtype, ObsSpace, Part, Space};
+use crate::recipe::MaskSource;
+use pgrad_env::{Actions, BoxSpace, Dtype, ObsSpace, Part, Space};
 use serde::Deserialize;
 
 /// The type of numpy's `dtype.str`: byte order, kind, bytes. None for what cannot be read here.
@@ -117,15 +118,18 @@ pub(crate) struct SpecText {
     pub(crate) reward_threshold: Option<f64>,
     pub(crate) max_episode_steps: Option<u64>,
     pub(crate) observation: Vec<LeafText>,
-    pub(crate) action: LeafText,
+    pub(crate) action: Vec<LeafText>,
+    /// Whether observations have parts; whether actions do.
     pub(crate) composite: bool,
+    pub(crate) action_composite: bool,
+    pub(crate) masks: MaskSource,
     pub(crate) versions: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    /// Numbers between bounds.
-    Box { low: Vec<f64>, high: Vec<f64> },
+    /// Numbers between bounds; `inside` are the bounds of what lies inside but for rounding.
+    Box { low: Vec<f64>, high: Vec<f64>, inside: Vec<[f64; 2]> },
     /// Choices of `n[i]` alternatives from `start[i]` on, written one-hot.
     Choices { n: Vec<i64>, start: Vec<i64> },
     /// Switches.
@@ -170,10 +174,13 @@ impl Leaf {
             return Err(format!("shape {:?} for {} numbers", text.shape, text.count));
         }
         let kind = match text.kind.as_str() {
-            "box" => Kind::Box {
-                low: numbers(&text.low, text.count, "lower")?,
-                high: numbers(&text.high, text.count, "upper")?,
-            },
+            "box" => {
+                let low = numbers(&text.low, text.count, "lower")?;
+                let high = numbers(&text.high, text.count, "upper")?;
+                let pairs = low.iter().zip(&high);
+                let inside = pairs.map(|(l, h)| [l - dtype.slack(*l), h + dtype.slack(*h)]).collect();
+                Kind::Box { low, high, inside }
+            }
             "multi-binary" => Kind::Bits,
             "discrete" | "multi-discrete" => {
                 if text.n.len() != text.count || text.start.len() != text.count {
@@ -200,7 +207,7 @@ impl Leaf {
     }
     fn space(&self) -> Space {
         match &self.kind {
-            Kind::Box { low, high } => {
+            Kind::Box { low, high, .. } => {
                 let f32s = |x: &[f64]| x.iter().map(|x| *x as f32).collect();
                 Space::Box(BoxSpace::new(f32s(low), f32s(high)).shaped(&self.shape, self.dtype))
             }
@@ -217,10 +224,10 @@ impl Leaf {
     fn decode(&self, bytes: &[u8], to: &mut [f32]) -> Result<(), RowError> {
         let size = self.dtype.size();
         match &self.kind {
-            Kind::Box { low, high } => {
+            Kind::Box { low, high, inside: bounds } => {
                 let mut inside = true;
                 if self.dtype == Dtype::F32 {
-                    for (((b, x), low), high) in bytes.chunks_exact(4).zip(to.iter_mut()).zip(low).zip(high) {
+                    for ((b, x), [low, high]) in bytes.chunks_exact(4).zip(to.iter_mut()).zip(bounds) {
                         *x = f32::from_ne_bytes([b[0], b[1], b[2], b[3]]);
                         let wide = f64::from(*x);
                         // Bounds that are infinite hold no number back: they must not let an infinity
@@ -228,15 +235,13 @@ impl Leaf {
                         inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
                     }
                 } else {
-                    for (((b, x), low), high) in
-                        bytes.chunks_exact(size).zip(to.iter_mut()).zip(low).zip(high)
-                    {
+                    for ((b, x), [low, high]) in bytes.chunks_exact(size).zip(to.iter_mut()).zip(bounds) {
                         let wide = number(self.dtype, b);
                         *x = wide as f32;
                         inside &= (wide >= *low) & (wide <= *high) & x.is_finite();
                     }
                 }
-                if inside { Ok(()) } else { Err(self.box_error(bytes, to, low, high)) }
+                if inside { Ok(()) } else { Err(self.box_error(bytes, to, low, high, bounds)) }
             }
             Kind::Choices { n, start } => {
                 to.fill(0.0);
@@ -270,7 +275,14 @@ impl Leaf {
     }
     /// What is wrong with the first bad number; what is not finite comes first.
     #[cold]
-    fn box_error(&self, bytes: &[u8], to: &[f32], low: &[f64], high: &[f64]) -> RowError {
+    fn box_error(
+        &self,
+        bytes: &[u8],
+        to: &[f32],
+        low: &[f64],
+        high: &[f64],
+        inside: &[[f64; 2]],
+    ) -> RowError {
         let size = self.dtype.size();
         let number = |i: usize| number(self.dtype, &bytes[i * size..(i + 1) * size]);
         if let Some(i) = to.iter().position(|x| !x.is_finite()) {
@@ -278,7 +290,8 @@ impl Leaf {
             let lossy = if value.is_finite() { ", which single precision cannot hold" } else { "" };
             return RowError::Refused(format!("{} is {value:?}{lossy}", self.number_name(i)));
         }
-        let i = (0..to.len()).find(|i| !(low[*i]..=high[*i]).contains(&number(*i))).unwrap_or(0);
+        let is_inside = |i: &usize| (inside[*i][0]..=inside[*i][1]).contains(&number(*i));
+        let i = (0..to.len()).find(|i| !is_inside(i)).unwrap_or(0);
         let (value, low, high) = (number(i), low[i], high[i]);
         RowError::OutOfBounds(format!(
             "{} is {value:?}, its space has {low:?} to {high:?}",
@@ -287,12 +300,18 @@ impl Leaf {
     }
 }
 
+/// Bytes of the widest numbers: where an action has parts, each begins at a multiple of this.
+const WIDEST: usize = 8;
+
 /// The spaces of an environment.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Spaces {
     observation: Vec<Leaf>,
-    action: Leaf,
+    action: Vec<Leaf>,
     composite: bool,
+    action_composite: bool,
+    /// Entries of an action mask; none where there are no masks.
+    mask_dim: usize,
 }
 
 impl Spaces {
@@ -301,11 +320,21 @@ impl Spaces {
     pub(crate) fn new(text: &SpecText) -> Result<Self, String> {
         let observation: Result<Vec<_>, _> = text.observation.iter().map(Leaf::new).collect();
         let observation = observation.map_err(|e| format!("the observation space cannot be used: {e}"))?;
-        let action = Leaf::new(&text.action).map_err(|e| format!("the action space cannot be used: {e}"))?;
-        if observation.iter().all(|leaf| leaf.count == 0) || action.count == 0 {
+        let action: Result<Vec<_>, _> = text.action.iter().map(Leaf::new).collect();
+        let action = action.map_err(|e| format!("the action space cannot be used: {e}"))?;
+        if observation.iter().all(|leaf| leaf.count == 0) || action.is_empty() {
             return Err("a space without numbers cannot be used".to_owned());
         }
-        Ok(Self { observation, action, composite: text.composite })
+        if let Some(leaf) = action.iter().find(|leaf| leaf.count == 0) {
+            let part = if leaf.name.is_empty() { "it".to_owned() } else { format!("`{}`", leaf.name) };
+            return Err(format!("the action space cannot be used: {part} has no numbers"));
+        }
+        let (composite, action_composite) = (text.composite, text.action_composite);
+        let mut spaces = Self { observation, action, composite, action_composite, mask_dim: 0 };
+        if text.masks.python().is_some() {
+            spaces.mask_dim = spaces.action().mask_dim();
+        }
+        Ok(spaces)
     }
     /// The space of observations.
     pub(crate) fn observation(&self) -> ObsSpace {
@@ -317,14 +346,33 @@ impl Spaces {
     }
     /// The space of actions.
     pub(crate) fn action(&self) -> Space {
-        self.action.space()
+        if let ([leaf], false) = (&self.action[..], self.action_composite) {
+            return leaf.space();
+        }
+        let part = |leaf: &Leaf| Part { name: leaf.name.clone(), space: leaf.space() };
+        Space::Product { parts: self.action.iter().map(part).collect() }
     }
     /// Bytes of one environment's rows, part after part.
     pub(crate) fn observation_bytes(&self) -> impl Iterator<Item = usize> + '_ {
         self.observation.iter().map(Leaf::bytes)
     }
+    /// Entries of an action mask, a byte each; none where there are no masks.
+    pub(crate) fn mask_dim(&self) -> usize {
+        self.mask_dim
+    }
+    /// Bytes of one environment's action.
     pub(crate) fn action_bytes(&self) -> usize {
-        self.action.bytes()
+        match &self.action[..] {
+            [leaf] => leaf.bytes(),
+            leaves => leaves.iter().map(|leaf| leaf.bytes().next_multiple_of(WIDEST)).sum(),
+        }
+    }
+    /// Where the parts of an action begin in its row of bytes.
+    pub(crate) fn action_places(&self) -> impl Iterator<Item = usize> + '_ {
+        self.action.iter().scan(0, |from, leaf| {
+            *from += leaf.bytes().next_multiple_of(WIDEST);
+            Some(*from - leaf.bytes().next_multiple_of(WIDEST))
+        })
     }
     /// Writes the numbers of an observation from its parts' rows of bytes, one after the other.
     ///
@@ -344,22 +392,26 @@ impl Spaces {
         }
         result
     }
-    /// Writes the bytes of alternative `x` of choice `i`.
-    pub(crate) fn encode_index(&self, i: usize, x: u32, to: &mut [u8]) {
-        let start = match &self.action.kind {
-            Kind::Choices { start, .. } => start[i],
-            _ => 0,
-        };
-        let size = self.action.dtype.size();
-        write(self.action.dtype, (start + i64::from(x)) as f64, &mut to[i * size..(i + 1) * size]);
-    }
-    /// Writes the bytes of number `i`, brought inside its bounds as the environment's own type holds them.
-    pub(crate) fn encode_number(&self, i: usize, x: f32, to: &mut [u8]) {
-        let mut x = f64::from(x);
-        if let Kind::Box { low, high } = &self.action.kind {
-            x = x.max(low[i]).min(high[i]);
+    /// Writes the row of bytes of environment `b`'s action. Numbers are brought inside their bounds as the
+    /// environment's own type holds them.
+    pub(crate) fn encode(&self, actions: Actions<'_>, b: usize, to: &mut [u8]) {
+        let (mut index, mut real) = (0, 0);
+        for (leaf, at) in self.action.iter().zip(self.action_places()) {
+            let size = leaf.dtype.size();
+            for (i, to) in to[at..at + leaf.bytes()].chunks_exact_mut(size).enumerate() {
+                let x = match &leaf.kind {
+                    Kind::Box { low, high, .. } => {
+                        real += 1;
+                        f64::from(actions.real.at(real - 1, b)).max(low[i]).min(high[i])
+                    }
+                    kind => {
+                        index += 1;
+                        let start = if let Kind::Choices { start, .. } = kind { start[i] } else { 0 };
+                        (start + i64::from(actions.index.at(index - 1, b))) as f64
+                    }
+                };
+                write(leaf.dtype, x, to);
+            }
         }
-        let size = self.action.dtype.size();
-        write(self.action.dtype, x, &mut to[i * size..(i + 1) * size]);
     }
 }

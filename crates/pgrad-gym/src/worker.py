@@ -141,13 +141,20 @@ def number(x):
 
 
 def finite(x):
-    """A number that says something; an infinite return is never reached."""
-    return float(x) if x is not None and math.isfinite(x) else None
+    """A number that says something; an infinite return is never reached, and a text is no number."""
+    try:
+        return float(x) if x is not None and math.isfinite(float(x)) else None
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def steps(limit):
-    """A time limit, or none: also what is less than 1, with which Gymnasium has none."""
-    return min(int(limit), (1 << 63) - 1) if limit is not None and limit >= 1 else None
+    """A time limit, or none: also what is less than 1, with which Gymnasium has none, and what is infinite."""
+    if limit is None or isinstance(limit, numbers.Real) and (not limit >= 1 or limit == math.inf):
+        return None
+    if not isinstance(limit, numbers.Real):
+        raise BadData(f"`max_episode_steps` is {describe(limit)}, not a number of steps")
+    return min(int(limit), (1 << 63) - 1)
 
 
 def leaf_of(space, name, spaces, np):
@@ -177,38 +184,77 @@ def leaf_of(space, name, spaces, np):
     else:
         place = f"`{name}` is" if name else "it is"
         raise BadData(
-            f"{place} a {type(space).__name__} space; Box, Discrete, MultiDiscrete, MultiBinary, and for observations "
-            "Dict and Tuple of these can be used"
+            f"{place} a {type(space).__name__} space; Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of "
+            "these can be used"
         )
     return what
 
 
-def leaves_of(space, name, spaces, np):
-    """The numbers of a space, part after part, in Gymnasium's order of flattening."""
+def inner(space, name, spaces):
+    """The spaces in a Dict or Tuple, each with its key and the way to it; none where the space is a part itself."""
     if isinstance(space, spaces.Dict):
-        parts = [(str(key), s) for key, s in space.spaces.items()]
+        found = list(space.spaces.items())
     elif isinstance(space, spaces.Tuple):
-        parts = [(str(i), s) for i, s in enumerate(space.spaces)]
+        found = list(enumerate(space.spaces))
     else:
-        return [leaf_of(space, name, spaces, np)]
-    return [leaf for key, s in parts for leaf in leaves_of(s, f"{name}.{key}" if name else key, spaces, np)]
+        return None
+    return [(key, s, f"{name}.{key}" if name else str(key)) for key, s in found]
 
 
-def spec_of(env, gymnasium, np):
+def kept(name, parts):
+    """Whether a part is used, of those that are asked for; without any, all are."""
+    return not parts or any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def leaves_of(space, name, spaces, np, parts=()):
+    """The numbers of a space, part after part, in Gymnasium's order of flattening."""
+    found = inner(space, name, spaces)
+    if found is None:
+        return [leaf_of(space, name, spaces, np)] if kept(name, parts) else []
+    return [leaf for _, s, own in found for leaf in leaves_of(s, own, spaces, np, parts)]
+
+
+def names_of(space, name, spaces, np):
+    """The names of all parts, and whether each can be used."""
+    found = inner(space, name, spaces)
+    if found is not None:
+        return [x for _, s, own in found for x in names_of(s, own, spaces, np)]
+    try:
+        leaf_of(space, name, spaces, np)
+        return [(name, True)]
+    except BadData:
+        return [(name, False)]
+
+
+def observations_of(space, spaces, np, parts):
+    """The numbers of an observation, of the parts that are asked for."""
+    names = names_of(space, "", spaces, np)
+    for part in parts:
+        if not any(kept(name, [part]) for name, _ in names if name):
+            there = ", ".join(f"`{name}`" for name, _ in names if name)
+            raise UnknownName(f"`obs_parts` has `{part}`; the observation has {f'the parts {there}' if there else 'no parts'}")
+    try:
+        return leaves_of(space, "", spaces, np, parts)
+    except BadData as e:
+        usable = ",".join(name for name, can in names if can and kept(name, parts))
+        hint = f"; `obs_parts={usable}` uses the others" if usable else ""
+        raise BadData(f"the observation space cannot be used: {e}{hint}") from None
+
+
+def spec_of(env, gymnasium, np, parts=()):
     out = {}
     spec = getattr(env, "spec", None)
     threshold = getattr(spec, "reward_threshold", None)
     out["reward_threshold"] = finite(threshold)
     out["max_episode_steps"] = steps(getattr(spec, "max_episode_steps", None))
+    out["observation"] = observations_of(env.observation_space, gymnasium.spaces, np, parts)
     try:
-        out["observation"] = leaves_of(env.observation_space, "", gymnasium.spaces, np)
-    except BadData as e:
-        raise BadData(f"the observation space cannot be used: {e}") from None
-    try:
-        out["action"] = leaf_of(env.action_space, "", gymnasium.spaces, np)
+        out["action"] = leaves_of(env.action_space, "", gymnasium.spaces, np)
     except BadData as e:
         raise BadData(f"the action space cannot be used: {e}") from None
-    out["composite"] = isinstance(env.observation_space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple))
+    several = gymnasium.spaces.Dict, gymnasium.spaces.Tuple
+    out["composite"] = isinstance(env.observation_space, several)
+    out["action_composite"] = isinstance(env.action_space, several)
     out["versions"] = f"gymnasium {gymnasium.__version__}, numpy {np.__version__}, python {sys.version.split()[0]}"
     return out
 
@@ -265,12 +311,12 @@ def index_writer(leaf, memory, np):
     return put
 
 
-def writer(space, spaces, leaves, memories, np):
+def writer(space, spaces, leaves, memories, np, parts, name=""):
     """A function that writes an observation of a space for environment i; takes what it needs of the iterators."""
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+    found = inner(space, name, spaces)
+    if found is not None:
         named = isinstance(space, spaces.Dict)
-        keys = list(space.spaces) if named else range(len(space.spaces))
-        puts = [(k, writer(space.spaces[k], spaces, leaves, memories, np)) for k in keys]
+        puts = [(key, writer(s, spaces, leaves, memories, np, parts, own)) for key, s, own in found]
 
         def put_parts(i, x):
             if named:
@@ -284,16 +330,70 @@ def writer(space, spaces, leaves, memories, np):
                 put(i, x[k])
 
         return put_parts
+    if not kept(name, parts):
+        return lambda i, x: None
     leaf, memory = next(leaves), next(memories)
     return (index_writer if leaf["kind"] == "discrete" else array_writer)(leaf, memory, np)
 
 
-def action_reader(leaf, memory, np):
+def action_reader(space, spaces, leaves, memories):
+    """A function that reads an action of a space for environment i; takes what it needs of the iterators."""
+    if isinstance(space, spaces.Dict):
+        named = [(key, action_reader(s, spaces, leaves, memories)) for key, s in space.spaces.items()]
+        return lambda i: {key: read(i) for key, read in named}
+    if isinstance(space, spaces.Tuple):
+        reads = [action_reader(s, spaces, leaves, memories) for s in space.spaces]
+        return lambda i: tuple(read(i) for read in reads)
+    leaf, memory = next(leaves), next(memories)
     if leaf["kind"] == "discrete":
         # A number of the space's own type, as `sample` gives.
         return lambda i: memory[i]
     # A copy: an environment may keep what it is given.
     return lambda i: memory[i].copy()
+
+
+def method_of(env, name):
+    """A method of an environment or of one of its wrappers, if there is one."""
+    try:
+        found = env.get_wrapper_attr(name)
+    except AttributeError:
+        found = getattr(env.unwrapped, name, None)
+    return found if callable(found) else None
+
+
+def choices_of(space, spaces):
+    """Alternatives of each choice, part after part; switches and numbers have no mask."""
+    if isinstance(space, spaces.Dict):
+        return [n for s in space.spaces.values() for n in choices_of(s, spaces)]
+    if isinstance(space, spaces.Tuple):
+        return [n for s in space.spaces for n in choices_of(s, spaces)]
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    return [int(n) for n in space.nvec.reshape(-1)] if isinstance(space, spaces.MultiDiscrete) else []
+
+
+def mask_size(space, spaces):
+    return sum(choices_of(space, spaces))
+
+
+def mask_entries(mask, space, spaces, np, name):
+    """The entries of a mask, one for each alternative of each choice: as one array, or in the form that the space's
+    `sample` takes."""
+    n = choices_of(space, spaces)
+    if not n or mask is None:
+        return [np.ones(sum(n), bool)]
+    if isinstance(space, spaces.Dict) and isinstance(mask, dict):
+        return [x for key, s in space.spaces.items() for x in mask_entries(mask.get(key), s, spaces, np, name)]
+    if isinstance(mask, (tuple, list)) and len(mask) == len(n) and len(n) > 1:
+        found = [np.asarray(x).reshape(-1) for x in mask]
+        if [x.size for x in found] == n:
+            return [x != 0 for x in found]
+    if isinstance(space, spaces.Tuple) and isinstance(mask, (tuple, list)) and len(mask) == len(space.spaces):
+        return [x for own, s in zip(mask, space.spaces) for x in mask_entries(own, s, spaces, np, name)]
+    found = np.asarray(mask)
+    if found.size != sum(n) or found.dtype.kind not in "biu":
+        raise BadData(f"{name} is {describe(mask)}, its action space {space} has {sum(n)} alternatives")
+    return [found.reshape(-1) != 0]
 
 
 class Memory:
@@ -312,6 +412,14 @@ class Memory:
             yield self.array(offset, leaf["dtype"], (self.n, *leaf["shape"]))
             size = self.np.dtype(leaf["dtype"]).itemsize * leaf["count"] * self.n
             offset += (size + 63) // 64 * 64
+
+    def actions(self, at, n):
+        """An array of each part of `n` actions, whose rows of bytes begin at `at["actions"]`."""
+        np, step = self.np, at["action_bytes"]
+        for leaf, place in zip(self.spec["action"], at["action_places"]):
+            shape, dtype = tuple(leaf["shape"]), np.dtype(leaf["dtype"])
+            inner = np.empty(shape, dtype).strides
+            yield np.ndarray((n, *shape), dtype, self.memory, at["actions"] + place, (step, *inner))
 
     def view(self, offset, size, kind):
         return memoryview(self.memory)[offset : offset + size].cast(kind)
@@ -334,7 +442,24 @@ class Worker:
         # Others are looked at more closely.
         self.reals = frozenset([float, int, bool, *(t for t in np.sctypeDict.values() if issubclass(t, kinds))])
         self.envs = [self.make() for _ in range(self.n)]
-        self.spec = spec_of(self.envs[0], gymnasium, np)
+        self.parts = setup["parts"]
+        self.spec = spec_of(self.envs[0], gymnasium, np, self.parts)
+        self.masks = setup["masks"] if setup["masks"] != "look" else self.look_for_masks()
+        self.spec["masks"] = self.masks
+
+    def look_for_masks(self):
+        """Where action masks come from; this process is there to look, and its environment may be reset for it."""
+        env, spaces = self.envs[0], self.gymnasium.spaces
+        if not mask_size(env.action_space, spaces):
+            return "none"
+        if method_of(env, "action_masks"):
+            return "method"
+        try:
+            _, info = env.reset(seed=0)
+        except BaseException:
+            # It is told when it is reset in earnest.
+            return "none"
+        return "info" if isinstance(info, dict) and "action_mask" in info else "none"
 
     def frame(self, i):
         env = self.envs[i]
@@ -346,22 +471,55 @@ class Worker:
     def share(self, fd, at):
         np, n = self.np, self.n
         memory = Memory(fd, at, n, self.spec, np)
-        arrays, array = memory.observations, memory.array
+        arrays = memory.observations
         space, spaces = self.envs[0].observation_space, self.gymnasium.spaces
-        self.put = writer(space, spaces, iter(self.spec["observation"]), arrays(at["obs"]), np)
-        self.put_first = writer(space, spaces, iter(self.spec["observation"]), arrays(at["first"]), np)
-        action = self.spec["action"]
-        self.action = action_reader(action, array(at["actions"], action["dtype"], (n, *action["shape"])), np)
+        leaves, parts = self.spec["observation"], self.parts
+        self.put = writer(space, spaces, iter(leaves), arrays(at["obs"]), np, parts)
+        self.put_first = writer(space, spaces, iter(leaves), arrays(at["first"]), np, parts)
+        actions = self.envs[0].action_space
+        self.action = action_reader(actions, spaces, iter(self.spec["action"]), memory.actions(at, n))
+        self.put_mask = self.mask_writer(memory.array(at["masks"], "?", (n, at["mask_dim"])))
+        self.put_first_mask = self.mask_writer(memory.array(at["first_masks"], "?", (n, at["mask_dim"])))
         self.todo = memory.view(at["todo"], n, "B")
         self.status = memory.view(at["status"], n, "B")
         self.first_status = memory.view(at["first_status"], n, "B")
         self.seeds = memory.view(at["seeds"], 8 * n, "q")
         self.rewards = memory.view(at["rewards"], 8 * n, "d")
 
+    def mask_writer(self, rows):
+        """A function that writes the mask of environment i; none without masks."""
+        np, spaces, space = self.np, self.gymnasium.spaces, self.envs[0].action_space
+        if self.masks == "none":
+            return None
+        starts = np.cumsum([0, *choices_of(space, spaces)[:-1]])
+        name = "`action_masks()`" if self.masks == "method" else '`info["action_mask"]`'
+
+        def put(i, info, over=False):
+            try:
+                if self.masks == "method":
+                    mask = method_of(self.envs[i], "action_masks")()
+                elif isinstance(info, dict) and "action_mask" in info:
+                    mask = info["action_mask"]
+                else:
+                    raise BadData(f"{name} is missing, which was there after the first reset")
+                rows[i] = np.concatenate(mask_entries(mask, space, spaces, np, name))
+                if not over and not np.logical_or.reduceat(rows[i], starts).all():
+                    empty = np.logical_or.reduceat(rows[i], starts).tolist().index(False)
+                    which = f" for choice {empty}" if len(starts) > 1 else ""
+                    raise BadData(f"{name} allows no action{which}; at least one must be allowed until the episode ends")
+            except Exception:
+                if not over:
+                    raise
+                # Nothing is chosen after the end.
+                rows[i] = True
+
+        return put
+
     def work(self):
         """Does what is asked of each environment; what went wrong."""
         reals = self.reals
         todo, status, rewards, put, action = self.todo, self.status, self.rewards, self.put, self.action
+        put_mask = self.put_mask
         errors = []
         for i in range(self.n):
             do = todo[i]
@@ -373,13 +531,17 @@ class Worker:
                     status[i] = RAISED
                     continue
                 try:
-                    obs, reward, terminated, truncated, _ = result
+                    obs, reward, terminated, truncated, info = result
                     put(i, obs)
                     rewards[i] = reward if reward.__class__ in reals else real(reward)
                     if terminated is False and truncated is False:
+                        if put_mask:
+                            put_mask(i, info)
                         status[i] = RUNNING
                         continue
                     over = flag(terminated, "terminated"), flag(truncated, "truncated")
+                    if put_mask:
+                        put_mask(i, info, any(over))
                 except Exception as e:
                     errors.append({"env": i, "during": "step", "bad": True, "text": said(e, result)})
                     status[i] = BAD
@@ -389,15 +551,15 @@ class Worker:
                     continue
                 # The final observation is safe where it is; the next episode begins in another place.
                 status[i] = TERMINATED if over[0] else TRUNCATED
-                self.first_status[i] = self.begin(i, self.put_first, errors)
+                self.first_status[i] = self.begin(i, self.put_first, self.put_first_mask, errors)
             elif do:
                 if do == REBUILD and not self.rebuild(i, errors):
                     status[i] = RAISED
                 else:
-                    status[i] = self.begin(i, put, errors)
+                    status[i] = self.begin(i, put, put_mask, errors)
         return errors
 
-    def begin(self, i, put, errors):
+    def begin(self, i, put, put_mask, errors):
         """Resets environment i."""
         try:
             result = self.envs[i].reset(seed=self.seeds[i])
@@ -405,8 +567,10 @@ class Worker:
             errors.append({"env": i, "during": "reset", "text": trace()})
             return RAISED
         try:
-            obs, _ = result
+            obs, info = result
             put(i, obs)
+            if put_mask:
+                put_mask(i, info)
         except Exception as e:
             errors.append({"env": i, "during": "reset", "bad": True, "text": said(e, result)})
             return BAD
@@ -497,14 +661,17 @@ class Pool:
     def describe(self, envpool, gymnasium):
         np, pool = self.np, self.pool
         spec = spec_of(pool, gymnasium, np)
-        action, array = spec["action"], list(pool.spec.action_array_spec.values())[-1]
-        action["dtype"] = np.dtype(array.dtype).str
+        if len(spec["action"]) > 1:
+            raise BadData(f"the action space cannot be used: it is {pool.action_space}, and EnvPool's must have one part")
+        array = list(pool.spec.action_array_spec.values())[-1]
+        spec["action"][0]["dtype"] = np.dtype(array.dtype).str
         limit = pool.config.get("max_episode_steps")
         # Its largest number says that there is none.
         spec["max_episode_steps"] = None if limit is None or limit >= (1 << 31) - 1 else steps(limit)
         threshold = pool.config.get("reward_threshold")
         spec["reward_threshold"] = finite(threshold)
         spec["versions"] = f"envpool {envpool.__version__}, {spec['versions']}"
+        spec["masks"] = "none"
         for leaf in spec["observation"]:
             if leaf["kind"] == "box" and np.dtype(leaf["dtype"]).kind == "f":
                 # EnvPool takes the smallest positive number for the lowest one.
@@ -528,11 +695,11 @@ class Pool:
         return walk(self.space, self.pool._to(state, True, True)[0])
 
     def share(self, fd, at):
-        np, n, action, at = self.np, 2 * self.n, self.spec["action"], at["pool"] | {"size": at["size"]}
+        np, n, at = self.np, 2 * self.n, at | at["pool"]
         memory = Memory(fd, at, n, self.spec, np)
         self.command, self.count = memory.view(at["command"], 1, "B"), memory.view(at["count"], 8, "q")
         self.ids = memory.array(at["ids"], "i4", (n,))
-        self.actions = memory.array(at["actions"], action["dtype"], (n, *action["shape"]))
+        (self.actions,) = memory.actions(at, n)
         # How an array is called, which one it is (`None`: a part of the observation), its place, its rows'
         # shape.
         self.out = [
@@ -616,7 +783,8 @@ def draw(worker, i):
     if getattr(frame, "ndim", 0) != 3 or frame.shape[2] != 3 or frame.dtype != "u1":
         control.tell({"failed": f"its picture is {describe(frame)}, not rows of pixels of red, green and blue"})
         return
-    control.tell({"width": frame.shape[1], "height": frame.shape[0], "fps": float(fps)})
+    fps = finite(fps)
+    control.tell({"width": frame.shape[1], "height": frame.shape[0], "fps": fps if fps and fps > 0 else 30})
     control.tell_bytes(frame.tobytes())
 
 

@@ -6,8 +6,9 @@
 mod common;
 
 use common::{open, python, run, settings};
-use pgrad_env::{BoxSpace, Dtype, End, EnvError, MakeErrorKind, ObsSpace, Part, Space};
+use pgrad_env::{Actions, BoxSpace, Dtype, End, EnvError, MakeErrorKind, ObsSpace, Part, Space, VecEnv};
 use pgrad_gym::{Gym, GymSettings, OnEnvError, OnOutOfBounds};
+use pgrad_num::Cols;
 use serde_json::json;
 
 /// Cases of `Wrong`, and what is said of each.
@@ -116,7 +117,33 @@ fn what_an_environment_says_of_itself_arrives() {
 }
 
 #[test]
+fn limits_that_are_none_are_none_and_others_are_refused() {
+    let own = |limit: serde_json::Value, threshold: serde_json::Value| {
+        let own = settings(&json!({"limit": limit, "threshold": threshold}));
+        Gym::open("gym:tests.misbehaving:Limits-v0", &own)
+    };
+    for (limit, expected) in [
+        (json!(7), Some(7)),
+        (json!(7.5), Some(7)),
+        (json!("inf"), None),
+        (json!("nan"), None),
+        (json!(0), None),
+        (json!("huge"), Some(i64::MAX as u64)),
+    ] {
+        assert_eq!(own(limit.clone(), json!(1.5)).unwrap().own_limit(), expected, "{limit}");
+    }
+    let error = own(json!("many"), json!(null)).map(drop).unwrap_err();
+    assert!(error.message.contains("`max_episode_steps` is str 'many', not a number of steps"), "{error}");
+    for (threshold, expected) in [(json!(1.5), Some(1.5)), (json!("high"), None), (json!(null), None)] {
+        assert_eq!(own(json!(7), threshold).unwrap().spec().reward_threshold, expected);
+    }
+}
+
+#[test]
 fn what_lies_outside_its_bounds_is_counted_and_reported_once_or_stops() {
+    let rounding = open("Wrong-v0", &settings(&json!({"case": "rounding", "at": 3})));
+    let (trace, _) = run(&rounding, 2, 24, 1).unwrap();
+    assert!(trace[0][3].obs[2] > 1.0 && rounding.news().notices.is_empty());
     let wrong = settings(&json!({"case": "out of bounds", "at": 3}));
     let gym = open("Wrong-v0", &wrong);
     let (trace, _) = run(&gym, 2, 24, 1).unwrap();
@@ -214,6 +241,13 @@ fn spaces_are_written_as_gymnasium_writes_them() {
 
 #[test]
 fn every_action_is_inside_its_space_and_arrives() {
+    let product = |parts: Vec<(&str, Space)>| {
+        let part = |(name, space): (&str, Space)| Part { name: name.to_owned(), space };
+        Space::Product { parts: parts.into_iter().map(part).collect() }
+    };
+    let boxed = |low, high, shape: &[usize], dtype| {
+        Space::Box(BoxSpace::uniform(low, high, shape.iter().product()).shaped(shape, dtype))
+    };
     for (action, space) in [
         ("discrete", Space::Discrete { n: 3 }),
         ("multi-discrete", Space::MultiDiscrete { nvec: vec![2, 3] }),
@@ -222,6 +256,17 @@ fn every_action_is_inside_its_space_and_arrives() {
         ("box32", Space::Box(BoxSpace::uniform(-1.0, 1.0, 4).shaped(&[2, 2], Dtype::F32))),
         ("int", Space::Box(BoxSpace::uniform(-2.0, 3.0, 2).shaped(&[2], Dtype::I16))),
         ("half", Space::Box(BoxSpace::uniform(-1.5, 1.5, 2).shaped(&[2], Dtype::F16))),
+        ("tuple", product(vec![("0", Space::Discrete { n: 3 }), ("1", boxed(-0.5, 0.5, &[2], Dtype::F64))])),
+        (
+            "dict",
+            product(vec![
+                ("gas", boxed(0.0, 9.0, &[], Dtype::I32)),
+                ("gear", Space::Discrete { n: 4 }),
+                ("lamps.0", Space::MultiBinary { n: 3 }),
+                ("lamps.1", Space::MultiDiscrete { nvec: vec![2, 5] }),
+                ("turn", boxed(-1.0, 1.0, &[2, 1], Dtype::F16)),
+            ]),
+        ),
     ] {
         let gym = open("Parts-v0", &GymSettings { env_workers: 1, ..settings(&json!({"action": action})) });
         assert_eq!(gym.spec().action, space, "{action}");
@@ -237,13 +282,77 @@ fn every_action_is_inside_its_space_and_arrives() {
 }
 
 #[test]
+fn parts_of_an_observation_are_left_out() {
+    let open = |parts: &str| {
+        let own = settings(&json!({"case": "text in dict"}));
+        Gym::open("gym:tests.misbehaving:Unusable-v0", &GymSettings { obs_parts: parts.into(), ..own })
+    };
+    for (parts, space) in [
+        ("image, more.x", "Dict('image': Box(-1.0, 1.0, (2,), float32), 'more.x': Discrete(3))"),
+        ("more.x,image", "Dict('image': Box(-1.0, 1.0, (2,), float32), 'more.x': Discrete(3))"),
+        ("image", "Dict('image': Box(-1.0, 1.0, (2,), float32))"),
+        ("more.x", "Dict('more.x': Discrete(3))"),
+    ] {
+        let gym = open(parts).unwrap();
+        assert_eq!(gym.spec().observation.to_string(), space);
+        let (trace, _) = run(&gym, 2, 4, 1).unwrap_or_else(|e| panic!("{parts}: {e}"));
+        let both = [0.5, -0.5, 0.0, 1.0, 0.0];
+        let expected = match parts {
+            "image" => &both[..2],
+            "more.x" => &both[2..],
+            _ => &both[..],
+        };
+        assert!(trace.iter().flatten().all(|seen| seen.obs == expected), "{parts}: {trace:?}");
+    }
+    for (parts, said) in [
+        (
+            "picture",
+            "`obs_parts` has `picture`; the observation has the parts `image`, `mission`, `more.x`, `more.y`",
+        ),
+        ("more", "the observation space cannot be used: `more.y` is a Text space"),
+        ("mission", "the observation space cannot be used: `mission` is a Text space"),
+    ] {
+        let error = open(parts).map(drop).unwrap_err();
+        let usage = parts == "picture";
+        assert_eq!(error.kind == MakeErrorKind::Usage, usage, "{parts}: {error}");
+        assert!(error.message.contains(said), "{parts}: {error}");
+    }
+    let own = GymSettings { obs_parts: "x".into(), ..settings(&json!({})) };
+    let error = Gym::open("gym:CartPole-v1", &own).map(drop).unwrap_err();
+    assert!(error.message.contains("`obs_parts` has `x`; the observation has no parts"), "{error}");
+}
+
+#[test]
+fn each_part_of_an_action_arrives_where_it_belongs() {
+    let gym = open("Parts-v0", &settings(&json!({"action": "dict"})));
+    let mut env = VecEnv::new(gym.make(1), 1, 0);
+    env.start().unwrap();
+    let paid = |env: &mut VecEnv, index: [u32; 6], real: [f32; 3]| {
+        env.step(Actions { index: Cols::new(&index, 6, 1), real: Cols::new(&real, 3, 1) }).unwrap();
+        env.rewards()[0]
+    };
+    // The sum of all numbers, of which each has a start of its own: gear -1; lamps; 1, -2. Numbers are
+    // brought inside their bounds, and integers rounded.
+    assert_eq!(paid(&mut env, [0; 6], [0.0; 3]), -1.0 + 1.0 - 2.0);
+    assert_eq!(paid(&mut env, [3, 1, 0, 1, 1, 4], [6.4, 0.5, -2.0]), 2.0 + 2.0 + 2.0 + 2.0 + 6.0 + 0.5 - 1.0);
+    assert_eq!(
+        gym.spec().action.to_string(),
+        "Dict('gas': Box(0, 9, (), int32), 'gear': Discrete(4), 'lamps.0': MultiBinary(3), 'lamps.1': \
+         MultiDiscrete([2 5]), 'turn': Box(-1.0, 1.0, (2, 1), float16))"
+    );
+}
+
+#[test]
 fn what_cannot_be_used_or_made_says_why() {
     let fails = |id: &str, settings: GymSettings| Gym::open(id, &settings).map(drop).unwrap_err();
     for (case, said) in [
         ("text", "the observation space cannot be used: it is a Text space"),
         ("sequence in dict", "the observation space cannot be used: `s` is a Sequence space"),
-        ("dict action", "the action space cannot be used: it is a Dict space"),
-        ("tuple action", "the action space cannot be used: it is a Tuple space"),
+        ("text in dict", "`mission` is a Text space"),
+        ("text in dict", "; `obs_parts=image,more.x` uses the others"),
+        ("text in dict action", "the action space cannot be used: `t` is a Text space"),
+        ("empty tuple action", "a space without numbers cannot be used"),
+        ("part without numbers", "the action space cannot be used: `none` has no numbers"),
     ] {
         let e = fails("gym:tests.misbehaving:Unusable-v0", settings(&json!({"case": case})));
         assert!(e.kind == MakeErrorKind::Data && e.message.contains(said), "{case}: {e}");

@@ -52,10 +52,9 @@ fn actions(space: &Space, n: usize, steps: usize, seed: u64) -> Vec<Vec<Vec<f64>
     for _ in 0..steps {
         let drawn = random.draw();
         for (b, own) in all.iter_mut().enumerate() {
-            own.push(match drawn {
-                Actions::Index(a) => (0..a.rows()).map(|i| f64::from(a.at(i, b))).collect(),
-                Actions::Real(a) => (0..a.rows()).map(|i| f64::from(a.at(i, b))).collect(),
-            });
+            let Actions { index, real } = drawn;
+            let indices = (0..index.rows()).map(|i| f64::from(index.at(i, b)));
+            own.push(indices.chain((0..real.rows()).map(|i| f64::from(real.at(i, b)))).collect());
         }
     }
     all
@@ -178,7 +177,7 @@ fn environments_do_not_depend_on_each_other() {
         let mut seen = Vec::new();
         for t in 0..120 {
             let right = vec![u32::from(t % 3 == 0); n];
-            env.step(Actions::Index(pgrad_num::Cols::new(&right, 1, n))).unwrap();
+            env.step(Actions::index(pgrad_num::Cols::new(&right, 1, n))).unwrap();
             if t == 20 || t == 21 || t > 80 && t % 6 == 5 {
                 env.restart().unwrap();
                 assert_eq!(env.position(0).1, 0);

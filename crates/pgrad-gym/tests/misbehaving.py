@@ -90,8 +90,9 @@ class Planned(gym.Env):
     observation_space = spaces.Box(-100.0, 100.0, (3,), np.float32)
     action_space = spaces.Discrete(2, start=5)
 
-    def __init__(self, faults=None, close=None, init=None, render_mode=None, render=None):
+    def __init__(self, faults=None, close=None, init=None, render_mode=None, render=None, fps=25):
         self.render_mode, self.on_render = render_mode, render
+        self.metadata = self.metadata | {"render_fps": fps}
         self.faults = {int(seed): fault for seed, fault in (faults or {}).items()}
         self.on_close = close
         if init:
@@ -228,8 +229,25 @@ class Parts(gym.Env):
             "box32": spaces.Box(-1, 1, (2, 2), np.float32),
             "int": spaces.Box(-2, 3, (2,), np.int16),
             "half": spaces.Box(-1.5, 1.5, (2,), np.float16),
+            "tuple": spaces.Tuple([spaces.Discrete(3, start=2), spaces.Box(-0.5, 0.5, (2,), np.float64)]),
+            "dict": spaces.Dict(
+                {
+                    "turn": spaces.Box(-1, 1, (2, 1), np.float16),
+                    "gear": spaces.Discrete(4, start=-1),
+                    "lamps": spaces.Tuple([spaces.MultiBinary(3), spaces.MultiDiscrete([2, 5], start=[1, -2])]),
+                    "gas": spaces.Box(0, 9, (), np.int32),
+                }
+            ),
         }[action]
         self.seen = []
+
+    def numbers(self, action, space):
+        if isinstance(space, (spaces.Dict, spaces.Tuple)):
+            keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
+            return [x for key in keys for x in self.numbers(action[key], space.spaces[key])]
+        # A number or an array of NumPy's, as a space's `sample` gives.
+        assert action.dtype == space.dtype, (action, type(action))
+        return np.asarray(action, np.float64).reshape(-1).tolist()
 
     def obs(self):
         return {
@@ -246,9 +264,8 @@ class Parts(gym.Env):
 
     def step(self, action):
         assert self.action_space.contains(action), (action, type(action))
-        # A number or an array of NumPy's, as a space's `sample` gives.
-        assert action.dtype == self.action_space.dtype, (action, type(action))
-        self.seen.append(np.sum(action, dtype=np.float64))
+        assert type(action) is type(self.action_space.sample()), (action, type(action))
+        self.seen.append(sum(self.numbers(action, self.action_space)))
         return self.obs(), float(self.seen[-1]), False, len(self.seen) == 3, {}
 
 
@@ -315,6 +332,7 @@ class Wrong(gym.Env):
         p = np.zeros(2, np.float32)
         wrong = {
             "out of bounds": with_number(1e9),
+            "rounding": with_number(np.nextafter(np.float32(1), np.float32(2))),
             "discrete:3": 3,
             "discrete:-1": -1,
             "discrete:1.5": 1.5,
@@ -402,12 +420,98 @@ class Kinds(gym.Env):
 gym.register("Kinds-v0", Kinds)
 
 
+class Masked(gym.Env):
+    """Allows one alternative of each choice in each state, and raises at any other."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, kind="discrete", source="info", case="", at=2):
+        self.source, self.case, self.at = source, case, at
+        self.action_space = {
+            "discrete": spaces.Discrete(3, start=1),
+            "multi": spaces.MultiDiscrete([2, 3]),
+            "dict": spaces.Dict(
+                {
+                    "gear": spaces.Discrete(4),
+                    "gas": spaces.Box(-1, 1, (1,), np.float32),
+                    "grip": spaces.MultiDiscrete([2, 3], start=[5, 0]),
+                    "lamps": spaces.MultiBinary(2),
+                }
+            ),
+            "box": spaces.Box(-1, 1, (1,), np.float32),
+        }[kind]
+        self.n = {"discrete": [3], "multi": [2, 3], "dict": [4, 2, 3], "box": []}[kind]
+        if source == "method":
+            self.action_masks = self.mask
+
+    def allowed(self):
+        return [(self.t + self.start + k) % n for k, n in enumerate(self.n)]
+
+    def mask(self):
+        each = [np.eye(n, dtype=np.int8)[k] for n, k in zip(self.n, self.allowed())]
+        wrong = self.t == self.at
+        if self.t == 5:
+            # Nothing can be done any more.
+            return np.zeros(sum(self.n), bool) if self.source == "info" else None / 0
+        if wrong and self.case == "nothing":
+            each[-1][:] = 0
+        if wrong and self.case == "shape":
+            each.pop()
+        if wrong and self.case == "numbers":
+            return np.linspace(0, 1, sum(self.n))
+        if self.case == "sampled":
+            # As the space's `sample` takes it.
+            if len(self.n) == 3:
+                return {"gear": each[0], "grip": tuple(each[1:]), "gas": None}
+            return tuple(each) if len(each) > 1 else each[0]
+        return np.concatenate(each).astype(bool)
+
+    def info(self):
+        missing = self.source != "info" or self.case == "missing" and self.t == self.at
+        return {} if missing else {"action_mask": self.mask()}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t, self.start = 0, int(self.np_random.integers(12))
+        return np.zeros(1, np.float32), self.info()
+
+    def step(self, action):
+        parts = [action["gear"], *(action["grip"] - [5, 0])] if isinstance(action, dict) else np.atleast_1d(action)
+        start = 1 if len(self.n) == 1 else 0
+        assert [int(x) - start for x in parts] == self.allowed(), (action, self.allowed())
+        self.t += 1
+        return np.zeros(1, np.float32), 1.0, self.t == 5, False, self.info()
+
+
+gym.register("Masked-v0", Masked)
+
+
 class Unspeakable(Kinds):
     def step(self, action):
         open(os.fsdecode(b"/no\xff"))
 
 
 gym.register("Unspeakable-v0", Unspeakable, reward_threshold=float("inf"), max_episode_steps=10**10)
+
+
+class Limits(Kinds):
+    """Says what it is told of its own limits."""
+
+    def __init__(self, limit, threshold):
+        super().__init__()
+        limit = 10**400 if limit == "huge" else float(limit) if limit in ("inf", "nan") else limit
+        self.own = gym.envs.registration.EnvSpec("Limits-v0", max_episode_steps=limit, reward_threshold=threshold)
+
+    @property
+    def spec(self):
+        return self.own
+
+    @spec.setter
+    def spec(self, _):
+        pass
+
+
+gym.register("Limits-v0", Limits)
 
 
 class Unusable(gym.Env):
@@ -418,9 +522,29 @@ class Unusable(gym.Env):
         self.observation_space, self.action_space = {
             "text": (spaces.Text(5), spaces.Discrete(2)),
             "sequence in dict": (spaces.Dict({"s": spaces.Sequence(box)}), spaces.Discrete(2)),
-            "dict action": (box, spaces.Dict({"a": box})),
-            "tuple action": (box, spaces.Tuple([box])),
+            "text in dict": (
+                spaces.Dict(
+                    {
+                        "image": box,
+                        "mission": spaces.Text(50),
+                        "more": spaces.Dict({"x": spaces.Discrete(3), "y": spaces.Text(5)}),
+                    }
+                ),
+                spaces.Discrete(2),
+            ),
+            "text in dict action": (box, spaces.Dict({"a": box, "t": spaces.Text(3)})),
+            "empty tuple action": (box, spaces.Tuple([])),
+            "part without numbers": (box, spaces.Dict({"a": box, "none": spaces.Box(-1, 1, (0,))})),
         }[case]
+
+    def obs(self):
+        return {"image": np.array([0.5, -0.5], np.float32), "mission": "go", "more": {"x": 1, "y": "far"}}
+
+    def reset(self, *, seed=None, options=None):
+        return self.obs(), {}
+
+    def step(self, action):
+        return self.obs(), 0.0, False, False, {}
 
 
 gym.register("Unusable-v0", Unusable)

@@ -34,6 +34,11 @@ fn an_environment_is_drawn_when_it_was_asked_for() {
         assert_eq!(picture.content, Content::Pixels { width: 6, height: 4, rgb }, "step {t}");
         assert_eq!(picture.frames_per_second, 25.0);
     }
+    // A speed that is none.
+    for fps in [json!("fast"), json!("inf"), json!(-1), json!(null)] {
+        let gym = Gym::open_drawn(PLANNED, &settings(&json!({"fps": fps}))).unwrap();
+        assert_eq!(pictures(&gym, 0).remove(0).unwrap().frames_per_second, 30.0, "{fps}");
+    }
     for (open, kwargs, said) in [
         (Gym::open as fn(&str, &GymSettings) -> _, json!({}), "its picture is NoneType"),
         (

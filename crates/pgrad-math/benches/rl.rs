@@ -21,8 +21,14 @@ fn dists(c: &mut Criterion) {
         ("categorical-18", ActionDist::Categorical { n: 18 }),
         ("bernoulli-4", ActionDist::Bernoulli { n: 4 }),
         ("gaussian-6", ActionDist::DiagGaussian { dim: 6 }),
+        (
+            "categorical-2 and gaussian-6",
+            ActionDist::Product {
+                parts: vec![ActionDist::Categorical { n: 2 }, ActionDist::DiagGaussian { dim: 6 }],
+            },
+        ),
     ] {
-        let (n, rows) = (dist.n_outputs(), dist.action_rows());
+        let (n, index_rows, real_rows) = (dist.n_outputs(), dist.index_rows(), dist.real_rows());
         let raw = f32s(1, n * COLS);
         let mut params = raw.clone();
         dist.prepare(ColsMut::new(&mut params, n, COLS), None);
@@ -31,13 +37,10 @@ fn dists(c: &mut Criterion) {
             dist.prepare(ColsMut::new(&mut p, n, COLS), None);
             p
         };
-        let index: Vec<u32> = (0..rows * COLS).map(|i| (i % 2) as u32).collect();
-        let real = f32s(3, rows * COLS);
-        let actions = if dist.is_discrete() {
-            Actions::Index(Cols::new(&index, rows, COLS))
-        } else {
-            Actions::Real(Cols::new(&real, rows, COLS))
-        };
+        let index: Vec<u32> = (0..index_rows * COLS).map(|i| (i % 2) as u32).collect();
+        let real = f32s(3, real_rows * COLS);
+        let actions =
+            Actions { index: Cols::new(&index, index_rows, COLS), real: Cols::new(&real, real_rows, COLS) };
         let (w, mut x, mut d) = (f32s(4, COLS), f32s(5, COLS), vec![0.0; n * COLS]);
         let p = Cols::new(&params, n, COLS);
         let mut g = c.benchmark_group(name);
@@ -69,10 +72,9 @@ fn dists(c: &mut Criterion) {
         let (mut index, mut real) = (index.clone(), real.clone());
         g.bench_function("sample", |b| {
             b.iter(|| {
-                let actions = if dist.is_discrete() {
-                    ActionsMut::Index(ColsMut::new(black_box(&mut index), rows, COLS))
-                } else {
-                    ActionsMut::Real(ColsMut::new(black_box(&mut real), rows, COLS))
+                let actions = ActionsMut {
+                    index: ColsMut::new(black_box(&mut index), index_rows, COLS),
+                    real: ColsMut::new(black_box(&mut real), real_rows, COLS),
                 };
                 dist.sample(p, &mut rngs, actions);
             });

@@ -23,19 +23,17 @@ impl Case {
         let mut random = SplitMix::new(seed);
         let n = dist.n_outputs();
         let raw = (0..n * cols).map(|_| random.uniform_in(-2.0, 2.0)).collect();
-        let (rows, sizes) = (dist.action_rows(), sizes(&dist));
-        let mut mask = masked.then(|| (0..n * cols).map(|_| random.chance(0.6)).collect::<Vec<bool>>());
-        let (mut index, mut real) = (vec![0; rows * cols], vec![0.0; rows * cols]);
-        for k in 0..rows {
+        let (choices, masks) = (choices(&dist), dist.mask_rows());
+        let mut mask = masked.then(|| (0..masks * cols).map(|_| random.chance(0.6)).collect::<Vec<bool>>());
+        let real = (0..dist.real_rows() * cols).map(|_| random.uniform_in(-3.0, 3.0)).collect();
+        let mut index = vec![0; choices.len() * cols];
+        for (k, choice) in choices.iter().enumerate() {
             for c in 0..cols {
-                real[k * cols + c] = random.uniform_in(-3.0, 3.0);
-                if dist.is_discrete() {
-                    let a = random.below(sizes[k]);
-                    index[k * cols + c] = a as u32;
-                    if let Some(mask) = &mut mask {
-                        // An action that was taken was allowed.
-                        mask[(sizes[..k].iter().sum::<usize>() + a) * cols + c] = true;
-                    }
+                let a = random.below(choice.n);
+                index[k * cols + c] = a as u32;
+                if let (Some(mask), Some(row)) = (&mut mask, choice.mask) {
+                    // An action that was taken was allowed.
+                    mask[(row + a) * cols + c] = true;
                 }
             }
         }
@@ -44,7 +42,7 @@ impl Case {
     fn params_of<R: Real>(&self, raw: &[f64]) -> Vec<R> {
         let mut out: Vec<R> = raw.iter().map(|x| R::of(*x)).collect();
         let n = self.dist.n_outputs();
-        let mask = self.mask.as_ref().map(|m| Cols::new(m, n, self.cols));
+        let mask = self.mask.as_ref().map(|m| Cols::new(m, self.dist.mask_rows(), self.cols));
         self.dist.prepare(ColsMut::new(&mut out, n, self.cols), mask);
         out
     }
@@ -58,11 +56,9 @@ impl Case {
         ColsMut::new(data, self.dist.n_outputs(), self.cols)
     }
     fn actions(&self) -> Actions<'_, f64> {
-        let rows = self.dist.action_rows();
-        if self.dist.is_discrete() {
-            Actions::Index(Cols::new(&self.index, rows, self.cols))
-        } else {
-            Actions::Real(Cols::new(&self.real, rows, self.cols))
+        Actions {
+            index: Cols::new(&self.index, self.dist.index_rows(), self.cols),
+            real: Cols::new(&self.real, self.dist.real_rows(), self.cols),
         }
     }
     fn logp(&self, params: &[f64]) -> Vec<f64> {
@@ -87,18 +83,65 @@ impl Case {
     }
 }
 
-/// Sizes of the choices of a discrete distribution, as the test sees them.
-fn sizes(dist: &ActionDist) -> Vec<usize> {
+/// A choice or a bit of a distribution, as the test sees it.
+#[derive(Clone)]
+struct Choice {
+    /// Alternatives.
+    n: usize,
+    /// First row of its outputs: a bit has one, of alternative 1.
+    output: usize,
+    /// First row of its mask; a bit has none.
+    mask: Option<usize>,
+}
+
+fn choices(dist: &ActionDist) -> Vec<Choice> {
+    let starts = |nvec: &[usize]| {
+        let starts = (0..nvec.len()).map(|k| nvec[..k].iter().sum::<usize>());
+        starts.zip(nvec).map(|(at, n)| Choice { n: *n, output: at, mask: Some(at) }).collect()
+    };
     match dist {
-        ActionDist::Categorical { n } => vec![*n],
-        ActionDist::MultiCategorical { nvec } => nvec.clone(),
-        ActionDist::Bernoulli { n } => vec![2; *n],
+        ActionDist::Categorical { n } => starts(&[*n]),
+        ActionDist::MultiCategorical { nvec } => starts(nvec),
+        ActionDist::Bernoulli { n } => (0..*n).map(|i| Choice { n: 2, output: i, mask: None }).collect(),
         ActionDist::DiagGaussian { .. } => vec![],
+        ActionDist::Product { parts } => {
+            let (mut outputs, mut masks, mut all) = (0, 0, vec![]);
+            for part in parts {
+                all.extend(choices(part).into_iter().map(|c| Choice {
+                    output: outputs + c.output,
+                    mask: c.mask.map(|m| masks + m),
+                    ..c
+                }));
+                outputs += part.n_outputs();
+                masks += part.mask_rows();
+            }
+            all
+        }
+    }
+}
+
+/// Choices, bits and numbers, in an order that moves every kind of row.
+fn hybrid() -> ActionDist {
+    ActionDist::Product {
+        parts: vec![
+            ActionDist::Bernoulli { n: 2 },
+            ActionDist::Categorical { n: 3 },
+            ActionDist::DiagGaussian { dim: 2 },
+            ActionDist::MultiCategorical { nvec: vec![2, 3] },
+            ActionDist::DiagGaussian { dim: 1 },
+        ],
     }
 }
 
 fn discrete_dists() -> Vec<(ActionDist, bool)> {
     let multi = ActionDist::MultiCategorical { nvec: vec![2, 4, 3] };
+    let product = ActionDist::Product {
+        parts: vec![
+            ActionDist::Bernoulli { n: 2 },
+            ActionDist::Categorical { n: 3 },
+            ActionDist::MultiCategorical { nvec: vec![2, 3] },
+        ],
+    };
     vec![
         (ActionDist::Categorical { n: 2 }, false),
         (ActionDist::Categorical { n: 5 }, false),
@@ -106,6 +149,8 @@ fn discrete_dists() -> Vec<(ActionDist, bool)> {
         (multi.clone(), false),
         (multi, true),
         (ActionDist::Bernoulli { n: 3 }, false),
+        (product.clone(), false),
+        (product, true),
     ]
 }
 
@@ -113,6 +158,8 @@ fn all_dists() -> Vec<(ActionDist, bool)> {
     let mut all = discrete_dists();
     all.push((ActionDist::DiagGaussian { dim: 1 }, false));
     all.push((ActionDist::DiagGaussian { dim: 3 }, false));
+    all.push((hybrid(), false));
+    all.push((hybrid(), true));
     all
 }
 
@@ -127,25 +174,17 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// Probabilities of every alternative of every choice of sample `c`, straight from the definitions.
 fn marginals(case: &Case, raw: &[f64], c: usize) -> Vec<Vec<f64>> {
     let at = |r: usize| raw[r * case.cols + c];
-    if let ActionDist::Bernoulli { n } = case.dist {
-        return (0..n)
-            .map(|i| {
-                let p = 1.0 / (1.0 + (-at(i)).exp());
-                vec![1.0 - p, p]
-            })
-            .collect();
-    }
-    let mut start = 0;
-    sizes(&case.dist)
-        .into_iter()
-        .map(|n| {
-            let allowed = |r: usize| case.mask.as_ref().is_none_or(|m| m[r * case.cols + c]);
-            let w: Vec<f64> =
-                (start..start + n).map(|r| if allowed(r) { at(r).exp() } else { 0.0 }).collect();
-            start += n;
-            w.iter().map(|x| x / w.iter().sum::<f64>()).collect()
-        })
-        .collect()
+    let of = |choice: &Choice| {
+        let Some(mask) = choice.mask else {
+            let p = 1.0 / (1.0 + (-at(choice.output)).exp());
+            return vec![1.0 - p, p];
+        };
+        let allowed = |i: usize| case.mask.as_ref().is_none_or(|m| m[(mask + i) * case.cols + c]);
+        let w: Vec<f64> =
+            (0..choice.n).map(|i| if allowed(i) { at(choice.output + i).exp() } else { 0.0 }).collect();
+        w.iter().map(|x| x / w.iter().sum::<f64>()).collect()
+    };
+    choices(&case.dist).iter().map(of).collect()
 }
 
 /// Every joint action with its probability.
@@ -173,7 +212,7 @@ fn discrete_logp_entropy_and_kl_agree_with_enumeration() {
         let new_raw = case.other_raw(9);
         let (old, new) = (case.params(), case.params_of::<f64>(&new_raw));
         let (entropy, kl, kl_back) = (case.entropy(&old), case.kl(&old, &new), case.kl(&new, &old));
-        let rows = case.dist.action_rows();
+        let rows = case.dist.index_rows();
         for c in 0..COLS {
             let p = joint(&marginals(&case, &case.raw, c));
             let q = joint(&marginals(&case, &new_raw, c));
@@ -246,6 +285,83 @@ fn gaussian_logp_entropy_and_kl_agree_with_quadrature() {
 }
 
 #[test]
+fn a_product_is_its_parts() {
+    for masked in [false, true] {
+        let case = Case::new(hybrid(), COLS, masked, 90);
+        let ActionDist::Product { parts } = &case.dist else { panic!() };
+        let (old, new) = (case.params(), case.params_of::<f64>(&case.other_raw(2)));
+        let mut rngs: Vec<Stream> = (0..COLS).map(|c| Stream::new(6, 0, c as u32)).collect();
+        let mut part_rngs = rngs.clone();
+        let (index_rows, real_rows) = (case.dist.index_rows(), case.dist.real_rows());
+        let (mut index, mut real) = (vec![9; index_rows * COLS], vec![f64::NAN; real_rows * COLS]);
+        let mut draw = |sampling: bool| {
+            let view = ActionsMut {
+                index: ColsMut::new(&mut index, index_rows, COLS),
+                real: ColsMut::new(&mut real, real_rows, COLS),
+            };
+            match sampling {
+                true => case.dist.sample(case.cols(&old), &mut rngs, view),
+                false => case.dist.mode(case.cols(&old), view),
+            }
+            (index.clone(), real.clone())
+        };
+        let (drawn, modes) = (draw(true), draw(false));
+        let [mut logp, mut entropy, mut kl] = [(); 3].map(|()| vec![0.0; COLS]);
+        let (mut outputs, mut masks, mut indices, mut reals) = (0, 0, 0, 0);
+        for part in parts {
+            // The part alone, on its own rows.
+            let own = |x: &[f64]| x[outputs * COLS..(outputs + part.n_outputs()) * COLS].to_vec();
+            let n = part.n_outputs();
+            let mut raw = own(&case.raw);
+            let mask = case.mask.as_ref().filter(|_| part.mask_rows() > 0);
+            let mask = mask.map(|m| m[masks * COLS..(masks + part.mask_rows()) * COLS].to_vec());
+            part.prepare(
+                ColsMut::new(&mut raw, n, COLS),
+                mask.as_ref().map(|m| Cols::new(m, part.mask_rows(), COLS)),
+            );
+            assert_eq!(raw, own(&old), "{part:?}");
+            let (i, r) = (part.index_rows(), part.real_rows());
+            let actions = Actions {
+                index: Cols::new(&case.index[indices * COLS..(indices + i) * COLS], i, COLS),
+                real: Cols::new(&case.real[reals * COLS..(reals + r) * COLS], r, COLS),
+            };
+            let params = Cols::new(&raw, n, COLS);
+            let add = |sum: &mut [f64], of: &mut dyn FnMut(&mut [f64])| {
+                let mut x = vec![f64::NAN; COLS];
+                of(&mut x);
+                sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+            };
+            add(&mut logp, &mut |x| part.logp(params, actions, x));
+            add(&mut entropy, &mut |x| part.entropy(params, x));
+            add(&mut kl, &mut |x| part.kl(params, Cols::new(&own(&new), n, COLS), x));
+            for (sampling, (index, real)) in [(true, &drawn), (false, &modes)] {
+                let (mut own_index, mut own_real) = (vec![9; i * COLS], vec![f64::NAN; r * COLS]);
+                let view = ActionsMut {
+                    index: ColsMut::new(&mut own_index, i, COLS),
+                    real: ColsMut::new(&mut own_real, r, COLS),
+                };
+                match sampling {
+                    // A stream goes from part to part.
+                    true => part.sample(params, &mut part_rngs, view),
+                    false => part.mode(params, view),
+                }
+                assert_eq!(own_index, index[indices * COLS..(indices + i) * COLS], "{part:?}");
+                assert_eq!(own_real, real[reals * COLS..(reals + r) * COLS], "{part:?}");
+            }
+            outputs += n;
+            masks += part.mask_rows();
+            indices += i;
+            reals += r;
+        }
+        let close =
+            |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-12 * (1.0 + b.abs()));
+        assert!(close(&case.logp(&old), &logp));
+        assert!(close(&case.entropy(&old), &entropy));
+        assert!(close(&case.kl(&old, &new), &kl));
+    }
+}
+
+#[test]
 fn gradients_agree_with_finite_differences() {
     for case in all_cases() {
         let mut random = SplitMix::new(17);
@@ -288,12 +404,19 @@ fn forbidden_alternatives_get_nothing() {
         let mut case = Case::new(dist, COLS, true, 40 + i as u64);
         let mask = case.mask.clone().unwrap();
         assert!(mask.iter().any(|m| !m));
-        for (z, allowed) in case.raw.iter_mut().zip(&mask) {
+        // Which outputs are of allowed alternatives; a bit's always is.
+        let mut allowed = vec![true; case.dist.n_outputs() * COLS];
+        for choice in choices(&case.dist) {
+            let Some(row) = choice.mask else { continue };
+            let n = choice.n * COLS;
+            allowed[choice.output * COLS..][..n].copy_from_slice(&mask[row * COLS..][..n]);
+        }
+        for (z, allowed) in case.raw.iter_mut().zip(&allowed) {
             if !allowed {
                 *z = 50.0; // would win everything
             }
         }
-        let (n, rows) = (case.dist.n_outputs(), case.dist.action_rows());
+        let (n, rows) = (case.dist.n_outputs(), case.dist.index_rows());
         let params = case.params();
         let new = case.params_of::<f64>(&case.other_raw(1));
         let ones = vec![1.0; COLS];
@@ -302,7 +425,7 @@ fn forbidden_alternatives_get_nothing() {
         case.dist.kl_vjp(case.cols(&params), case.cols(&new), &ones, case.cols_mut(&mut d));
         let mut f = vec![f64::NAN; n * COLS];
         case.dist.fisher_mul(case.cols(&params), case.cols(&vec![3.0; n * COLS]), case.cols_mut(&mut f));
-        for (j, allowed) in mask.iter().enumerate() {
+        for (j, allowed) in allowed.iter().enumerate() {
             assert_eq!(params[j] == f64::NEG_INFINITY, !allowed);
             assert!(*allowed || (d[j] == 0.0 && f[j] == 0.0));
             assert!(d[j].is_finite() && f[j].is_finite());
@@ -310,30 +433,27 @@ fn forbidden_alternatives_get_nothing() {
         let mut rngs: Vec<Stream> = (0..COLS).map(|c| Stream::new(1, 0, c as u32)).collect();
         let mut a = vec![0; rows * COLS];
         let check = |a: &[u32]| {
-            let mut start = 0;
-            for (k, n) in sizes(&case.dist).into_iter().enumerate() {
+            for (k, choice) in choices(&case.dist).into_iter().enumerate() {
+                let Some(row) = choice.mask else { continue };
                 for c in 0..COLS {
-                    assert!(mask[(start + a[k * COLS + c] as usize) * COLS + c]);
+                    assert!(mask[(row + a[k * COLS + c] as usize) * COLS + c]);
                 }
-                start += n;
             }
         };
         for _ in 0..200 {
-            let view: ActionsMut<'_, f64> = ActionsMut::Index(ColsMut::new(&mut a, rows, COLS));
+            let view: ActionsMut<'_, f64> = ActionsMut::index(ColsMut::new(&mut a, rows, COLS));
             case.dist.sample(case.cols(&params), &mut rngs, view);
             check(&a);
         }
-        let view: ActionsMut<'_, f64> = ActionsMut::Index(ColsMut::new(&mut a, rows, COLS));
+        let view: ActionsMut<'_, f64> = ActionsMut::index(ColsMut::new(&mut a, rows, COLS));
         case.dist.mode(case.cols(&params), view);
         check(&a);
         // The gradient of a forbidden action (old data under a new mask) stays out of its own logit too.
-        let forbidden_row = (0..n).find(|r| !mask[r * COLS]).unwrap();
-        let mut start = 0;
-        for (k, size) in sizes(&case.dist).into_iter().enumerate() {
-            if (start..start + size).contains(&forbidden_row) {
-                case.index[k * COLS] = (forbidden_row - start) as u32;
+        let forbidden_row = (0..n).find(|r| !allowed[r * COLS]).unwrap();
+        for (k, choice) in choices(&case.dist).into_iter().enumerate() {
+            if choice.mask.is_some() && (choice.output..choice.output + choice.n).contains(&forbidden_row) {
+                case.index[k * COLS] = (forbidden_row - choice.output) as u32;
             }
-            start += size;
         }
         assert_eq!(case.logp(&params)[0], f64::NEG_INFINITY);
         let mut d = vec![0.0; n * COLS];
@@ -357,10 +477,16 @@ fn a_choice_without_alternatives_is_found_and_becomes_nan() {
     let mut entropy = [0.0f32; 4];
     dist.entropy(Cols::new(&out, 5, 4), &mut entropy);
     assert!(entropy[..3].iter().all(|h| h.is_finite()) && entropy[3].is_nan());
+    // In a product the rows of the mask are those of the choices alone.
+    let product = ActionDist::Product {
+        parts: vec![ActionDist::Bernoulli { n: 2 }, ActionDist::Categorical { n: 2 }, dist.clone()],
+    };
+    let wide = [vec![true; 2 * 4], mask.clone()].concat();
+    assert_eq!(product.first_empty_choice(Cols::new(&wide, 7, 4)), Some((3, 2)));
     // Sampling stays in range all the same.
     let mut a = [9u32; 8];
     let mut rngs: Vec<Stream> = (0..4).map(|c| Stream::new(1, 0, c)).collect();
-    dist.sample(Cols::new(&out, 5, 4), &mut rngs, ActionsMut::<f32>::Index(ColsMut::new(&mut a, 2, 4)));
+    dist.sample(Cols::new(&out, 5, 4), &mut rngs, ActionsMut::<f32>::index(ColsMut::new(&mut a, 2, 4)));
     assert!(a[..4].iter().all(|a| *a < 2) && a[4..].iter().all(|a| *a < 3));
 }
 
@@ -406,7 +532,7 @@ fn fisher(case: &Case, params: &[f64], c: usize) -> Dense {
 fn fisher_is_the_covariance_of_the_score() {
     for (i, (dist, masked)) in discrete_dists().into_iter().enumerate() {
         let mut case = Case::new(dist, COLS, masked, 70 + i as u64);
-        let (n, rows, params) = (case.dist.n_outputs(), case.dist.action_rows(), case.params());
+        let (n, rows, params) = (case.dist.n_outputs(), case.dist.index_rows(), case.params());
         for c in [0, 15, 63, 64, 66] {
             let mut dense = Dense::zeros(n, n);
             for (a, p) in joint(&marginals(&case, &case.raw, c)) {
@@ -481,13 +607,13 @@ fn sampling_frequencies_are_the_probabilities() {
         let cols = 3;
         let case = Case::new(dist, cols, masked, 200 + i as u64);
         let params: Vec<f32> = case.params_of(&case.raw);
-        let rows = case.dist.action_rows();
+        let rows = case.dist.index_rows();
         let mut rngs: Vec<Stream> = (0..cols).map(|c| Stream::new(3, 0, c as u32)).collect();
         let n = 40_000;
         let mut counts = vec![vec![[0u32; 8]; rows]; cols];
         let mut a = vec![0; rows * cols];
         for _ in 0..n {
-            let view: ActionsMut<'_, f32> = ActionsMut::Index(ColsMut::new(&mut a, rows, cols));
+            let view: ActionsMut<'_, f32> = ActionsMut::index(ColsMut::new(&mut a, rows, cols));
             case.dist.sample(case.cols(&params), &mut rngs, view);
             for c in 0..cols {
                 for k in 0..rows {
@@ -520,7 +646,7 @@ fn gaussian_samples_have_their_moments() {
     let mut cross = vec![0.0; cols];
     let mut a = vec![0.0; dim * cols];
     for _ in 0..n {
-        let view = ActionsMut::Real(ColsMut::new(&mut a, dim, cols));
+        let view = ActionsMut::real(ColsMut::new(&mut a, dim, cols));
         case.dist.sample(case.cols(&case.raw), &mut rngs, view);
         let z: Vec<f64> =
             (0..dim * cols).map(|j| (a[j] - case.raw[j]) / case.raw[dim * cols + j].exp()).collect();
@@ -545,29 +671,25 @@ fn gaussian_samples_have_their_moments() {
 fn a_column_uses_its_own_stream_only() {
     for (dist, masked) in all_dists() {
         let case = Case::new(dist, COLS, masked, 1);
-        let (n, rows, params) = (case.dist.n_outputs(), case.dist.action_rows(), case.params());
-        let mut rngs: Vec<Stream> = (0..COLS).map(|c| Stream::new(5, 0, c as u32)).collect();
-        let (mut index, mut real) = (vec![0u32; rows * COLS], vec![0.0; rows * COLS]);
-        let view = if case.dist.is_discrete() {
-            ActionsMut::Index(ColsMut::new(&mut index, rows, COLS))
-        } else {
-            ActionsMut::Real(ColsMut::new(&mut real, rows, COLS))
+        let (n, params) = (case.dist.n_outputs(), case.params());
+        let (index_rows, real_rows) = (case.dist.index_rows(), case.dist.real_rows());
+        let draw = |params: Cols<'_, f64>, rngs: &mut [Stream]| {
+            let cols = rngs.len();
+            let (mut index, mut real) = (vec![0u32; index_rows * cols], vec![0.0; real_rows * cols]);
+            let view = ActionsMut {
+                index: ColsMut::new(&mut index, index_rows, cols),
+                real: ColsMut::new(&mut real, real_rows, cols),
+            };
+            case.dist.sample(params, rngs, view);
+            (index, real)
         };
-        case.dist.sample(case.cols(&params), &mut rngs, view);
+        let mut rngs: Vec<Stream> = (0..COLS).map(|c| Stream::new(5, 0, c as u32)).collect();
+        let (index, real) = draw(case.cols(&params), &mut rngs);
         for c in 0..COLS {
             let own: Vec<f64> = (0..n).map(|r| params[r * COLS + c]).collect();
-            let mut rng = [Stream::new(5, 0, c as u32)];
-            let (mut index_1, mut real_1) = (vec![0u32; rows], vec![0.0; rows]);
-            let view = if case.dist.is_discrete() {
-                ActionsMut::Index(ColsMut::new(&mut index_1, rows, 1))
-            } else {
-                ActionsMut::Real(ColsMut::new(&mut real_1, rows, 1))
-            };
-            case.dist.sample(Cols::new(&own, n, 1), &mut rng, view);
-            for k in 0..rows {
-                assert_eq!(index_1[k], index[k * COLS + c]);
-                assert_eq!(real_1[k], real[k * COLS + c]);
-            }
+            let (index_1, real_1) = draw(Cols::new(&own, n, 1), &mut [Stream::new(5, 0, c as u32)]);
+            assert!((0..index_rows).all(|k| index_1[k] == index[k * COLS + c]));
+            assert!((0..real_rows).all(|k| real_1[k] == real[k * COLS + c]));
         }
     }
 }
@@ -581,7 +703,7 @@ fn rounding_never_draws_an_impossible_alternative() {
     let mut counts = [0; 4];
     for _ in 0..1000 {
         let mut a = [0];
-        let view: ActionsMut<'_, f32> = ActionsMut::Index(ColsMut::new(&mut a, 1, 1));
+        let view: ActionsMut<'_, f32> = ActionsMut::index(ColsMut::new(&mut a, 1, 1));
         dist.sample(Cols::new(&params, 4, 1), &mut rng, view);
         counts[a[0] as usize] += 1;
     }
@@ -601,22 +723,22 @@ fn mode_is_the_first_of_the_most_probable() {
         -2.0, -0.1, -1.0,
     ];
     let mut a = [9; 6];
-    dist.mode(Cols::new(&params, 5, 3), ActionsMut::<f32>::Index(ColsMut::new(&mut a, 2, 3)));
+    dist.mode(Cols::new(&params, 5, 3), ActionsMut::<f32>::index(ColsMut::new(&mut a, 2, 3)));
     assert_eq!(a, [0, 1, 0, 0, 1, 0]);
     let dist = ActionDist::Bernoulli { n: 1 };
     let mut a = [9; 3];
-    dist.mode(Cols::new(&[-0.1f32, 0.0, 0.1], 1, 3), ActionsMut::<f32>::Index(ColsMut::new(&mut a, 1, 3)));
+    dist.mode(Cols::new(&[-0.1f32, 0.0, 0.1], 1, 3), ActionsMut::<f32>::index(ColsMut::new(&mut a, 1, 3)));
     assert_eq!(a, [0, 0, 1]);
     let dist = ActionDist::DiagGaussian { dim: 1 };
     let mut a = [9.0f32; 2];
-    dist.mode(Cols::new(&[0.5f32, -0.25, 1.0, 1.0], 2, 2), ActionsMut::Real(ColsMut::new(&mut a, 1, 2)));
+    dist.mode(Cols::new(&[0.5f32, -0.25, 1.0, 1.0], 2, 2), ActionsMut::real(ColsMut::new(&mut a, 1, 2)));
     assert_eq!(a, [0.5, -0.25]);
 }
 
 #[test]
 fn extreme_logits_stay_finite() {
     for (dist, _) in discrete_dists().into_iter().filter(|(_, masked)| !masked) {
-        let (n, rows, cols) = (dist.n_outputs(), dist.action_rows(), 4);
+        let (n, rows, cols) = (dist.n_outputs(), dist.index_rows(), 4);
         // Columns: all +1e4, all -1e4, alternating, one far above the rest.
         let mut p: Vec<f32> = (0..n * cols)
             .map(|j| match (j % cols, j / cols) {
@@ -633,7 +755,7 @@ fn extreme_logits_stay_finite() {
         let mut lowest = 0.0f32;
         for a in 0..2 {
             let index = vec![a; rows * cols];
-            let actions = Actions::Index(Cols::new(&index, rows, cols));
+            let actions = Actions::index(Cols::new(&index, rows, cols));
             let (mut logp, mut h, mut kl) = (ones.clone(), ones.clone(), ones.clone());
             dist.logp(params, actions, &mut logp);
             dist.entropy(params, &mut h);
@@ -658,15 +780,14 @@ fn extreme_logits_stay_finite() {
 #[test]
 fn single_precision_agrees_with_double() {
     for case in all_cases() {
-        let (n, rows) = (case.dist.n_outputs(), case.dist.action_rows());
+        let n = case.dist.n_outputs();
         let new_raw = case.other_raw(2);
         let (p64, p64_new) = (case.params(), case.params_of::<f64>(&new_raw));
         let (p32, p32_new) = (case.params_of::<f32>(&case.raw), case.params_of::<f32>(&new_raw));
         let real: Vec<f32> = case.real.iter().map(|x| *x as f32).collect();
-        let actions = if case.dist.is_discrete() {
-            Actions::Index(Cols::new(&case.index, rows, COLS))
-        } else {
-            Actions::Real(Cols::new(&real, rows, COLS))
+        let actions = Actions {
+            index: Cols::new(&case.index, case.dist.index_rows(), COLS),
+            real: Cols::new(&real, case.dist.real_rows(), COLS),
         };
         let close = |x: &[f32], y: &[f64], what: &str| {
             for (x, y) in x.iter().zip(y) {
@@ -700,5 +821,5 @@ fn single_precision_agrees_with_double() {
 fn an_action_out_of_range_is_refused() {
     let dist = ActionDist::MultiCategorical { nvec: vec![5, 3] };
     let mut logp = [0.0f32];
-    dist.logp(Cols::new(&[0.0; 8], 8, 1), Actions::Index(Cols::new(&[4, 3], 2, 1)), &mut logp);
+    dist.logp(Cols::new(&[0.0; 8], 8, 1), Actions::index(Cols::new(&[4, 3], 2, 1)), &mut logp);
 }

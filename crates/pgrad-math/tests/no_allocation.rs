@@ -22,22 +22,29 @@ fn distributions_do_not_allocate() {
         ActionDist::MultiCategorical { nvec: vec![2, 3] },
         ActionDist::Bernoulli { n: 3 },
         ActionDist::DiagGaussian { dim: 2 },
+        ActionDist::Product {
+            parts: vec![
+                ActionDist::MultiCategorical { nvec: vec![2, 3] },
+                ActionDist::Bernoulli { n: 3 },
+                ActionDist::DiagGaussian { dim: 2 },
+            ],
+        },
     ] {
-        let (n, rows) = (dist.n_outputs(), dist.action_rows());
+        let (n, masks) = (dist.n_outputs(), dist.mask_rows());
+        let (index_rows, real_rows) = (dist.index_rows(), dist.real_rows());
         let (mut out, v, mut d) = (f32s(1, n * cols), f32s(2, n * cols), f32s(3, n * cols));
         let (w, mut x) = (f32s(4, cols), f32s(5, cols));
-        let (mut index, mut real) = (vec![0u32; rows * cols], vec![0.0; rows * cols]);
-        let mask = vec![true; n * cols];
+        let (mut index, mut real) = (vec![0u32; index_rows * cols], vec![0.0; real_rows * cols]);
+        let mask = vec![true; masks * cols];
         let mut rngs: Vec<Stream> = (0..cols).map(|c| Stream::new(1, 0, c as u32)).collect();
         assert_allocates_nothing(|| {
-            let mask = (dist.mask_rows() > 0).then(|| Cols::new(&mask, n, cols));
+            let mask = (masks > 0).then(|| Cols::new(&mask, masks, cols));
             dist.prepare(ColsMut::new(&mut out, n, cols), mask);
             let params = Cols::new(&out, n, cols);
             for sampling in [true, false] {
-                let actions = if dist.is_discrete() {
-                    ActionsMut::Index(ColsMut::new(&mut index, rows, cols))
-                } else {
-                    ActionsMut::Real(ColsMut::new(&mut real, rows, cols))
+                let actions = ActionsMut {
+                    index: ColsMut::new(&mut index, index_rows, cols),
+                    real: ColsMut::new(&mut real, real_rows, cols),
                 };
                 if sampling {
                     dist.sample(params, &mut rngs, actions);
@@ -45,10 +52,9 @@ fn distributions_do_not_allocate() {
                     dist.mode(params, actions);
                 }
             }
-            let actions = if dist.is_discrete() {
-                Actions::Index(Cols::new(&index, rows, cols))
-            } else {
-                Actions::Real(Cols::new(&real, rows, cols))
+            let actions = Actions {
+                index: Cols::new(&index, index_rows, cols),
+                real: Cols::new(&real, real_rows, cols),
             };
             dist.logp(params, actions, &mut x);
             dist.entropy(params, &mut x);

@@ -3,7 +3,7 @@
 //! variance.
 
 use pgrad_math::{
-    dist::{ActionDist, ActionsMut},
+    dist::{ActionDist, Actions, ActionsMut},
     surrogate,
 };
 use pgrad_num::{Cols, ColsMut, Stream};
@@ -87,24 +87,22 @@ fn estimates(unit: &Unit, baseline: f64) -> Vec<f64> {
     dist.prepare(ColsMut::new(&mut params, rows, SAMPLES), None);
     let params = Cols::new(&params, rows, SAMPLES);
     let mut rngs: Vec<Stream> = (0..SAMPLES).map(|i| Stream::new(11, 1, i as u32)).collect();
-    let action_rows = dist.action_rows();
-    let mut index = vec![0; if dist.is_discrete() { action_rows * SAMPLES } else { 0 }];
-    let mut real = vec![0.0; if dist.is_discrete() { 0 } else { action_rows * SAMPLES }];
-    let mut actions = if dist.is_discrete() {
-        ActionsMut::Index(ColsMut::new(&mut index, action_rows, SAMPLES))
-    } else {
-        ActionsMut::Real(ColsMut::new(&mut real, action_rows, SAMPLES))
+    let (index_rows, real_rows) = (dist.index_rows(), dist.real_rows());
+    let (mut index, mut real) = (vec![0; index_rows * SAMPLES], vec![0.0; real_rows * SAMPLES]);
+    let mut actions = ActionsMut {
+        index: ColsMut::new(&mut index, index_rows, SAMPLES),
+        real: ColsMut::new(&mut real, real_rows, SAMPLES),
     };
     dist.sample(params, &mut rngs, actions.reborrow());
     let (mut logp, mut value, mut d_logp) = (vec![0.0; SAMPLES], vec![0.0; SAMPLES], vec![0.0; SAMPLES]);
     dist.logp(params, actions.as_actions(), &mut logp);
-    let at = |row: usize, i: usize| match actions.as_actions() {
-        pgrad_math::dist::Actions::Index(a) => f64::from(a.at(row, i)),
-        pgrad_math::dist::Actions::Real(a) => a.at(row, i),
+    let Actions { index, real } = actions.as_actions();
+    let at = |row: usize, i: usize| {
+        if row < index_rows { f64::from(index.at(row, i)) } else { real.at(row - index_rows, i) }
     };
     let psi: Vec<f64> = (0..SAMPLES)
         .map(|i| {
-            let a: Vec<f64> = (0..action_rows).map(|row| at(row, i)).collect();
+            let a: Vec<f64> = (0..index_rows + real_rows).map(|row| at(row, i)).collect();
             (unit.reward)(&a) - baseline
         })
         .collect();

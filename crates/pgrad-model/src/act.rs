@@ -30,9 +30,9 @@ pub struct Actor {
     /// Which alternatives are allowed; no rows without masks.
     pub masks: Vec<bool>,
     mask_scratch: Vec<bool>,
-    /// What was chosen where actions are alternatives.
+    /// The alternatives that were chosen.
     pub index: Vec<u32>,
-    /// What was chosen where actions are numbers, as drawn: neither rescaled nor clipped.
+    /// The numbers that were chosen, as drawn: neither rescaled nor clipped.
     pub real: Vec<f32>,
     /// The way of the numbers to the environment.
     door: Door,
@@ -40,21 +40,6 @@ pub struct Actor {
     passed: Vec<f32>,
     /// How many of them lay outside their bounds.
     clipping: Clipping,
-}
-
-/// The actions that `index` or `real` hold.
-fn actions<'a>(
-    dist: &ActionDist,
-    index: &'a mut [u32],
-    real: &'a mut [f32],
-    n: usize,
-) -> ActionsMut<'a, f32> {
-    let rows = dist.action_rows();
-    if dist.is_discrete() {
-        ActionsMut::Index(ColsMut::new(index, rows, n))
-    } else {
-        ActionsMut::Real(ColsMut::new(real, rows, n))
-    }
 }
 
 impl Actor {
@@ -68,8 +53,7 @@ impl Actor {
     /// For the policies of `model` on up to `b` observations that come without environments.
     pub fn alone(model: &ActorCritic, b: usize) -> Self {
         let (net, dist) = (&model.actor().net, model.dist());
-        let (index, real) =
-            if dist.is_discrete() { (dist.action_rows(), 0) } else { (0, dist.action_rows()) };
+        let (index, real) = (dist.index_rows(), dist.real_rows());
         Self {
             n: b,
             tape: net.tape(b),
@@ -125,9 +109,12 @@ impl Actor {
         let (n, rows) = (self.n, dist.n_outputs());
         let mut params = ColsMut::new(&mut self.params[..rows * n], rows, n);
         dist.prepare(params.reborrow(), mask);
-        let at = dist.action_rows() * n;
-        let (index, real) = (self.index.len().min(at), self.real.len().min(at));
-        draw(params.as_cols(), mask, actions(dist, &mut self.index[..index], &mut self.real[..real], n));
+        let (index, real) = (dist.index_rows(), dist.real_rows());
+        let actions = ActionsMut {
+            index: ColsMut::new(&mut self.index[..index * n], index, n),
+            real: ColsMut::new(&mut self.real[..real * n], real, n),
+        };
+        draw(params.as_cols(), mask, actions);
     }
     /// Asks the environments which alternatives are allowed.
     ///
@@ -170,24 +157,19 @@ impl Actor {
     /// Log-probabilities of what was chosen.
     pub fn logp(&mut self, dist: &ActionDist, logp: &mut [f32]) {
         let (n, rows) = (self.n, dist.n_outputs());
-        let chosen: Actions<'_, f32> = if dist.is_discrete() {
-            Actions::Index(Cols::new(&self.index, dist.action_rows(), n))
-        } else {
-            Actions::Real(Cols::new(&self.real, dist.action_rows(), n))
+        let chosen = Actions {
+            index: Cols::new(&self.index, dist.index_rows(), n),
+            real: Cols::new(&self.real, dist.real_rows(), n),
         };
         dist.logp(Cols::new(&self.params, rows, n), chosen, logp);
     }
     /// What was chosen, as the environment takes it: numbers are rescaled where the model says so, and
     /// clipped to the bounds of their space.
     pub fn chosen(&mut self, space: &Space) -> EnvActions<'_> {
-        let n = self.n;
-        let rows = space.action_dim();
-        if !matches!(space, Space::Box(_)) {
-            return EnvActions::Index(Cols::new(&self.index[..rows * n], rows, n));
-        }
-        let passed = &mut self.passed[..rows * n];
-        self.clipping.merge(self.door.pass(&self.real[..rows * n], passed, n));
-        EnvActions::Real(Cols::new(passed, rows, n))
+        let (n, index, real) = (self.n, space.index_dim(), space.real_dim());
+        let passed = &mut self.passed[..real * n];
+        self.clipping.merge(self.door.pass(&self.real[..real * n], passed, n));
+        EnvActions { index: Cols::new(&self.index[..index * n], index, n), real: Cols::new(passed, real, n) }
     }
     /// How many numbers of actions lay outside their bounds since this was last asked.
     pub fn take_clipping(&mut self) -> Clipping {
@@ -208,10 +190,7 @@ impl Actor {
 /// Rows of an action: as indices, as real numbers.
 #[must_use]
 pub fn action_rows(spec: &EnvSpec) -> (usize, usize) {
-    match spec.action {
-        Space::Box(_) => (0, spec.action.action_dim()),
-        _ => (spec.action.action_dim(), 0),
-    }
+    (spec.action.index_dim(), spec.action.real_dim())
 }
 
 /// Entries of a mask; none where nothing is masked.

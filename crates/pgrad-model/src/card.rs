@@ -3,7 +3,7 @@
 use pgrad_env::{BoxSpace, Dtype, ObsSpace, Part, Space};
 use serde::{Deserialize, Serialize};
 
-/// One part of the observations.
+/// One part of the observations or of the actions.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PartCard {
@@ -20,6 +20,9 @@ pub(crate) struct PartCard {
     high: Vec<String>,
 }
 
+/// The kind of a space that has parts.
+pub(crate) const PRODUCT: &str = "product";
+
 /// Kind and sizes of a space.
 pub(crate) fn kind_of(space: &Space) -> (&'static str, Vec<usize>) {
     match space {
@@ -27,6 +30,8 @@ pub(crate) fn kind_of(space: &Space) -> (&'static str, Vec<usize>) {
         Space::MultiDiscrete { nvec } => ("multi-discrete", nvec.clone()),
         Space::MultiBinary { n } => ("multi-binary", vec![*n]),
         Space::Box(b) => ("box", b.shape.clone()),
+        // Its parts have cards of their own.
+        Space::Product { .. } => (PRODUCT, Vec::new()),
     }
 }
 
@@ -53,8 +58,8 @@ pub(crate) fn space_of<E>(
     })
 }
 
-/// The description of a space of observations.
-pub(crate) fn cards(space: &ObsSpace) -> Vec<PartCard> {
+/// The description of spaces with names.
+pub(crate) fn cards(parts: &[Part]) -> Vec<PartCard> {
     let texts = |x: &[f32]| {
         let alike = x.len() > 1 && x.iter().all(|v| *v == x[0]);
         x[..if alike { 1 } else { x.len() }].iter().map(f32::to_string).collect()
@@ -67,19 +72,19 @@ pub(crate) fn cards(space: &ObsSpace) -> Vec<PartCard> {
         };
         PartCard { name: part.name.clone(), kind: kind.to_owned(), sizes, dtype, low, high }
     };
-    space.parts().iter().map(card).collect()
+    parts.iter().map(card).collect()
 }
 
-/// The space of observations of so many numbers that is described; None when it cannot be.
-pub(crate) fn observation(cards: &[PartCard], obs_dim: usize) -> Option<ObsSpace> {
+/// The spaces that are described, of up to `most` numbers each; None when one cannot be.
+pub(crate) fn parts(cards: &[PartCard], most: usize) -> Option<Vec<Part>> {
     let part = |card: &PartCard| {
-        if card.sizes.iter().any(|n| *n > obs_dim) {
+        if card.sizes.iter().any(|n| *n > most) {
             return None;
         }
         let texts = |texts: &[String], dim: usize| {
             let x: Vec<f32> = texts.iter().map(|t| t.parse().ok()).collect::<Option<_>>()?;
-            // What is more than the network sees would only take memory.
-            Some(if x.len() == 1 && dim <= obs_dim { vec![x[0]; dim] } else { x })
+            // What is more than the network has would only take memory.
+            Some(if x.len() == 1 && dim <= most { vec![x[0]; dim] } else { x })
         };
         let bounds = |dim| -> Result<_, ()> {
             Ok([texts(&card.low, dim).ok_or(())?, texts(&card.high, dim).ok_or(())?])
@@ -87,8 +92,20 @@ pub(crate) fn observation(cards: &[PartCard], obs_dim: usize) -> Option<ObsSpace
         let space = space_of(&card.kind, &card.sizes, card.dtype.as_deref(), bounds).ok()??;
         Some(Part { name: card.name.clone(), space })
     };
-    let space = ObsSpace::of_parts(cards.iter().map(part).collect::<Option<_>>()?);
+    cards.iter().map(part).collect()
+}
+
+/// The space of observations of so many numbers that is described; None when it cannot be.
+pub(crate) fn observation(cards: &[PartCard], obs_dim: usize) -> Option<ObsSpace> {
+    let space = ObsSpace::of_parts(parts(cards, obs_dim)?);
     (space.obs_dim() == obs_dim).then_some(space)
+}
+
+/// The action space of these parts, of up to `most` numbers each; None when it cannot be.
+pub(crate) fn product(cards: &[PartCard], most: usize) -> Option<Space> {
+    let parts = parts(cards, most)?;
+    let chooses = |part: &Part| part.space.action_dim() > 0 && !part.space.choices().contains(&0);
+    (!parts.is_empty() && parts.iter().all(chooses)).then_some(Space::Product { parts })
 }
 
 /// Two parts, for tests.
@@ -106,7 +123,7 @@ mod tests {
     #[test]
     fn a_description_that_cannot_be_is_refused() {
         let changed = |change: fn(&mut PartCard)| {
-            let mut cards = cards(&parts_of_three());
+            let mut cards = cards(parts_of_three().parts());
             change(&mut cards[0]);
             observation(&cards, 3)
         };

@@ -23,7 +23,7 @@ pub use error::AgentError;
 pub use model::{ActorCritic, ChunkShape, Critic, ModelShape, Part, Recurrence, Role, Trunk};
 pub use normalize::{ObsNormalizer, RewardNormalizer, mark_lost};
 pub use policy::{ActionValue, Policy, PolicyError};
-pub use scale::{Bounded, Clipping, NEAR, Rescale};
+pub use scale::{Bounded, Clipping, NEAR, Rescale, action_bounds};
 pub use states::{States, forget, load_state};
 
 /// Samples that pass through a network together. A layer of 64 units and its input then stay in the cache

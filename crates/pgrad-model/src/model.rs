@@ -95,28 +95,38 @@ pub struct ModelShape {
 }
 
 impl ModelShape {
-    /// The distribution over actions that fits the action space.
+    /// The distribution over actions that fits the action space. That of a product has one Gaussian, for the
+    /// numbers of all its boxes, after the choices: where a network has its free outputs.
     #[must_use]
     pub fn dist(&self) -> ActionDist {
-        match &self.action {
+        let of = |space: &Space| match space {
             Space::Discrete { n } => ActionDist::Categorical { n: *n },
             Space::MultiDiscrete { nvec } => ActionDist::MultiCategorical { nvec: nvec.clone() },
             Space::MultiBinary { n } => ActionDist::Bernoulli { n: *n },
-            Space::Box(b) => ActionDist::DiagGaussian { dim: b.dim() },
-        }
+            numbers => ActionDist::DiagGaussian { dim: numbers.real_dim() },
+        };
+        let Space::Product { parts } = &self.action else { return of(&self.action) };
+        let choices = parts.iter().map(|part| &part.space).filter(|space| space.real_dim() == 0).map(of);
+        let dim = self.action.real_dim();
+        let numbers = (dim > 0).then_some(ActionDist::DiagGaussian { dim });
+        ActionDist::Product { parts: choices.chain(numbers).collect() }
     }
-    /// The heads of the policy: logits, or means and a free log-std.
+    /// The heads of the policy: logits of what it chooses among, means and a free log-std of its numbers.
     fn policy_heads(&self) -> Vec<Head> {
         // A gain of 0.01 makes the first policy nearly uniform, whatever the observation (Andrychowicz et
         // al. 2021, section 3.2).
         let linear = |name, rows| Head::Linear { name, rows, gain: 0.01 };
-        match (&self.action, self.dist()) {
-            (Space::Box(b), _) => vec![
-                linear("mean", b.dim()),
-                Head::Free { name: "log_std", rows: b.dim(), value: self.log_std_init },
-            ],
-            (_, dist) => vec![linear("logits", dist.n_outputs())],
+        let dim = self.action.real_dim();
+        let logits = self.dist().n_outputs() - 2 * dim;
+        let mut heads = Vec::new();
+        if logits > 0 {
+            heads.push(linear("logits", logits));
         }
+        if dim > 0 {
+            heads.push(linear("mean", dim));
+            heads.push(Head::Free { name: "log_std", rows: dim, value: self.log_std_init });
+        }
+        heads
     }
     /// Outputs of the critic: none, 1, or one for each action.
     ///

@@ -8,7 +8,7 @@ use crate::{
     scale::can_be_rescaled,
     tensors::{self, TensorsError},
 };
-use pgrad_env::{Actions as EnvActions, BoxSpace, ObsSpace, Space};
+use pgrad_env::{Actions as EnvActions, BoxSpace, ObsSpace, Part, Space};
 use pgrad_math::dist::ActionsMut;
 use pgrad_nn::{Activation, Cell};
 use pgrad_num::{Cols, ColsMut, Record, RecordError, Stream, kernels, rows_to_columns, transpose};
@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Version of the format.
-const FORMAT: u32 = 4;
-/// What is written where nothing is rescaled, so that older versions read it.
-const FORMAT_UNSCALED: u32 = 3;
+const FORMAT: u32 = 5;
+/// What is written where actions have no parts, so that older versions read it ...
+const FORMAT_RESCALED: u32 = 4;
+/// ... and where nothing is rescaled either.
+const FORMAT_PLAIN: u32 = 3;
 /// More parameters than this are taken for a damaged file, before anything is allocated.
 const MAX_PARAMETERS: usize = 1 << 31;
 
@@ -77,6 +79,29 @@ pub enum ActionValue {
     MultiBinary(Vec<u32>),
     /// Of a `Box` space, inside the bounds.
     Box(Vec<f32>),
+    /// Of a product of spaces: each part with its name.
+    Product(Vec<(String, ActionValue)>),
+}
+
+impl ActionValue {
+    /// The action of `space` with these alternatives and numbers ([`Space::index_dim`], [`Space::real_dim`]).
+    fn new(space: &Space, index: &[u32], real: &[f32]) -> Self {
+        match space {
+            Space::Discrete { .. } => Self::Discrete(index[0] as usize),
+            Space::MultiDiscrete { .. } => Self::MultiDiscrete(index.to_vec()),
+            Space::MultiBinary { .. } => Self::MultiBinary(index.to_vec()),
+            Space::Box(_) => Self::Box(real.to_vec()),
+            Space::Product { parts } => {
+                let (mut index, mut real) = (index, real);
+                let part = |Part { name, space }: &Part| {
+                    let own = (&index[..space.index_dim()], &real[..space.real_dim()]);
+                    (index, real) = (&index[own.0.len()..], &real[own.1.len()..]);
+                    (name.clone(), Self::new(space, own.0, own.1))
+                };
+                Self::Product(parts.iter().map(part).collect())
+            }
+        }
+    }
 }
 
 /// How a policy is described in its file.
@@ -91,7 +116,10 @@ struct Card {
     /// Of a box.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     action_dtype: Option<String>,
-    /// Which numbers of a box the network chooses in units of their range; absent where none.
+    /// Of a product.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    action_parts: Vec<PartCard>,
+    /// Which numbers of an action the network chooses in units of their range; absent where none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rescaled: Vec<bool>,
     observation: Vec<PartCard>,
@@ -255,12 +283,8 @@ impl Policy {
             }
         };
         self.decide_batch(Cols::new(obs, expected, 1), mask, rng.map(std::slice::from_mut));
-        Ok(match (self.actor.chosen(&space), &space) {
-            (EnvActions::Real(a), _) => ActionValue::Box(a.data().to_vec()),
-            (EnvActions::Index(a), Space::Discrete { .. }) => ActionValue::Discrete(a.at(0, 0) as usize),
-            (EnvActions::Index(a), Space::MultiBinary { .. }) => ActionValue::MultiBinary(a.data().to_vec()),
-            (EnvActions::Index(a), _) => ActionValue::MultiDiscrete(a.data().to_vec()),
-        })
+        let EnvActions { index, real } = self.actor.chosen(&space);
+        Ok(ActionValue::new(&space, index.data(), real.data()))
     }
 
     /// Actions for a batch of observations `[obs_dim x cols]`: the most probable ones, or drawn with a stream
@@ -277,11 +301,9 @@ impl Policy {
         mut actions: ActionsMut<'_, f32>,
     ) {
         self.decide_batch(obs, mask, rngs);
-        match (self.actor.chosen(&self.model.shape().action), &mut actions) {
-            (EnvActions::Real(from), ActionsMut::Real(to)) => to.data_mut().copy_from_slice(from.data()),
-            (EnvActions::Index(from), ActionsMut::Index(to)) => to.data_mut().copy_from_slice(from.data()),
-            _ => panic!("actions are of the policy's space"),
-        }
+        let EnvActions { index, real } = self.actor.chosen(&self.model.shape().action);
+        actions.index.data_mut().copy_from_slice(index.data());
+        actions.real.data_mut().copy_from_slice(real.data());
     }
     fn decide_batch(
         &mut self,
@@ -343,6 +365,10 @@ impl Policy {
             }
             _ => None,
         };
+        let action_parts = match &shape.action {
+            Space::Product { parts } => card::cards(parts),
+            _ => Vec::new(),
+        };
         let memory = self.model.recurrence().map(|r| Memory {
             cell: match r.cell {
                 Cell::Lstm => "lstm".into(),
@@ -351,14 +377,19 @@ impl Policy {
             size: r.size,
         });
         let card = Card {
-            format: if self.model.rescaled().is_empty() { FORMAT_UNSCALED } else { FORMAT },
+            format: match (action_parts.is_empty(), self.model.rescaled().is_empty()) {
+                (false, _) => FORMAT,
+                (true, false) => FORMAT_RESCALED,
+                (true, true) => FORMAT_PLAIN,
+            },
             env: self.env_id.clone(),
             obs_dim: shape.obs_dim,
             action: action.into(),
             sizes,
             action_dtype,
+            action_parts,
             rescaled: self.model.rescaled().to_vec(),
-            observation: card::cards(&self.observation),
+            observation: card::cards(self.observation.parts()),
             hidden: shape.hidden.clone(),
             critic_hidden: Some(self.model.critic_hidden())
                 .filter(|h| *h != shape.hidden)
@@ -450,9 +481,16 @@ impl Card {
         let bounds = |n| -> Result<_, PolicyError> {
             Ok([record.f32s("action.low", n)?.to_vec(), record.f32s("action.high", n)?.to_vec()])
         };
-        let action = card::space_of(&self.action, &self.sizes, self.action_dtype.as_deref(), bounds)?
-            .filter(|space| space.action_dim() > 0)
-            .ok_or_else(|| wrong("the action space"))?;
+        // The tensors are in memory already; a description that needs more numbers than they have is wrong,
+        // and must not make us allocate.
+        let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
+        let action = match (&self.action[..], &self.action_parts[..]) {
+            (card::PRODUCT, parts) => card::product(parts, stored),
+            (kind, []) => card::space_of(kind, &self.sizes, self.action_dtype.as_deref(), bounds)?,
+            _ => None,
+        };
+        let action =
+            action.filter(|space| space.action_dim() > 0).ok_or_else(|| wrong("the action space"))?;
         let activation = match self.activation.as_str() {
             "tanh" => Activation::Tanh,
             "relu" => Activation::Relu,
@@ -469,9 +507,6 @@ impl Card {
             "action" if matches!(action, Space::Discrete { .. }) => Critic::Action,
             _ => return Err(wrong("the critic")),
         };
-        // The tensors are in memory already; a description that needs more numbers than they have is wrong,
-        // and must not make us allocate.
-        let stored: usize = record.iter().map(|(_, a)| a.len()).sum();
         let outputs = action.obs_dim();
         let most = stored.saturating_mul(2).saturating_add(2 * self.obs_dim.min(stored));
         let memory = self.recurrent.as_ref().map(|m| m.size);

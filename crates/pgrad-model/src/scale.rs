@@ -5,7 +5,7 @@
 //! that are *rescaled* are chosen in units of their range, -1 for its lower and 1 for its upper end, at the
 //! last place before the environment.
 
-use pgrad_env::{BoxSpace, Space};
+use pgrad_env::Space;
 
 /// Half-widths of ranges about 0 that a standard Gaussian covers without rescaling.
 pub const NEAR: std::ops::RangeInclusive<f64> = 0.25..=4.0;
@@ -59,19 +59,20 @@ impl Rescale {
     /// Whether each number of an action of `space` is rescaled; empty where none is.
     #[must_use]
     pub fn numbers(self, space: &Space) -> Vec<bool> {
-        let Space::Box(b) = space else { return Vec::new() };
-        let numbers: Vec<bool> = b
-            .low
-            .iter()
-            .zip(&b.high)
+        let numbers: Vec<bool> = action_bounds(space)
             .map(|(low, high)| match self {
-                Self::Far => Bounded::of(*low, *high) == Bounded::Far,
-                Self::All => Bounded::of(*low, *high).has_range(),
+                Self::Far => Bounded::of(low, high) == Bounded::Far,
+                Self::All => Bounded::of(low, high).has_range(),
                 Self::Nothing => false,
             })
             .collect();
         if numbers.contains(&true) { numbers } else { Vec::new() }
     }
+}
+
+/// Lower and upper bound of each number of an action of `space`.
+pub fn action_bounds(space: &Space) -> impl Iterator<Item = (f32, f32)> {
+    space.boxes().into_iter().flat_map(|b| b.low.iter().copied().zip(b.high.iter().copied()))
 }
 
 /// Whether the numbers that are marked have ranges, and there is a mark for each.
@@ -134,13 +135,12 @@ pub(crate) struct Door(Vec<Way>);
 impl Door {
     /// To a space, of which the numbers marked in `rescaled` are rescaled.
     pub(crate) fn new(space: &Space, rescaled: &[bool]) -> Self {
-        let Space::Box(BoxSpace { low, high, .. }) = space else { return Self::default() };
-        let way = |(i, (low, high)): (usize, (&f32, &f32))| {
-            let (l, h) = (f64::from(*low), f64::from(*high));
+        let way = |(i, (low, high)): (usize, (f32, f32))| {
+            let (l, h) = (f64::from(low), f64::from(high));
             let range = rescaled.get(i).is_some_and(|r| *r).then_some((0.5 * l + 0.5 * h, 0.5 * h - 0.5 * l));
-            Way { low: *low, high: *high, range }
+            Way { low, high, range }
         };
-        Self(low.iter().zip(high).enumerate().map(way).collect())
+        Self(action_bounds(space).enumerate().map(way).collect())
     }
     /// Takes the numbers `[rows x n]` through.
     pub(crate) fn pass(&self, from: &[f32], to: &mut [f32], n: usize) -> Clipping {
@@ -159,6 +159,7 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pgrad_env::BoxSpace;
 
     #[test]
     fn a_range_is_near_far_half_or_none() {

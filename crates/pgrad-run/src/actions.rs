@@ -1,7 +1,7 @@
 //! What is told of actions that are numbers: how they are bounded, and how often a policy leaves the bounds.
 
 use pgrad_env::Space;
-use pgrad_model::Bounded;
+use pgrad_model::{Bounded, action_bounds};
 
 /// Numbers that a message names one by one.
 const NAMED: usize = 4;
@@ -14,8 +14,7 @@ const IN_A_ROW: u32 = 10;
 /// rescaled.
 #[must_use]
 pub fn notes(space: &Space, rescaled: &[bool]) -> Vec<String> {
-    let Space::Box(b) = space else { return Vec::new() };
-    let bounded: Vec<Bounded> = b.low.iter().zip(&b.high).map(|(l, h)| Bounded::of(*l, *h)).collect();
+    let bounded: Vec<Bounded> = action_bounds(space).map(|(low, high)| Bounded::of(low, high)).collect();
     let is_rescaled = |i: usize| rescaled.get(i).is_some_and(|r| *r);
     let of = |kind: Bounded, as_is: bool| {
         let own = |i: &usize| bounded[*i] == kind && is_rescaled(*i) != as_is;

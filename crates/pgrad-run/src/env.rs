@@ -365,6 +365,7 @@ impl OpenEnv for Gym {
             format!("made by      {}", self.versions()),
         ]
         .into_iter()
+        .chain(self.masks().map(|source| format!("masks        of {source}, obeyed")))
         .chain((!self.seeds_episodes()).then(|| {
             "not checked  whether state leaks from one episode into the next: its random numbers continue"
                 .to_owned()

@@ -1,7 +1,7 @@
 //! How good a policy is.
 
 use crate::{config::RunConfig, stats};
-use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvError, MakeError, PictureError, Space, VecEnv};
+use pgrad_env::{Actions as EnvActions, BatchResult, End, EnvError, MakeError, PictureError, VecEnv};
 use pgrad_math::dist::ActionsMut;
 use pgrad_model::Policy;
 use pgrad_num::{Cols, ColsMut, Stream};
@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Purpose number of the streams that a stochastic policy draws from.
 const STREAM_EVAL: u32 = 5;
-/// Environments stepped together.
+/// Environments stepped together, unless it is said otherwise.
 const BATCH: usize = 256;
 
 /// How to evaluate.
@@ -21,13 +21,15 @@ pub struct EvalOptions {
     pub seed: u64,
     /// Draw actions from the policy instead of taking the most probable one.
     pub stochastic: bool,
-    /// Longest episode of an environment without a time limit.
+    /// Steps after which an episode has no end.
     pub max_steps: u32,
+    /// Environments stepped together.
+    pub n_envs: usize,
 }
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        Self { episodes: 100, seed: 1_000_000, stochastic: false, max_steps: 1_000_000 }
+        Self { episodes: 100, seed: 1_000_000, stochastic: false, max_steps: 1_000_000, n_envs: BATCH }
     }
 }
 
@@ -40,9 +42,26 @@ pub struct Evaluation {
     pub lengths: Vec<u32>,
     /// Episodes that were lost because the environment failed in them. All figures are of the others alone.
     pub episodes_lost: usize,
+    /// Episodes that had not ended after [`EvalOptions::max_steps`], which do not count either.
+    pub episodes_unfinished: usize,
+}
+
+/// How far an evaluation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvalProgress {
+    /// Episodes that are over, in one way or another.
+    pub done: usize,
+    /// All episodes.
+    pub episodes: usize,
+    /// Steps in all of them so far.
+    pub steps: u64,
 }
 
 impl Evaluation {
+    /// Episodes that are over, or were given up.
+    fn done(&self) -> usize {
+        self.returns.len() + self.episodes_lost + self.episodes_unfinished
+    }
     /// Mean return.
     #[must_use]
     pub fn return_mean(&self) -> f64 {
@@ -94,7 +113,7 @@ pub enum EvalError {
         env_action: String,
     },
     /// An episode without end.
-    #[error("an episode of `{env}` had not ended after {steps} steps, and the environment has no time limit")]
+    #[error("an episode of `{env}` had not ended after {steps} steps")]
     Endless {
         /// Name of the environment.
         env: String,
@@ -150,6 +169,24 @@ pub fn evaluate_run(
     evaluate(policy, |n| config.make_env(n), options)
 }
 
+/// The same for somebody who watches: `tell` hears after every step how far it is. Episodes that do not end
+/// are given up and counted ([`Evaluation::episodes_unfinished`]).
+///
+/// # Errors
+/// As [`evaluate_run`]; that an episode does not end, only when none does.
+pub fn evaluate_run_telling(
+    policy: Policy,
+    config: &RunConfig,
+    options: &EvalOptions,
+    tell: &mut dyn FnMut(EvalProgress),
+) -> Result<Evaluation, EvalError> {
+    let watch = &mut |_: &mut VecEnv, progress| {
+        tell(progress);
+        Ok(())
+    };
+    in_batches(false, policy, |n| config.make_env(n), options, watch)
+}
+
 /// Runs `policy` for whole episodes, with its normaliser as it is.
 ///
 /// Each episode has an environment of its own, and only its first episode counts: otherwise short episodes
@@ -165,7 +202,7 @@ pub fn evaluate(
     make_env: impl Fn(usize) -> BatchResult,
     options: &EvalOptions,
 ) -> Result<Evaluation, EvalError> {
-    in_batches(BATCH, policy, make_env, options, &mut |_| Ok(()))
+    in_batches(true, policy, make_env, options, &mut |_, _| Ok(()))
 }
 
 /// [`evaluate`], one episode after the other, with `watch` called before every step.
@@ -178,17 +215,21 @@ pub fn evaluate_watched(
     options: &EvalOptions,
     watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
 ) -> Result<Evaluation, EvalError> {
-    in_batches(1, policy, make_env, options, watch)
+    in_batches(true, policy, make_env, &EvalOptions { n_envs: 1, ..*options }, &mut |env, _| watch(env))
 }
 
+/// What is called before every step.
+type Watch<'w> = dyn FnMut(&mut VecEnv, EvalProgress) -> Result<(), EvalError> + 'w;
+
+/// Batch after batch of environments; where `all` is set, all episodes must end.
 fn in_batches(
-    batch: usize,
+    all: bool,
     policy: Policy,
     make_env: impl Fn(usize) -> BatchResult,
     options: &EvalOptions,
-    watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
+    watch: &mut Watch<'_>,
 ) -> Result<Evaluation, EvalError> {
-    let episodes = options.episodes;
+    let (episodes, batch) = (options.episodes, options.n_envs.max(1));
     if episodes == 0 {
         return Err(EvalError::NoEpisodes);
     }
@@ -201,6 +242,10 @@ fn in_batches(
         if found.episodes_lost == episodes {
             return Err(EvalError::Lost { env: id, episodes });
         }
+        let none = found.returns.is_empty() && found.done() == episodes;
+        if found.episodes_unfinished > 0 && (all || none) {
+            return Err(EvalError::Endless { env: id, steps: options.max_steps });
+        }
     }
     Ok(found)
 }
@@ -211,7 +256,7 @@ fn evaluate_batch(
     first: usize,
     options: &EvalOptions,
     found: &mut Evaluation,
-    watch: &mut dyn FnMut(&mut VecEnv) -> Result<(), EvalError>,
+    watch: &mut Watch<'_>,
 ) -> Result<(), EvalError> {
     let (spec, n) = (env.spec().clone(), env.len());
     if policy.obs_dim() != spec.observation.obs_dim() || *policy.action_space() != spec.action {
@@ -225,34 +270,37 @@ fn evaluate_batch(
     }
     let mut rngs: Vec<Stream> =
         (0..n).map(|i| Stream::new(options.seed, STREAM_EVAL, (first + i) as u32)).collect();
-    let rows = spec.action.action_dim();
+    let (index_rows, real_rows) = (spec.action.index_dim(), spec.action.real_dim());
     let mask_rows = if spec.masks_actions { spec.action.mask_dim() } else { 0 };
-    let (mut indices, mut numbers) = (vec![0u32; rows * n], vec![0.0f32; rows * n]);
+    let (mut indices, mut numbers) = (vec![0u32; index_rows * n], vec![0.0f32; real_rows * n]);
     let (mut masks, mut mask_scratch) = (vec![true; mask_rows * n], Vec::new());
     // What came of the first episode of each environment: its return and length, or that it was lost.
     let mut done: Vec<Option<Result<(f64, u32), End>>> = vec![None; n];
     env.start()?;
     policy.reset();
-    for _ in 0..options.max_steps {
-        watch(&mut env)?;
+    let before = found.done();
+    let steps_before = found.lengths.iter().map(|l| u64::from(*l)).sum::<u64>();
+    for step in 0..options.max_steps {
+        let progress = EvalProgress {
+            done: before + done.iter().flatten().count(),
+            episodes: options.episodes,
+            steps: steps_before + u64::from(step) * n as u64,
+        };
+        watch(&mut env, progress)?;
         if mask_rows > 0 {
             env.action_masks(ColsMut::new(&mut masks, mask_rows, n), &mut mask_scratch)?;
         }
         let mask = (mask_rows > 0).then(|| Cols::new(&masks[..], mask_rows, n));
         let streams = options.stochastic.then_some(&mut rngs[..]);
-        let actions = if matches!(spec.action, Space::Box(_)) {
-            policy.act_batch(env.obs(), mask, streams, ActionsMut::Real(ColsMut::new(&mut numbers, rows, n)));
-            EnvActions::Real(Cols::new(&numbers, rows, n))
-        } else {
-            policy.act_batch(
-                env.obs(),
-                mask,
-                streams,
-                ActionsMut::Index(ColsMut::new(&mut indices, rows, n)),
-            );
-            EnvActions::Index(Cols::new(&indices, rows, n))
+        let chosen = ActionsMut {
+            index: ColsMut::new(&mut indices, index_rows, n),
+            real: ColsMut::new(&mut numbers, real_rows, n),
         };
-        env.step(actions)?;
+        policy.act_batch(env.obs(), mask, streams, chosen);
+        env.step(EnvActions {
+            index: Cols::new(&indices, index_rows, n),
+            real: Cols::new(&numbers, real_rows, n),
+        })?;
         for (i, end) in env.ends().iter().enumerate() {
             if *end != End::Running {
                 policy.reset_one(i);
@@ -266,14 +314,18 @@ fn evaluate_batch(
         }
         env.clear_finished();
         if done.iter().all(Option::is_some) {
-            let (ended, lost): (Vec<_>, Vec<_>) = done.into_iter().flatten().partition(Result::is_ok);
-            found.episodes_lost += lost.len();
-            for (episode_return, length) in ended.into_iter().flatten() {
+            break;
+        }
+    }
+    for outcome in done {
+        match outcome {
+            Some(Ok((episode_return, length))) => {
                 found.returns.push(episode_return);
                 found.lengths.push(length);
             }
-            return Ok(());
+            Some(Err(_)) => found.episodes_lost += 1,
+            None => found.episodes_unfinished += 1,
         }
     }
-    Err(EvalError::Endless { env: spec.id, steps: options.max_steps })
+    Ok(())
 }

@@ -343,7 +343,7 @@ reset = { noise = "uniform", qpos = 0.01, qvel = 0.01 }
         let mut cart = None;
         while ends[0] == End::Running {
             let before = state(&*env);
-            env.step(Actions::Real(Cols::new(&[1.5], 1, 1)), &mut rngs, &mut rewards, &mut ends);
+            env.step(Actions::real(Cols::new(&[1.5], 1, 1)), &mut rngs, &mut rewards, &mut ends);
             let s = state(&*env);
             let (angle, speeds) = (s[2], [s[3], s[4]]);
             env.observe_one(0, &mut obs);

@@ -4,7 +4,9 @@
 use pgrad_env::{Action, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
 use pgrad_num::Stream;
 use pgrad_run::config::{RunConfig, env_maker};
-use pgrad_run::eval::{EvalError, EvalOptions, Evaluation, evaluate};
+use pgrad_run::eval::{
+    EvalError, EvalOptions, EvalProgress, Evaluation, evaluate, evaluate_run, evaluate_run_telling,
+};
 use pgrad_run::trainer::Trainer;
 
 /// Ten steps of reward 1; in some episodes the third step breaks it, or ends it with -100.
@@ -68,6 +70,52 @@ fn a_lost_episode_is_counted_and_not_replaced_by_another() {
     let error = found(1.0, true).unwrap_err();
     assert!(matches!(&error, EvalError::Lost { episodes: 600, .. }), "{error}");
     assert_eq!(error.exit_code(), 65);
+}
+
+/// Ten steps; a share of the episodes never ends.
+struct Sticks {
+    share: f64,
+    inner: Fragile,
+}
+
+impl Env for Sticks {
+    fn spec(&self) -> EnvSpec {
+        self.inner.spec()
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        self.inner.reset(rng, obs);
+        self.inner.bad = rng.uniform_in(0.0, 1.0) < self.share;
+    }
+    fn step(&mut self, action: Action<'_>, rng: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        let stuck = std::mem::take(&mut self.inner.bad);
+        let step = self.inner.step(action, rng, obs);
+        self.inner.bad = stuck;
+        if stuck { Step { reward: 1.0, end: End::Running } } else { step }
+    }
+}
+
+#[test]
+fn episodes_that_do_not_end_are_given_up_and_counted() {
+    let found = |share: f64, n_envs: usize, told: &mut Vec<EvalProgress>| {
+        let make = move || Sticks { share, inner: Fragile::new(0.0, false) };
+        let config = RunConfig::custom("ppo", "Sticks", env_maker(make)).unwrap();
+        let policy = || Trainer::new(config.clone(), 1).unwrap().policy(1);
+        let options = EvalOptions { episodes: 40, max_steps: 25, n_envs, ..EvalOptions::default() };
+        let strict = evaluate_run(policy(), &config, &options);
+        assert_eq!(strict.is_err(), share > 0.0, "who does not count them gets none");
+        evaluate_run_telling(policy(), &config, &options, &mut |p| told.push(p))
+    };
+    let mut told = Vec::new();
+    let some = found(0.3, 7, &mut told).unwrap();
+    assert!((4..=25).contains(&some.episodes_unfinished), "{some:?}");
+    assert_eq!(some.returns.len() + some.episodes_unfinished, 40);
+    assert!(some.returns.iter().all(|r| *r == 10.0));
+    assert_eq!(found(0.3, 256, &mut Vec::new()).unwrap(), some, "however many are stepped at once");
+    assert!(told.windows(2).all(|w| w[0].done <= w[1].done && w[1].episodes == 40));
+    assert!(told.last().unwrap().done >= 35 && told[1].steps == 7, "{told:?}");
+    let none = found(1.0, 7, &mut Vec::new()).unwrap_err();
+    assert!(matches!(none, EvalError::Endless { steps: 25, .. }), "{none}");
+    assert_eq!(found(0.0, 1, &mut Vec::new()).unwrap().returns, [10.0; 40]);
 }
 
 /// Fifty steps, two actions: the return tells the actions that were taken, and the last digits the start.

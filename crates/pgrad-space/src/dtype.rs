@@ -48,6 +48,15 @@ impl Dtype {
         Self::F32,
         Self::F64,
     ];
+    /// How far beyond a bound a number is still inside, as what rounding does: a millionth of the bound, or
+    /// of 1 where that is more, for real numbers; nothing for integers.
+    #[must_use]
+    pub fn slack(self, bound: f64) -> f64 {
+        match self {
+            Self::F16 | Self::F32 | Self::F64 => 1e-6 * bound.abs().max(1.0),
+            _ => 0.0,
+        }
+    }
     /// NumPy's name.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -4,13 +4,29 @@ use crate::{BoxSpace, Space};
 use std::fmt;
 use std::ops::Range;
 
-/// One part of an observation.
+/// One part of an observation, or of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// Its key, or the way to it with dots between; empty where it is all that there is.
     pub name: String,
     /// What it is.
     pub space: Space,
+}
+
+impl Part {
+    /// Writes several as Gymnasium does: a `Tuple` where their names are their numbers, or else a `Dict`.
+    pub(crate) fn write_all(parts: &[Self], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbered = parts.iter().enumerate().all(|(i, part)| part.name == i.to_string());
+        f.write_str(if numbered { "Tuple(" } else { "Dict(" })?;
+        for (i, part) in parts.iter().enumerate() {
+            f.write_str(if i > 0 { ", " } else { "" })?;
+            if !numbered {
+                write!(f, "'{}': ", part.name)?;
+            }
+            write!(f, "{}", part.space)?;
+        }
+        f.write_str(")")
+    }
 }
 
 /// The space of observations: parts that lie one after the other.
@@ -101,10 +117,6 @@ impl fmt::Display for ObsSpace {
         if let Some(space) = self.single() {
             return write!(f, "{space}");
         }
-        f.write_str("Dict(")?;
-        for (i, part) in self.parts.iter().enumerate() {
-            write!(f, "{}'{}': {}", if i > 0 { ", " } else { "" }, part.name, part.space)?;
-        }
-        f.write_str(")")
+        Part::write_all(&self.parts, f)
     }
 }

@@ -1,6 +1,6 @@
 //! One space.
 
-use crate::Dtype;
+use crate::{Dtype, Part};
 use std::fmt;
 
 /// Bounds that are written one by one; of more, the first and the last.
@@ -72,9 +72,37 @@ pub enum Space {
     },
     /// Numbers between bounds.
     Box(BoxSpace),
+    /// Several spaces at once, of actions: what Gymnasium calls `Dict` or `Tuple`.
+    Product {
+        /// The spaces, with names of their own. None of them is a product.
+        parts: Vec<Part>,
+    },
 }
 
 impl Space {
+    /// The spaces that it is made of, with their names: itself, without a name, or the parts of a product.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<(&str, &Self)> {
+        match self {
+            Self::Product { parts } => parts.iter().map(|part| (&part.name[..], &part.space)).collect(),
+            leaf => vec![("", leaf)],
+        }
+    }
+    /// The boxes among its leaves: an action has their numbers one after the other.
+    #[must_use]
+    pub fn boxes(&self) -> Vec<&BoxSpace> {
+        self.leaves()
+            .into_iter()
+            .filter_map(|(_, leaf)| match leaf {
+                Self::Box(b) => Some(b),
+                _ => None,
+            })
+            .collect()
+    }
+    /// A number for each part of a product, all together.
+    fn sum(parts: &[Part], number: impl Fn(&Self) -> usize) -> usize {
+        parts.iter().map(|part| number(&part.space)).sum()
+    }
     /// How many numbers an observation of this space has as network input: a discrete observation is
     /// written one-hot.
     #[must_use]
@@ -83,17 +111,34 @@ impl Space {
             Self::Discrete { n } | Self::MultiBinary { n } => *n,
             Self::MultiDiscrete { nvec } => nvec.iter().sum(),
             Self::Box(b) => b.dim(),
+            Self::Product { parts } => Self::sum(parts, Self::obs_dim),
+        }
+    }
+    /// How many alternatives an action names: one for each choice and each switch. In a product they lie one
+    /// after the other, whatever lies between the parts.
+    #[must_use]
+    pub fn index_dim(&self) -> usize {
+        match self {
+            Self::Discrete { .. } => 1,
+            Self::MultiDiscrete { nvec } => nvec.len(),
+            Self::MultiBinary { n } => *n,
+            Self::Box(_) => 0,
+            Self::Product { parts } => Self::sum(parts, Self::index_dim),
+        }
+    }
+    /// How many real numbers an action has: those of its boxes.
+    #[must_use]
+    pub fn real_dim(&self) -> usize {
+        match self {
+            Self::Box(b) => b.dim(),
+            Self::Product { parts } => Self::sum(parts, Self::real_dim),
+            Self::Discrete { .. } | Self::MultiDiscrete { .. } | Self::MultiBinary { .. } => 0,
         }
     }
     /// How many numbers an action of this space has: 1 for `Discrete`.
     #[must_use]
     pub fn action_dim(&self) -> usize {
-        match self {
-            Self::Discrete { .. } => 1,
-            Self::MultiDiscrete { nvec } => nvec.len(),
-            Self::MultiBinary { n } => *n,
-            Self::Box(b) => b.dim(),
-        }
+        self.index_dim() + self.real_dim()
     }
     /// How many entries an action mask has: one for each alternative of each choice; 0 where a mask has
     /// no meaning.
@@ -103,6 +148,7 @@ impl Space {
             Self::Discrete { n } => *n,
             Self::MultiDiscrete { nvec } => nvec.iter().sum(),
             Self::MultiBinary { .. } | Self::Box(_) => 0,
+            Self::Product { parts } => Self::sum(parts, Self::mask_dim),
         }
     }
     /// Number of alternatives of each choice; empty for `Box` and `MultiBinary`.
@@ -112,6 +158,7 @@ impl Space {
             Self::Discrete { n } => vec![*n],
             Self::MultiDiscrete { nvec } => nvec.clone(),
             Self::MultiBinary { .. } | Self::Box(_) => Vec::new(),
+            Self::Product { parts } => parts.iter().flat_map(|part| part.space.choices()).collect(),
         }
     }
     /// Which number of an observation lies outside, and what the space says of it. Choices are one-hot.
@@ -141,8 +188,21 @@ impl Space {
                 obs.iter().position(|x| !zero_or_one(x)).map(|i| (i, "0 or 1".to_owned()))
             }
             Self::Box(b) => (0..obs.len())
-                .find(|i| !(b.low[*i]..=b.high[*i]).contains(&obs[*i]))
+                .find(|i| {
+                    let (low, high) = (f64::from(b.low[*i]), f64::from(b.high[*i]));
+                    let bounds = low - b.dtype.slack(low)..=high + b.dtype.slack(high);
+                    !bounds.contains(&f64::from(obs[*i]))
+                })
                 .map(|i| (i, format!("{} to {}", b.low[i], b.high[i]))),
+            Self::Product { parts } => {
+                let mut from = 0;
+                parts.iter().find_map(|part| {
+                    let own = from..from + part.space.obs_dim();
+                    from = own.end;
+                    let (i, expected) = part.space.outside(&obs[own.clone()])?;
+                    Some((own.start + i, expected))
+                })
+            }
         }
     }
     /// Number `i` by its place in the shape: `3`, or `[0, 12, 2]` where there is more than one index.
@@ -211,6 +271,7 @@ impl fmt::Display for Space {
             }
             Self::MultiBinary { n } => write!(f, "MultiBinary({n})"),
             Self::Box(b) => write!(f, "{b}"),
+            Self::Product { parts } => Part::write_all(parts, f),
         }
     }
 }

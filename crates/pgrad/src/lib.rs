@@ -8,7 +8,7 @@
 //! With `default-features = false` there is no training code: a [`Policy`] loads from bytes and acts.
 
 pub use pgrad_env::{
-    Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Space, Step, check_env,
+    Action, BatchEnv, BoxSpace, Each, End, Env, EnvError, EnvSpec, Obs, Part, Space, Step, check_env,
 };
 pub use pgrad_model::{ActionValue, Policy, PolicyError};
 pub use pgrad_num::Stream;

@@ -2,11 +2,13 @@
 
 use crate::args::CheckEnvArgs;
 use crate::failure::{Code, Failure, Result};
-use crate::terminal::{self, GREEN, Style, YELLOW};
-use pgrad_env::{Finding, Severity, check_batch_env};
+use crate::progress::LiveLine;
+use crate::terminal::{self, GREEN, Style, YELLOW, grouped};
+use pgrad_env::{Finding, Severity, check_batch_env_while};
 use pgrad_model::Rescale;
 use pgrad_run::actions::{notes, rescaled_note};
-use pgrad_settings::{Settings, Value, apply_pair, apply_text, settings};
+use pgrad_run::clock::{Clock, SystemClock};
+use pgrad_settings::{Settings, Value, above, apply_pair, apply_text, settings};
 use std::process::ExitCode;
 
 settings! {
@@ -14,12 +16,15 @@ settings! {
     struct Check {
         /// Seed of the check.
         seed: u64 = 1, range: 0..=9_007_199_254_740_991;
+        /// Time after which it is stopped.
+        seconds: f64 = 120.0, range: above(0.0).to(1e9), unit: "s";
     }
 }
 
 pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
     let mut options = Check::default();
     apply_text("seed", &args.seed, "--seed", &mut [&mut options])?;
+    apply_text("seconds", &args.seconds, "--seconds", &mut [&mut options])?;
     let mut env = crate::catalog::env(&args.env)?;
     // What fails is to be seen, not mended.
     if let Some(own) = env.settings_mut().filter(|own| own.get("on_env_error").is_some()) {
@@ -31,25 +36,36 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
         let mut parts: Vec<&mut dyn Settings> = env.settings_mut().into_iter().collect();
         apply_pair(&pair, option, &mut parts)?;
     }
+    let python = env.settings_mut().is_some_and(|own| own.get("python").is_some());
+    let open = env.open()?;
     // A panic of the environment is a finding here, not a bug of ours.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    let findings = env.open().and_then(|open| check_batch_env(|n| open.make(n), options.seed));
+    let (clock, live) = (SystemClock::new(), LiveLine::new(true));
+    let began = clock.now();
+    let mut go_on = |steps: u64| {
+        let seconds = clock.now().saturating_sub(began).as_secs_f64();
+        live.show((seconds * 10.0) as u64, (options.seconds * 10.0) as u64, || {
+            format!("{} steps checked  {seconds:.0} of at most {:.0} s", grouped(steps), options.seconds)
+        });
+        seconds < options.seconds
+    };
+    let findings = check_batch_env_while(|n| open.make(n), options.seed, &mut go_on);
+    drop(live);
     std::panic::set_hook(hook);
     let mut findings = findings?;
-    if !env.open()?.seeds_episodes() {
+    if !open.seeds_episodes() {
         // Another episode than the first has other random numbers, and need not be like one of a new
         // environment.
         findings.retain(|f| !matches!(f, Finding::RewardAfterEnd { .. } | Finding::LeftOver { .. }));
     }
     let style = Style::stdout();
-    let python = env.settings_mut().is_some_and(|own| own.get("python").is_some());
     let tell: fn(&Finding) -> String = if python { Finding::in_python } else { Finding::to_string };
     let mut out = verdict(env.id(), &findings, tell, style)?;
-    for line in env.open()?.about() {
+    for line in open.about() {
         out.push_str(&format!("  {line}\n"));
     }
-    let action = &env.open()?.spec().action;
+    let action = &open.spec().action;
     let rescaled = Rescale::Far.numbers(action);
     let notes = rescaled_note(action, &rescaled).into_iter().chain(notes(action, &rescaled));
     for notice in env.news().notices.into_iter().chain(notes) {

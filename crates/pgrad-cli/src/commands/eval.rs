@@ -4,13 +4,13 @@ use crate::{
     args::EvalArgs,
     failure::{Code, Failure, Result},
     progress::LiveLine,
-    terminal::{self, BOLD, GREEN, Style, YELLOW, quoted},
+    terminal::{self, BOLD, GREEN, Style, YELLOW, grouped, quoted},
 };
 use pgrad_draw::video::{Film, VideoError, film};
 use pgrad_model::Policy;
 use pgrad_run::{
     driver::read_config,
-    eval::{EvalError, EvalOptions, Evaluation, evaluate_run},
+    eval::{EvalError, EvalOptions, Evaluation, evaluate_run_telling},
     run_dir::POLICY,
     storage::{FsStorage, Storage as _},
 };
@@ -18,6 +18,8 @@ use pgrad_settings::{apply_text, settings};
 use serde_json::json;
 use std::{io, path::Path, process::ExitCode};
 
+/// The count of restarts among the numbers that environments have to tell.
+const RESTARTS: &str = "env/restarts";
 /// Longest policy that is read.
 const MAX_POLICY_LEN: u64 = 4 << 30;
 
@@ -28,6 +30,10 @@ settings! {
         episodes: usize = 100, range: 1..=10_000_000, unit: "episodes";
         /// Seed of the environments and of a stochastic policy, far from the seeds used in training.
         seed: u64 = 1_000_000, range: 0..=9_007_199_254_740_991;
+        /// Steps after which an episode is given up.
+        max_steps: u32 = 1_000_000, range: 1..=4_294_967_295, unit: "steps";
+        /// Number of environments that exist at the same time.
+        n_envs: usize = 256, range: 1..=65_536, unit: "environments";
         /// Number of episodes in the film.
         video_episodes: usize = 1, range: 1..=10_000, unit: "episodes";
     }
@@ -35,8 +41,13 @@ settings! {
 
 pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let mut episodes = Episodes::default();
-    let given =
-        [("episodes", &args.episodes), ("seed", &args.seed), ("video_episodes", &args.video_episodes)];
+    let given = [
+        ("episodes", &args.episodes),
+        ("seed", &args.seed),
+        ("max_steps", &args.max_steps),
+        ("n_envs", &args.n_envs),
+        ("video_episodes", &args.video_episodes),
+    ];
     for (key, text) in given {
         if let Some(text) = text {
             apply_text(key, text, &format!("--{}", key.replace('_', "-")), &mut [&mut episodes])?;
@@ -48,7 +59,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         episodes: episodes.episodes,
         seed: episodes.seed,
         stochastic: args.stochastic,
-        ..EvalOptions::default()
+        max_steps: episodes.max_steps,
+        n_envs: episodes.n_envs,
     };
     let film = match &args.video {
         Some(path) => {
@@ -61,20 +73,31 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         }
         None => None,
     };
-    let found = evaluate_run(policy, &config, &options);
+    let live = LiveLine::new(!args.verbosity.quiet);
+    let found = evaluate_run_telling(policy, &config, &options, &mut |p| {
+        live.show(p.done as u64, p.episodes as u64, || {
+            format!("{}/{} episodes  {} steps", p.done, p.episodes, grouped(p.steps))
+        });
+    });
+    drop(live);
     for notice in config.env_news().notices.iter().filter(|_| !args.verbosity.quiet) {
         LiveLine::new(false).note(notice);
     }
     let found = found.map_err(|e| match e {
         EvalError::Make(e) => e.into(),
+        e @ EvalError::Endless { .. } => {
+            let hint = "the environment has no time limit, or a longer one; `--max-steps N` waits longer";
+            Failure::of(Code::of(e.exit_code()), &e).hint(hint)
+        }
         e => Failure::of(Code::of(e.exit_code()), &e),
     })?;
     if args.verbosity.json {
-        terminal::out(&format!("{}\n", to_json(&found, film.as_ref())))?;
+        let restarts = config.env_news().metrics.into_iter().find(|(name, _)| *name == RESTARTS);
+        terminal::out(&format!("{}\n", to_json(&found, restarts.map(|(_, n)| n), film.as_ref())))?;
     } else if !args.verbosity.quiet {
         let how = if args.stochastic { "stochastic" } else { "greedy" };
         let threshold = config.env_spec()?.reward_threshold;
-        terminal::out(&report(&found, config.env_id(), how, threshold, Style::stdout()))?;
+        terminal::out(&report(&found, config.env_id(), how, threshold, options.max_steps, Style::stdout()))?;
         if let Some(film) = &film {
             terminal::out(&film_report(film))?;
         }
@@ -113,16 +136,21 @@ fn film_report(film: &Film) -> String {
     )
 }
 
-fn to_json(found: &Evaluation, film: Option<&Film>) -> serde_json::Value {
+/// `restarts` are those of foreign environments.
+fn to_json(found: &Evaluation, restarts: Option<f64>, film: Option<&Film>) -> serde_json::Value {
     let mut object = json!({
         "episodes": found.returns.len(),
         "episodes_lost": found.episodes_lost,
+        "episodes_unfinished": found.episodes_unfinished,
         "return_mean": found.return_mean(),
         "return_std": found.return_std(),
         "return_min": found.return_min(),
         "return_max": found.return_max(),
         "length_mean": found.length_mean(),
     });
+    if let Some(restarts) = restarts {
+        object["env_restarts"] = json!(restarts as u64);
+    }
     if let Some(film) = film {
         object["video"] = json!(film.path.display().to_string());
         object["video_frames"] = json!(film.frames);
@@ -130,7 +158,14 @@ fn to_json(found: &Evaluation, film: Option<&Film>) -> serde_json::Value {
     object
 }
 
-fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, style: Style) -> String {
+fn report(
+    found: &Evaluation,
+    env: &str,
+    how: &str,
+    threshold: Option<f64>,
+    max_steps: u32,
+    style: Style,
+) -> String {
     let mean = found.return_mean();
     let shown = style.paint(BOLD, &format!("return {mean:.2}"));
     let mut out = match found.returns.len() {
@@ -145,10 +180,16 @@ fn report(found: &Evaluation, env: &str, how: &str, threshold: Option<f64>, styl
             found.length_mean(),
         ),
     };
+    let all = found.returns.len() + found.episodes_lost + found.episodes_unfinished;
     if found.episodes_lost > 0 {
-        let all = found.returns.len() + found.episodes_lost;
         let lost = format!("{} of {all} episodes were lost and do not count", found.episodes_lost);
         out.push_str(&format!("  {}: the environment failed in them\n", style.paint(YELLOW, &lost)));
+    }
+    if found.episodes_unfinished > 0 {
+        let given_up =
+            format!("{} of {all} episodes were given up and do not count", found.episodes_unfinished);
+        let given_up = style.paint(YELLOW, &given_up);
+        out.push_str(&format!("  {given_up}: they had not ended after {max_steps} steps (`--max-steps`)\n"));
     }
     if let Some(threshold) = threshold {
         let (colour, word) = if mean >= threshold { (GREEN, "reached") } else { (YELLOW, "not reached") };

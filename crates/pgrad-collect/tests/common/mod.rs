@@ -2,7 +2,7 @@
 //! remembers: the outside view of a rollout.
 #![allow(dead_code, unreachable_pub, reason = "several test binaries share it, each uses a part")]
 
-use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step};
+use pgrad_env::{Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Part, Space, Step};
 use pgrad_math::dist::Actions;
 use pgrad_model::ActorCritic;
 use pgrad_num::{Cols, Stream};
@@ -117,6 +117,7 @@ impl Env for Recorder {
             Action::Discrete(i) => (vec![i as u32], Vec::new()),
             Action::MultiDiscrete(a) | Action::MultiBinary(a) => (a.to_vec(), Vec::new()),
             Action::Box(a) => (Vec::new(), a.to_vec()),
+            Action::Product { choices, numbers } => (choices.to_vec(), numbers.to_vec()),
         };
         let end = match (terminated, truncated) {
             (true, _) => End::Terminated,
@@ -144,7 +145,22 @@ pub fn tasks(limit: Option<u32>) -> Vec<Task> {
         Task::new(Space::MultiDiscrete { nvec: vec![3, 2] }, true, limit),
         Task::new(Space::MultiBinary { n: 3 }, false, limit),
         Task::new(Space::Box(BoxSpace::unbounded(2)), false, limit),
+        Task::new(hybrid(), false, limit),
+        Task::new(hybrid(), true, limit),
     ]
+}
+
+/// Switches, choices and numbers, with numbers between the choices.
+pub fn hybrid() -> Space {
+    let part = |(name, space): (&str, Space)| Part { name: name.to_owned(), space };
+    let parts = [
+        ("lamp", Space::MultiBinary { n: 1 }),
+        ("aim", Space::Box(BoxSpace::unbounded(1))),
+        ("gear", Space::Discrete { n: 3 }),
+        ("grip", Space::MultiDiscrete { nvec: vec![2, 2] }),
+        ("push", Space::Box(BoxSpace::unbounded(1))),
+    ];
+    Space::Product { parts: parts.map(part).to_vec() }
 }
 
 /// Samples side by side, columns as the library has them.
@@ -220,10 +236,9 @@ impl Batch {
         let (dist, n) = (model.dist(), self.n);
         let params = self.params(model, theta);
         let params = Cols::new(&params, dist.n_outputs(), n);
-        let actions = if dist.is_discrete() {
-            Actions::Index(Cols::new(&self.index, dist.action_rows(), n))
-        } else {
-            Actions::Real(Cols::new(&self.real, dist.action_rows(), n))
+        let actions = Actions {
+            index: Cols::new(&self.index, dist.index_rows(), n),
+            real: Cols::new(&self.real, dist.real_rows(), n),
         };
         let (mut logp, mut entropy) = (vec![0.0; n], vec![0.0; n]);
         dist.logp(params, actions, &mut logp);

@@ -294,6 +294,21 @@ pub enum Finding {
         /// Steps made.
         steps: u32,
     },
+    /// The check was stopped before its end.
+    #[error("stopped after {steps} steps: not everything was checked, and what was not may still be wrong")]
+    Stopped {
+        /// Steps made.
+        steps: u64,
+    },
+    /// A second one cannot be there at the same time.
+    #[error(
+        "only one can exist at a time: {reason}\n  train with `n_envs=1`, and evaluate with `pgrad eval RUN --n-envs 1`; \
+         whether copies in a batch depend on each other was not checked"
+    )]
+    OneAtATime {
+        /// What became of the second.
+        reason: String,
+    },
     /// A mask that forbids every alternative of a choice.
     #[error(
         "{place}: the action mask allows no alternative of choice {choice}; allow at least one \
@@ -416,7 +431,9 @@ impl Finding {
     #[must_use]
     pub fn severity(&self) -> Severity {
         match self {
-            Self::ResetsItself | Self::NeverEnds { .. } => Severity::Warning,
+            Self::ResetsItself | Self::NeverEnds { .. } | Self::OneAtATime { .. } | Self::Stopped { .. } => {
+                Severity::Warning
+            }
             _ => Severity::Error,
         }
     }

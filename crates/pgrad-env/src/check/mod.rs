@@ -47,10 +47,11 @@ const COPY_STEPS: u32 = 200;
 /// Makes about 10 environments and some thousand steps. A panic of the environment is caught and reported
 /// (the process's panic hook still runs).
 pub fn check_env<E: Env>(make: impl Fn() -> E, seed: u64) -> Vec<Finding> {
-    let mut findings = Findings::default();
+    let mut go_on = |_| true;
+    let mut findings = Findings::new(&mut go_on);
     // What ended the check early is among the findings.
     let _ = check(&|n| Ok(Each::new(n, &make)), seed, &mut findings);
-    findings.0
+    findings.found
 }
 
 /// Checks batch environments made by `make(n)`: all that [`check_env`] checks, and that the copies in a batch
@@ -59,27 +60,59 @@ pub fn check_env<E: Env>(make: impl Fn() -> E, seed: u64) -> Vec<Finding> {
 /// # Errors
 /// When `make` fails.
 pub fn check_batch_env(make: impl Fn(usize) -> BatchResult, seed: u64) -> Result<Vec<Finding>, MakeError> {
-    let mut findings = Findings::default();
+    check_batch_env_while(make, seed, &mut |_| true)
+}
+
+/// [`check_batch_env`] as long as `go_on` says so: it is asked before every step, with the number of steps so
+/// far. That the check was stopped is a finding.
+///
+/// # Errors
+/// When `make` fails.
+pub fn check_batch_env_while(
+    make: impl Fn(usize) -> BatchResult,
+    seed: u64,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<Vec<Finding>, MakeError> {
+    let mut findings = Findings::new(go_on);
     // What else ended a check early is among the findings.
     let unmade = |result| if let Err(Ended::Unmade(e)) = result { Err(e) } else { Ok(()) };
     unmade(check(&make, seed, &mut findings))?;
     // What is wrong with one alone would only be found again.
-    if findings.0.iter().all(|f| f.severity() == Severity::Warning) {
+    if findings.found.iter().all(|f| f.severity() == Severity::Warning)
+        && !findings.found.iter().any(|f| matches!(f, Finding::Stopped { .. }))
+        && run::two_can_exist(&make, seed, &mut findings)
+    {
         unmade(run::compare_copies(&make, seed, &mut findings))?;
     }
-    Ok(findings.0)
+    Ok(findings.found)
 }
 
 /// Findings, the first of each kind.
-#[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
+struct Findings<'g> {
+    found: Vec<Finding>,
+    /// Steps so far, and whether there may be more.
+    steps: u64,
+    go_on: &'g mut dyn FnMut(u64) -> bool,
+}
 
-impl Findings {
+impl<'g> Findings<'g> {
+    fn new(go_on: &'g mut dyn FnMut(u64) -> bool) -> Self {
+        Self { found: Vec::new(), steps: 0, go_on }
+    }
     fn add(&mut self, finding: Finding) {
         let kind = std::mem::discriminant(&finding);
-        if self.0.iter().all(|f| std::mem::discriminant(f) != kind) {
-            self.0.push(finding);
+        if self.found.iter().all(|f| std::mem::discriminant(f) != kind) {
+            self.found.push(finding);
         }
+    }
+    /// Counts a step that is about to be made.
+    fn step(&mut self) -> Result<(), Ended> {
+        if !(self.go_on)(self.steps) {
+            self.add(Finding::Stopped { steps: self.steps });
+            return Err(Ended::Found);
+        }
+        self.steps += 1;
+        Ok(())
     }
 }
 
@@ -87,7 +120,7 @@ impl Findings {
 fn check<B: BatchEnv>(
     make: &impl Fn(usize) -> Result<B, MakeError>,
     seed: u64,
-    out: &mut Findings,
+    out: &mut Findings<'_>,
 ) -> Result<(), Ended> {
     let mut first = Run::new(make, seed, out)?;
     if first.len() != 1 {
@@ -95,12 +128,14 @@ fn check<B: BatchEnv>(
         return Err(Ended::Found);
     }
     check_spec(first.spec(), out);
-    if !out.0.is_empty() {
+    if !out.found.is_empty() {
         return Err(Ended::Found);
     }
     let trace = first.record(STEPS, out)?;
     first.look_for_an_end(ENDLESS, out)?;
     trace.look_for_own_resets(out);
+    // One at a time, for those that cannot exist twice.
+    drop(first);
 
     let mut second = Run::new(make, seed, out)?;
     second.poison_ends();
@@ -111,6 +146,7 @@ fn check<B: BatchEnv>(
         });
         return Err(Ended::Found);
     }
+    drop(second);
     for start in trace.episodes().skip(1).take(REPEATED) {
         let mut new = Run::new(make, seed, out)?;
         new.start_where(&trace, start);
@@ -129,7 +165,7 @@ fn check<B: BatchEnv>(
     Ok(())
 }
 
-fn check_spec(spec: &EnvSpec, out: &mut Findings) {
+fn check_spec(spec: &EnvSpec, out: &mut Findings<'_>) {
     if spec.id.trim().is_empty() {
         out.add(Finding::NoName);
     }
@@ -137,12 +173,18 @@ fn check_spec(spec: &EnvSpec, out: &mut Findings) {
         out.add(Finding::EmptySpace { role: Role::Observation, space: spec.observation.to_string() });
     }
     let parts = spec.observation.parts().iter().map(|part| (Role::Observation, &part.space));
-    for (role, space) in parts.chain([(Role::Action, &spec.action)]) {
+    let actions = spec.action.leaves().into_iter().map(|(_, leaf)| (Role::Action, leaf));
+    if spec.action.leaves().is_empty() {
+        out.add(Finding::EmptySpace { role: Role::Action, space: spec.action.to_string() });
+    }
+    for (role, space) in parts.chain(actions) {
         let empty = match space {
             Space::Discrete { n } | Space::MultiBinary { n } => *n == 0,
             Space::MultiDiscrete { nvec } => nvec.is_empty() || nvec.contains(&0),
             // A part without numbers is none.
             Space::Box(b) => role == Role::Action && b.low.is_empty() && b.high.is_empty(),
+            // A product in a product.
+            Space::Product { .. } => true,
         };
         if empty {
             out.add(Finding::EmptySpace { role, space: space.to_string() });

@@ -2,7 +2,7 @@
 
 use super::finding::{Difference, Finding, Place};
 use super::{COMPARED, COPIES, COPY_STEPS, CUT, Findings};
-use crate::{Actions, BatchEnv, End, EnvSpec, MakeError, RandomActions, Space};
+use crate::{Actions, BatchEnv, End, EnvSpec, MakeError, RandomActions};
 use pgrad_num::{Cols, ColsMut, Stream, StreamPosition};
 use pgrad_space::Outside;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,7 +57,7 @@ pub(super) struct Run<B> {
 fn catching<T>(
     place: Place,
     during: &'static str,
-    out: &mut Findings,
+    out: &mut Findings<'_>,
     f: impl FnOnce() -> T,
 ) -> Result<T, Ended> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
@@ -74,7 +74,7 @@ fn catching<T>(
 fn make_one<B: BatchEnv>(
     make: &impl Fn(usize) -> Result<B, MakeError>,
     n: usize,
-    out: &mut Findings,
+    out: &mut Findings<'_>,
 ) -> Result<(B, EnvSpec), Ended> {
     catching(Place::default(), "make", out, || {
         let env = make(n)?;
@@ -88,7 +88,7 @@ impl<B: BatchEnv> Run<B> {
     pub(super) fn new(
         make: &impl Fn(usize) -> Result<B, MakeError>,
         seed: u64,
-        out: &mut Findings,
+        out: &mut Findings<'_>,
     ) -> Result<Self, Ended> {
         let (env, spec) = make_one(make, 1, out)?;
         Ok(Self {
@@ -125,7 +125,7 @@ impl<B: BatchEnv> Run<B> {
         trace: &Trace,
         at: usize,
         state: &[f64],
-        out: &mut Findings,
+        out: &mut Findings<'_>,
     ) -> Result<bool, Ended> {
         let (event, next) = (&trace.events[at], &trace.events[at + 1]);
         self.stream.set_position(next.stream);
@@ -136,19 +136,20 @@ impl<B: BatchEnv> Run<B> {
         catching(self.place, "load", out, || self.env.load(0, state))
     }
     /// The present observation; NaN with a pattern of its own where nothing was written.
-    fn observe(&self, place: Place, out: &mut Findings) -> Result<Vec<f32>, Ended> {
+    fn observe(&self, place: Place, out: &mut Findings<'_>) -> Result<Vec<f32>, Ended> {
         let mut obs = vec![f32::from_bits(OBS_POISON); self.spec.observation.obs_dim()];
         let rows = obs.len();
         catching(place, "observe", out, || self.env.observe(ColsMut::new(&mut obs, rows, 1)))?;
         Ok(obs)
     }
-    fn look_for_fault(&mut self, place: Place, out: &mut Findings) -> Result<(), Ended> {
+    fn look_for_fault(&mut self, place: Place, out: &mut Findings<'_>) -> Result<(), Ended> {
         let Some((_, reason)) = self.env.fault() else { return Ok(()) };
         out.add(Finding::Failed { place, reason });
         Err(Ended::Found)
     }
     /// Makes one step, or the reset that must come first.
-    fn advance(&mut self, out: &mut Findings) -> Result<Event, Ended> {
+    fn advance(&mut self, out: &mut Findings<'_>) -> Result<Event, Ended> {
+        out.step()?;
         let (stream, random) = (self.stream.position(), self.random.clone());
         let mut reward = [f64::NAN];
         let mut end = [End::Running];
@@ -201,7 +202,7 @@ impl<B: BatchEnv> Run<B> {
         })
     }
     /// Runs for `steps` events, looks at each and remembers all.
-    pub(super) fn record(&mut self, steps: u32, out: &mut Findings) -> Result<Trace, Ended> {
+    pub(super) fn record(&mut self, steps: u32, out: &mut Findings<'_>) -> Result<Trace, Ended> {
         let mut events = Vec::new();
         for _ in 0..steps {
             let event = self.advance(out)?;
@@ -211,7 +212,7 @@ impl<B: BatchEnv> Run<B> {
         Ok(Trace { events })
     }
     /// Without a time limit, goes on until an episode ends.
-    pub(super) fn look_for_an_end(&mut self, steps: u32, out: &mut Findings) -> Result<(), Ended> {
+    pub(super) fn look_for_an_end(&mut self, steps: u32, out: &mut Findings<'_>) -> Result<(), Ended> {
         if self.spec.max_episode_steps.is_some() || self.place.episode > 0 {
             return Ok(());
         }
@@ -223,7 +224,7 @@ impl<B: BatchEnv> Run<B> {
         out.add(Finding::NeverEnds { steps });
         Ok(())
     }
-    fn look_at(&self, event: &Event, out: &mut Findings) {
+    fn look_at(&self, event: &Event, out: &mut Findings<'_>) {
         let place = event.place;
         let expected = self.spec.observation.obs_dim();
         let got = self.env.wrong_shape(0);
@@ -316,7 +317,7 @@ impl Trace {
         from: usize,
         other: &mut Run<B>,
         n: usize,
-        out: &mut Findings,
+        out: &mut Findings<'_>,
     ) -> Result<Option<(Place, Difference)>, Ended> {
         for expected in self.events[from..].iter().take(n) {
             let event = other.advance(out)?;
@@ -326,7 +327,7 @@ impl Trace {
         }
         Ok(None)
     }
-    pub(super) fn look_for_own_resets(&self, out: &mut Findings) {
+    pub(super) fn look_for_own_resets(&self, out: &mut Findings<'_>) {
         let steps = |end: fn(&Event) -> bool| {
             let steps = self.events.iter().filter(move |e| e.place.step > 0 && end(e));
             let (n, drew) = steps.fold((0, 0), |(n, drew), e| (n + 1, drew + i32::from(e.drew)));
@@ -346,7 +347,7 @@ pub(super) fn compare_restored<B: BatchEnv>(
     seed: u64,
     trace: &Trace,
     at: usize,
-    out: &mut Findings,
+    out: &mut Findings<'_>,
 ) -> Result<(), Ended> {
     let mut original = Run::new(make, seed, out)?;
     for _ in 0..=at {
@@ -376,11 +377,35 @@ pub(super) fn compare_restored<B: BatchEnv>(
     Ok(())
 }
 
+/// Whether a second environment can begin an episode beside a first one; if not, that is a finding.
+pub(super) fn two_can_exist<B: BatchEnv>(
+    make: &impl Fn(usize) -> Result<B, MakeError>,
+    seed: u64,
+    out: &mut Findings<'_>,
+) -> bool {
+    let mut go_on = |_| true;
+    let mut own = Findings::new(&mut go_on);
+    let start = |own: &mut Findings<'_>| {
+        let mut run = Run::new(make, seed, own)?;
+        run.advance(own)?;
+        Ok(run)
+    };
+    // What is wrong with one alone was found before.
+    let Ok(_first) = start(&mut own) else { return true };
+    let reason = match start(&mut own) {
+        Ok(_) => return true,
+        Err(Ended::Unmade(e)) => e.to_string(),
+        Err(Ended::Found) => own.found.last().map(Finding::to_string).unwrap_or_default(),
+    };
+    out.add(Finding::OneAtATime { reason });
+    false
+}
+
 /// Compares the copies of a batch with single ones, and `observe` with `observe_one`.
 pub(super) fn compare_copies<B: BatchEnv>(
     make: &impl Fn(usize) -> Result<B, MakeError>,
     seed: u64,
-    out: &mut Findings,
+    out: &mut Findings<'_>,
 ) -> Result<(), Ended> {
     let n = COPIES;
     let (mut env, spec) = make_one(make, n, out)?;
@@ -394,10 +419,11 @@ pub(super) fn compare_copies<B: BatchEnv>(
         let first = run.advance(out)?;
         alone.push((run, first));
     }
-    let (rows, dim) = (spec.action.action_dim(), spec.observation.obs_dim());
+    let (index_rows, real_rows) = (spec.action.index_dim(), spec.action.real_dim());
+    let dim = spec.observation.obs_dim();
     let mut streams: Vec<Stream> =
         (0..n).map(|b| Stream::new(seed.wrapping_add(b as u64), STREAM_CHECK, 0)).collect();
-    let (mut indices, mut numbers) = (vec![0; rows * n], vec![0.0; rows * n]);
+    let (mut indices, mut numbers) = (vec![0; index_rows * n], vec![0.0; real_rows * n]);
     let (mut rewards, mut ends) = (vec![0.0; n], vec![End::Running; n]);
     let (mut obs, mut one) = (vec![0.0; dim * n], vec![0.0; dim]);
     for b in 0..n {
@@ -412,17 +438,17 @@ pub(super) fn compare_copies<B: BatchEnv>(
                     *event = run.advance(out)?;
                 }
                 *event = run.advance(out)?;
-                for i in 0..rows {
-                    match run.random.last() {
-                        Actions::Index(a) => indices[i * n + b] = a.at(i, 0),
-                        Actions::Real(a) => numbers[i * n + b] = a.at(i, 0),
-                    }
+                let Actions { index, real } = run.random.last();
+                for (i, a) in index.data().iter().enumerate() {
+                    indices[i * n + b] = *a;
+                }
+                for (i, a) in real.data().iter().enumerate() {
+                    numbers[i * n + b] = *a;
                 }
             }
-            let actions = if matches!(spec.action, Space::Box(_)) {
-                Actions::Real(Cols::new(&numbers, rows, n))
-            } else {
-                Actions::Index(Cols::new(&indices, rows, n))
+            let actions = Actions {
+                index: Cols::new(&indices, index_rows, n),
+                real: Cols::new(&numbers, real_rows, n),
             };
             let place = alone[0].1.place;
             catching(place, "step", out, || env.step(actions, &mut streams, &mut rewards, &mut ends))?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{Action, Actions, BoxSpace, End, Obs, ObsSpace, Step};
 use pgrad_num::{ColsMut, Stream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// What a [`Walk`] does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +306,15 @@ impl Env for Shows {
 #[test]
 fn observations_are_held_against_every_kind_of_space() {
     let choices = || Space::MultiDiscrete { nvec: vec![2, 3] };
-    let cases: [(Space, &[f32], Option<usize>); 9] = [
+    let pixel = || Space::Box(BoxSpace::uniform(0.0, 1e7, 1).shaped(&[1], crate::Dtype::U32));
+    let cases: [(Space, &[f32], Option<usize>); 15] = [
+        // What rounding does is no finding, for real numbers.
+        (Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)), &[1.000_000_1], None),
+        (Space::Box(BoxSpace::uniform(-1.0, 1.0, 1)), &[-1.000_01], Some(0)),
+        (Space::Box(BoxSpace::uniform(0.0, 1000.0, 1)), &[1000.0005], None),
+        (Space::Box(BoxSpace::uniform(0.0, 0.0, 1)), &[0.1], Some(0)),
+        (pixel(), &[1e7], None),
+        (pixel(), &[1e7 + 1.0], Some(0)),
         (Space::Discrete { n: 3 }, &[0.0, 1.0, 0.0], None),
         (Space::Discrete { n: 3 }, &[0.0, 1.0, 0.5], Some(2)),
         (Space::Discrete { n: 3 }, &[1.0, 1.0, 0.0], Some(0)),
@@ -421,6 +429,66 @@ fn each_fault_of_a_batch_has_its_finding() {
         assert!(findings.iter().any(is), "{fault:?}: {findings:?}");
         // One fault may show in more than one way, but never in none of its own.
         assert!(findings.len() <= 2, "{fault:?}: {findings:?}");
+    }
+}
+
+/// A walk of which there can be one at a time.
+struct Exclusive(Walk);
+
+static EXIST: AtomicUsize = AtomicUsize::new(0);
+
+impl Exclusive {
+    fn new() -> Self {
+        EXIST.fetch_add(1, Ordering::SeqCst);
+        Self(walk(Fault::None))
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        EXIST.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Env for Exclusive {
+    fn spec(&self) -> EnvSpec {
+        self.0.spec()
+    }
+    fn reset(&mut self, rng: &mut Stream, obs: &mut Obs<'_>) {
+        assert_eq!(EXIST.load(Ordering::SeqCst), 1, "the port is taken");
+        self.0.reset(rng, obs);
+    }
+    fn step(&mut self, action: Action<'_>, rng: &mut Stream, obs: &mut Obs<'_>) -> Step {
+        self.0.step(action, rng, obs)
+    }
+}
+
+#[test]
+fn one_that_cannot_exist_twice_is_checked_alone() {
+    let findings = check_batch_env(|n| Ok(Box::new(Each::new(n, Exclusive::new)) as _), 1).unwrap();
+    assert!(
+        matches!(&findings[..], [Finding::OneAtATime { reason }] if reason.contains("the port is taken")),
+        "{findings:?}"
+    );
+    assert_eq!(findings[0].severity(), Severity::Warning);
+    assert!(findings[0].to_string().contains("--n-envs 1"));
+}
+
+#[test]
+fn a_check_ends_when_it_is_told_to() {
+    let make = |n| Ok(Box::new(Each::new(n, || walk(Fault::None))) as Box<dyn BatchEnv>);
+    let mut most = 0;
+    assert_eq!(
+        check_batch_env_while(make, 1, &mut |steps| {
+            most = steps;
+            true
+        }),
+        Ok(vec![])
+    );
+    assert!(most > 1000);
+    for limit in [0, 1, 700, most] {
+        let findings = check_batch_env_while(make, 1, &mut |steps| steps < limit).unwrap();
+        assert_eq!(findings, [Finding::Stopped { steps: limit }]);
     }
 }
 

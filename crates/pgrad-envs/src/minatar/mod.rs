@@ -316,7 +316,7 @@ impl<G: Game> BatchEnv for MinAtar<G> {
         self.start(b, rng);
     }
     fn step(&mut self, actions: Actions<'_>, rngs: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.indices().row(0);
+        let actions = actions.index.row(0);
         for b in 0..self.games.len() {
             let outcome = self.step_one(b, actions[b] as usize, &mut rngs[b]);
             rewards[b] = outcome.reward;

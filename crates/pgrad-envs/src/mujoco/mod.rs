@@ -266,7 +266,7 @@ impl<T: Task> BatchEnv for Mujoco<T> {
         self.start(b, |task, sim| task.reset(sim, rng));
     }
     fn step(&mut self, actions: Actions<'_>, _: &mut [Stream], rewards: &mut [f64], ends: &mut [End]) {
-        let actions = actions.numbers();
+        let actions = actions.real;
         for b in 0..self.sims.len() {
             for (i, a) in self.action.iter_mut().enumerate() {
                 *a = actions.at(i, b);

@@ -1,4 +1,4 @@
-//! Reading and checking what the environments of a batch returned.
+//! Reading and checking what the environments of a batch returned: observations and action masks.
 
 use super::GymBatch;
 use crate::layout::{STEP, TRUNCATED, aligned};
@@ -25,6 +25,27 @@ impl GymBatch {
         if let Err(e) = result {
             self.bad_obs(b, begun, e);
         }
+        self.read_mask(b, begun);
+    }
+    /// Reads the action mask of environment `b`, which the worker has checked.
+    fn read_mask(&mut self, b: usize, begun: bool) {
+        let dim = self.context.spaces.mask_dim();
+        let group = &self.groups[self.group_of(b)];
+        let Some(worker) = &group.worker else { return };
+        let (from, to) = match begun {
+            true => (worker.layout.first_masks, &mut self.begun_masks),
+            false => (worker.layout.masks, &mut self.masks),
+        };
+        worker.shared.read(from + (b - group.range.start) * dim, &mut to[b * dim..(b + 1) * dim]);
+    }
+    /// The episode that was begun is the present one.
+    pub(super) fn take_begun(&mut self, b: usize) {
+        let dim = self.spec.observation.obs_dim();
+        let at = b * dim..(b + 1) * dim;
+        self.obs[at.clone()].copy_from_slice(&self.begun_obs[at]);
+        let dim = self.context.spaces.mask_dim();
+        let at = b * dim..(b + 1) * dim;
+        self.masks[at.clone()].copy_from_slice(&self.begun_masks[at]);
     }
     #[cold]
     fn bad_obs(&mut self, b: usize, begun: bool, error: RowError) {
@@ -55,6 +76,7 @@ impl GymBatch {
             if let Err(e) = self.context.spaces.decode(row, to) {
                 self.bad_obs(b, false, e);
             }
+            self.read_mask(b, false);
         }
     }
 }

@@ -11,12 +11,14 @@
 //! | `MultiCategorical` | logits of each choice, one after the other | log-probabilities | an index a choice |
 //! | `Bernoulli` | `n` logits | the logits | `n` times 0 or 1 |
 //! | `DiagGaussian` | `dim` means, then `dim` log standard deviations | the same | `dim` real numbers |
+//! | `Product` | those of each part, one after the other | the same | all indices, all real numbers |
 //!
-//! Choices within one action are independent, so log-probabilities, entropies and divergences are sums
-//! over them.
+//! Choices within one action are independent, and so are the parts of a product: log-probabilities, entropies
+//! and divergences are sums over them.
 //!
 //! # Masks
-//! A mask `[n_outputs x cols]` of a (multi-)categorical says `true` where an alternative is allowed.
+//! A mask `[mask_rows x cols]` has a row for each alternative of each (multi-)categorical choice and says
+//! `true` where it is allowed.
 //! A forbidden one has probability exactly 0 and log-probability −∞; it is never drawn, adds nothing to
 //! entropy and divergence, and gets no gradient. Parameters carry this, so the mask is given to `prepare`
 //! only. A sample that allows nothing has no distribution: its parameters become NaN
@@ -41,49 +43,94 @@ fn blocks(cols: usize) -> impl Iterator<Item = Range<usize>> {
     )
 }
 
-/// A batch of actions: `[action_rows x cols]`.
+/// A batch of actions, a column each: their indices and their real numbers.
 #[derive(Clone, Copy, Debug)]
-pub enum Actions<'a, R> {
-    /// Alternatives by index: `Categorical` (1 row), `MultiCategorical` (a row a choice), `Bernoulli`
-    /// (a row a bit, 0 or 1).
-    Index(Cols<'a, u32>),
-    /// Real vectors: `DiagGaussian`.
-    Real(Cols<'a, R>),
+pub struct Actions<'a, R> {
+    /// Alternatives by index, `[index_rows x cols]`: a row a choice, a row a bit (0 or 1).
+    pub index: Cols<'a, u32>,
+    /// Real numbers, `[real_rows x cols]`.
+    pub real: Cols<'a, R>,
 }
 
 /// The mutable sibling of [`Actions`].
 #[derive(Debug)]
-pub enum ActionsMut<'a, R> {
+pub struct ActionsMut<'a, R> {
     /// Alternatives by index.
-    Index(ColsMut<'a, u32>),
-    /// Real vectors.
-    Real(ColsMut<'a, R>),
+    pub index: ColsMut<'a, u32>,
+    /// Real numbers.
+    pub real: ColsMut<'a, R>,
 }
 
-impl<R: Real> ActionsMut<'_, R> {
+impl<'a, R> Actions<'a, R> {
+    /// Actions that are alternatives alone.
+    #[must_use]
+    pub fn index(index: Cols<'a, u32>) -> Self {
+        Self { real: Cols::new(&[], 0, index.cols()), index }
+    }
+    /// Actions that are real numbers alone.
+    #[must_use]
+    pub fn real(real: Cols<'a, R>) -> Self {
+        Self { index: Cols::new(&[], 0, real.cols()), real }
+    }
+    /// Some of the rows.
+    fn rows(self, index: &Range<usize>, real: &Range<usize>) -> Self {
+        Self {
+            index: self.index.row_range(index.start, index.end),
+            real: self.real.row_range(real.start, real.end),
+        }
+    }
+}
+
+impl<'a, R> ActionsMut<'a, R> {
+    /// Actions that are alternatives alone.
+    #[must_use]
+    pub fn index(index: ColsMut<'a, u32>) -> Self {
+        Self { real: ColsMut::new(&mut [], 0, index.cols()), index }
+    }
+    /// Actions that are real numbers alone.
+    #[must_use]
+    pub fn real(real: ColsMut<'a, R>) -> Self {
+        Self { index: ColsMut::new(&mut [], 0, real.cols()), real }
+    }
     /// A shared view of the same actions.
     #[must_use]
     pub fn as_actions(&self) -> Actions<'_, R> {
-        match self {
-            Self::Index(a) => Actions::Index(a.as_cols()),
-            Self::Real(a) => Actions::Real(a.as_cols()),
-        }
+        Actions { index: self.index.as_cols(), real: self.real.as_cols() }
     }
     /// A shorter borrow of the same view.
     pub fn reborrow(&mut self) -> ActionsMut<'_, R> {
-        match self {
-            Self::Index(a) => ActionsMut::Index(a.reborrow()),
-            Self::Real(a) => ActionsMut::Real(a.reborrow()),
+        ActionsMut { index: self.index.reborrow(), real: self.real.reborrow() }
+    }
+    /// Some of the rows.
+    fn rows(&mut self, index: &Range<usize>, real: &Range<usize>) -> ActionsMut<'_, R> {
+        ActionsMut {
+            index: self.index.row_range_mut(index.start, index.end),
+            real: self.real.row_range_mut(real.start, real.end),
         }
+    }
+}
+
+/// A part of a product, and which rows are its own.
+struct Piece<'d> {
+    dist: &'d ActionDist,
+    outputs: Range<usize>,
+    mask: Range<usize>,
+    index: Range<usize>,
+    real: Range<usize>,
+}
+
+impl Piece<'_> {
+    /// Its rows of outputs, parameters or the like.
+    fn outputs_of<'a, R: Real>(&self, x: Cols<'a, R>) -> Cols<'a, R> {
+        x.row_range(self.outputs.start, self.outputs.end)
     }
 }
 
 /// The family of an action distribution and its size.
 ///
 /// # Panics
-/// Shapes, the kind of the actions and the range of an index are the caller's invariants: every method
-/// panics when a view does not fit `n_outputs`, `action_rows` and the number of columns, when real actions
-/// are given to a discrete distribution or the reverse, and when an index is out of range.
+/// Shapes and the range of an index are the caller's invariants: every method panics when a view does not fit
+/// `n_outputs`, `index_rows`, `real_rows` and the number of columns, and when an index is out of range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionDist {
     /// One of `n` alternatives, from `n` logits.
@@ -106,6 +153,11 @@ pub enum ActionDist {
         /// Number of components of an action.
         dim: usize,
     },
+    /// Independent parts of one action.
+    Product {
+        /// The parts, in the order of their outputs.
+        parts: Vec<ActionDist>,
+    },
 }
 
 impl ActionDist {
@@ -116,34 +168,43 @@ impl ActionDist {
             Self::Categorical { n } | Self::Bernoulli { n } => *n,
             Self::MultiCategorical { nvec } => nvec.iter().sum(),
             Self::DiagGaussian { dim } => 2 * dim,
+            Self::Product { parts } => parts.iter().map(Self::n_outputs).sum(),
         }
     }
-    /// Number of rows of a batch of actions.
+    /// Indices of an action: choices and bits.
     #[must_use]
-    pub fn action_rows(&self) -> usize {
+    pub fn index_rows(&self) -> usize {
         match self {
             Self::Categorical { .. } => 1,
             Self::MultiCategorical { nvec } => nvec.len(),
             Self::Bernoulli { n } => *n,
-            Self::DiagGaussian { dim } => *dim,
+            Self::DiagGaussian { .. } => 0,
+            Self::Product { parts } => parts.iter().map(Self::index_rows).sum(),
         }
     }
-    /// Number of rows of a mask: 0 where masks have no meaning (`Bernoulli`, `DiagGaussian`).
+    /// Real numbers of an action.
+    #[must_use]
+    pub fn real_rows(&self) -> usize {
+        match self {
+            Self::DiagGaussian { dim } => *dim,
+            Self::Product { parts } => parts.iter().map(Self::real_rows).sum(),
+            _ => 0,
+        }
+    }
+    /// Number of rows of a mask: none for `Bernoulli` and `DiagGaussian`.
     #[must_use]
     pub fn mask_rows(&self) -> usize {
-        self.sizes().iter().sum()
-    }
-    /// Whether actions are indices ([`Actions::Index`]).
-    #[must_use]
-    pub fn is_discrete(&self) -> bool {
-        !matches!(self, Self::DiagGaussian { .. })
+        match self {
+            Self::Product { parts } => parts.iter().map(Self::mask_rows).sum(),
+            leaf => leaf.sizes().iter().sum(),
+        }
     }
     /// Sizes of the choices of a (multi-)categorical; empty for the others.
     fn sizes(&self) -> &[usize] {
         match self {
             Self::Categorical { n } => std::slice::from_ref(n),
             Self::MultiCategorical { nvec } => nvec,
-            Self::Bernoulli { .. } | Self::DiagGaussian { .. } => &[],
+            Self::Bernoulli { .. } | Self::DiagGaussian { .. } | Self::Product { .. } => &[],
         }
     }
     /// `(choice, rows of its logits)` of a (multi-)categorical.
@@ -155,24 +216,52 @@ impl ActionDist {
             (k, start - n..start)
         })
     }
+    /// The parts of a product, and which rows are theirs.
+    fn pieces(parts: &[Self]) -> impl Iterator<Item = Piece<'_>> {
+        let (mut outputs, mut mask, mut index, mut real) = (0..0, 0..0, 0..0, 0..0);
+        let next = |rows: &mut Range<usize>, n: usize| {
+            *rows = rows.end..rows.end + n;
+            rows.clone()
+        };
+        parts.iter().map(move |dist| Piece {
+            dist,
+            outputs: next(&mut outputs, dist.n_outputs()),
+            mask: next(&mut mask, dist.mask_rows()),
+            index: next(&mut index, dist.index_rows()),
+            real: next(&mut real, dist.real_rows()),
+        })
+    }
     fn check(&self, what: &str, rows: usize) {
         assert_eq!(rows, self.n_outputs(), "{what} of {self:?} have {} rows", self.n_outputs());
     }
-    fn check_actions<'a, R>(&self, actions: Actions<'a, R>, cols: usize) -> Actions<'a, R> {
-        let (discrete, shape) = match &actions {
-            Actions::Index(a) => (true, (a.rows(), a.cols())),
-            Actions::Real(a) => (false, (a.rows(), a.cols())),
-        };
-        assert_eq!(discrete, self.is_discrete(), "the actions are of the wrong kind for {self:?}");
-        assert_eq!(shape, (self.action_rows(), cols), "the shape of the actions does not fit {self:?}");
-        if let Actions::Index(a) = &actions {
-            for k in 0..a.rows() {
-                let n = self.sizes().get(k).map_or(2, |n| *n);
-                let largest = simd!(|| a.row(k).iter().fold(0, |m, i| if *i > m { *i } else { m }));
-                assert!((largest as usize) < n || cols == 0, "action {largest} of choice {k}: {self:?}");
+    fn check_shape<R>(&self, actions: &Actions<'_, R>, cols: usize) {
+        let shape = |rows: usize, cols: usize| (rows, cols);
+        assert_eq!(
+            [
+                shape(actions.index.rows(), actions.index.cols()),
+                shape(actions.real.rows(), actions.real.cols())
+            ],
+            [shape(self.index_rows(), cols), shape(self.real_rows(), cols)],
+            "the shape of the actions does not fit {self:?}"
+        );
+    }
+    /// Checks shapes, and that every index is one.
+    fn check_actions<R>(&self, actions: &Actions<'_, R>, cols: usize) {
+        self.check_shape(actions, cols);
+        self.check_indices(actions.index);
+    }
+    fn check_indices(&self, index: Cols<'_, u32>) {
+        if let Self::Product { parts } = self {
+            for p in Self::pieces(parts) {
+                p.dist.check_indices(index.row_range(p.index.start, p.index.end));
             }
+            return;
         }
-        actions
+        for k in 0..index.rows() {
+            let n = self.sizes().get(k).map_or(2, |n| *n);
+            let largest = simd!(|| index.row(k).iter().fold(0, |m, i| if *i > m { *i } else { m }));
+            assert!((largest as usize) < n || index.cols() == 0, "action {largest} of choice {k}: {self:?}");
+        }
     }
 
     /// The first `(sample, choice)` for which a mask `[mask_rows x cols]` allows no alternative.
@@ -180,11 +269,20 @@ impl ActionDist {
     pub fn first_empty_choice(&self, mask: Cols<'_, bool>) -> Option<(usize, usize)> {
         assert_eq!(mask.rows(), self.mask_rows(), "a mask of {self:?} has {} rows", self.mask_rows());
         (0..mask.cols()).find_map(|c| {
-            self.choices().find(|(_, rows)| rows.clone().all(|r| !mask.at(r, c))).map(|(k, _)| (c, k))
+            let (mut from, mut choice) = (0, 0);
+            let mut empty = |n: usize| {
+                (from, choice) = (from + n, choice + 1);
+                (from - n..from).all(|r| !mask.at(r, c)).then_some((c, choice - 1))
+            };
+            match self {
+                Self::Product { parts } => parts.iter().flat_map(Self::sizes).find_map(|n| empty(*n)),
+                leaf => leaf.sizes().iter().find_map(|n| empty(*n)),
+            }
         })
     }
 
-    /// Turns raw outputs into parameters, in place. Shapes: `out` and `mask` `[n_outputs x cols]`.
+    /// Turns raw outputs into parameters, in place. Shapes: `out` `[n_outputs x cols]`, `mask`
+    /// `[mask_rows x cols]`.
     ///
     /// (Multi-)categorical: `z_i - max z - ln Σ_j exp(z_j - max z)` over the allowed alternatives of each
     /// choice, −∞ for the forbidden ones. `Bernoulli`, `DiagGaussian`: nothing to do.
@@ -199,6 +297,15 @@ impl ActionDist {
                 (self.mask_rows(), out.cols()),
                 "the shape of the mask does not fit {self:?}"
             );
+        }
+        if let Self::Product { parts } = self {
+            for p in Self::pieces(parts) {
+                let own = mask.map(|m| m.row_range(p.mask.start, p.mask.end)).filter(|m| m.rows() > 0);
+                p.dist.prepare(out.row_range_mut(p.outputs.start, p.outputs.end), own);
+            }
+            return;
+        }
+        if let Some(mask) = mask {
             simd!(|| categorical::forbid(&mut out, mask));
         }
         simd!(|| {
@@ -209,24 +316,32 @@ impl ActionDist {
     }
 
     /// `log π(a)`: natural logarithm of the probability (density, for `DiagGaussian`) of each sample's
-    /// action. Shapes: `params` `[n_outputs x cols]`, `actions` `[action_rows x cols]`, `logp` `[cols]`.
+    /// action. Shapes: `params` `[n_outputs x cols]`, `logp` `[cols]`.
     ///
     /// `Bernoulli`: `Σ_i a_i ln p_i + (1 - a_i) ln(1 - p_i)`, `p = 1/(1 + exp(-z))`.
     /// `DiagGaussian`: `-Σ_i ((a_i - μ_i)/σ_i)²/2 + ln σ_i + ln(2π)/2`.
     pub fn logp<R: Real>(&self, params: Cols<'_, R>, actions: Actions<'_, R>, logp: &mut [R]) {
         self.check("parameters", params.rows());
         assert_eq!(logp.len(), params.cols(), "one log-probability a sample");
+        self.check_actions(&actions, params.cols());
         logp.fill(R::ZERO);
-        match self.check_actions(actions, params.cols()) {
-            Actions::Index(a) if matches!(self, Self::Bernoulli { .. }) => {
-                simd!(|| bernoulli::logp(params, a, logp));
-            }
-            Actions::Index(a) => simd!(|| {
+        self.add_logp(params, actions, logp);
+    }
+    fn add_logp<R: Real>(&self, params: Cols<'_, R>, actions: Actions<'_, R>, logp: &mut [R]) {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => simd!(|| {
                 for (k, rows) in self.choices() {
-                    categorical::logp(params, rows, a.row(k), logp);
+                    categorical::logp(params, rows, actions.index.row(k), logp);
                 }
             }),
-            Actions::Real(a) => simd!(|| gaussian::logp(params, a, logp)),
+            Self::Bernoulli { .. } => simd!(|| bernoulli::logp(params, actions.index, logp)),
+            Self::DiagGaussian { .. } => simd!(|| gaussian::logp(params, actions.real, logp)),
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    let params = p.outputs_of(params);
+                    p.dist.add_logp(params, actions.rows(&p.index, &p.real), logp);
+                }
+            }
         }
     }
 
@@ -252,15 +367,23 @@ impl ActionDist {
         self.check("parameters", params.rows());
         assert_eq!(entropy.len(), params.cols(), "one entropy a sample");
         entropy.fill(R::ZERO);
-        simd!(|| match self {
-            Self::Categorical { .. } | Self::MultiCategorical { .. } => {
+        self.add_entropy(params, entropy);
+    }
+    fn add_entropy<R: Real>(&self, params: Cols<'_, R>, entropy: &mut [R]) {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => simd!(|| {
                 for (_, rows) in self.choices() {
                     categorical::entropy(params, rows, entropy);
                 }
+            }),
+            Self::Bernoulli { .. } => simd!(|| bernoulli::entropy(params, entropy)),
+            Self::DiagGaussian { .. } => simd!(|| gaussian::entropy(params, entropy)),
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    p.dist.add_entropy(p.outputs_of(params), entropy);
+                }
             }
-            Self::Bernoulli { .. } => bernoulli::entropy(params, entropy),
-            Self::DiagGaussian { .. } => gaussian::entropy(params, entropy),
-        });
+        }
     }
 
     /// **Adds** `d_entropy ∂H / ∂ raw outputs` to `d_out` `[n_outputs x cols]`.
@@ -288,35 +411,47 @@ impl ActionDist {
         params: Cols<'_, R>,
         logp: Option<(Actions<'_, R>, &[R])>,
         d_entropy: Option<&[R]>,
-        mut d_out: ColsMut<'_, R>,
+        d_out: ColsMut<'_, R>,
     ) {
         let cols = params.cols();
         self.check("parameters", params.rows());
         self.check("cotangents", d_out.rows());
         assert_eq!(d_out.cols(), cols, "one column of cotangents a sample");
         assert!(d_entropy.is_none_or(|d| d.len() == cols), "one cotangent of the entropy a sample");
-        let logp = logp.map(|(actions, d)| {
+        if let Some((actions, d)) = &logp {
             assert_eq!(d.len(), cols, "one cotangent of the log-probability a sample");
-            (self.check_actions(actions, cols), d)
-        });
-        let index = match logp {
-            Some((Actions::Index(a), d)) => Some((a, d)),
-            _ => None,
-        };
-        let real = match logp {
-            Some((Actions::Real(a), d)) => Some((a, d)),
-            _ => None,
-        };
-        simd!(|| match self {
-            Self::Categorical { .. } | Self::MultiCategorical { .. } => {
+            self.check_actions(actions, cols);
+        }
+        self.add_vjp(params, logp, d_entropy, d_out);
+    }
+    fn add_vjp<R: Real>(
+        &self,
+        params: Cols<'_, R>,
+        logp: Option<(Actions<'_, R>, &[R])>,
+        d_entropy: Option<&[R]>,
+        mut d_out: ColsMut<'_, R>,
+    ) {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => simd!(|| {
                 for (k, rows) in self.choices() {
-                    let own = index.map(|(a, d)| (a.row(k), d));
+                    let own = logp.map(|(a, d)| (a.index.row(k), d));
                     categorical::vjp(params, rows, own, d_entropy, &mut d_out);
                 }
+            }),
+            Self::Bernoulli { .. } => {
+                simd!(|| bernoulli::vjp(params, logp.map(|(a, d)| (a.index, d)), d_entropy, &mut d_out));
             }
-            Self::Bernoulli { .. } => bernoulli::vjp(params, index, d_entropy, &mut d_out),
-            Self::DiagGaussian { .. } => gaussian::vjp(params, real, d_entropy, &mut d_out),
-        });
+            Self::DiagGaussian { .. } => {
+                simd!(|| gaussian::vjp(params, logp.map(|(a, d)| (a.real, d)), d_entropy, &mut d_out));
+            }
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    let own = logp.map(|(a, d)| (a.rows(&p.index, &p.real), d));
+                    let d_out = d_out.row_range_mut(p.outputs.start, p.outputs.end);
+                    p.dist.add_vjp(p.outputs_of(params), own, d_entropy, d_out);
+                }
+            }
+        }
     }
 
     /// `KL(old ‖ new) = E_old[log π_old(a) - log π_new(a)]` of each sample, in nats.
@@ -329,14 +464,22 @@ impl ActionDist {
         assert_eq!(params_old.cols(), params_new.cols(), "as many old samples as new ones");
         assert_eq!(kl.len(), params_new.cols(), "one divergence a sample");
         kl.fill(R::ZERO);
-        simd!(|| match self {
+        self.add_kl(params_old, params_new, kl);
+    }
+    fn add_kl<R: Real>(&self, params_old: Cols<'_, R>, params_new: Cols<'_, R>, kl: &mut [R]) {
+        match self {
+            // A sum over all alternatives of all choices: their borders do not matter.
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
-                // A sum over all alternatives of all choices: their borders do not matter.
-                categorical::kl(params_old, params_new, kl);
+                simd!(|| categorical::kl(params_old, params_new, kl));
             }
-            Self::Bernoulli { .. } => bernoulli::kl(params_old, params_new, kl),
-            Self::DiagGaussian { .. } => gaussian::kl(params_old, params_new, kl),
-        });
+            Self::Bernoulli { .. } => simd!(|| bernoulli::kl(params_old, params_new, kl)),
+            Self::DiagGaussian { .. } => simd!(|| gaussian::kl(params_old, params_new, kl)),
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    p.dist.add_kl(p.outputs_of(params_old), p.outputs_of(params_new), kl);
+                }
+            }
+        }
     }
 
     /// **Adds** `d_kl ∂ KL(old ‖ new) / ∂ raw new outputs` to `d_out` `[n_outputs x cols]`.
@@ -348,7 +491,7 @@ impl ActionDist {
         params_old: Cols<'_, R>,
         params_new: Cols<'_, R>,
         d_kl: &[R],
-        mut d_out: ColsMut<'_, R>,
+        d_out: ColsMut<'_, R>,
     ) {
         self.check("old parameters", params_old.rows());
         self.check("new parameters", params_new.rows());
@@ -358,13 +501,32 @@ impl ActionDist {
             params_old.cols() == cols && d_out.cols() == cols && d_kl.len() == cols,
             "old and new parameters and cotangents have one column a sample"
         );
-        simd!(|| match self {
+        self.add_kl_vjp(params_old, params_new, d_kl, d_out);
+    }
+    fn add_kl_vjp<R: Real>(
+        &self,
+        params_old: Cols<'_, R>,
+        params_new: Cols<'_, R>,
+        d_kl: &[R],
+        mut d_out: ColsMut<'_, R>,
+    ) {
+        match self {
             Self::Categorical { .. } | Self::MultiCategorical { .. } => {
-                categorical::kl_vjp(params_old, params_new, d_kl, &mut d_out);
+                simd!(|| categorical::kl_vjp(params_old, params_new, d_kl, &mut d_out));
             }
-            Self::Bernoulli { .. } => bernoulli::kl_vjp(params_old, params_new, d_kl, &mut d_out),
-            Self::DiagGaussian { .. } => gaussian::kl_vjp(params_old, params_new, d_kl, &mut d_out),
-        });
+            Self::Bernoulli { .. } => {
+                simd!(|| bernoulli::kl_vjp(params_old, params_new, d_kl, &mut d_out));
+            }
+            Self::DiagGaussian { .. } => {
+                simd!(|| gaussian::kl_vjp(params_old, params_new, d_kl, &mut d_out));
+            }
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    let d_out = d_out.row_range_mut(p.outputs.start, p.outputs.end);
+                    p.dist.add_kl_vjp(p.outputs_of(params_old), p.outputs_of(params_new), d_kl, d_out);
+                }
+            }
+        }
     }
 
     /// `out = F v` for each sample, with the Fisher matrix of the raw outputs
@@ -379,35 +541,49 @@ impl ActionDist {
         self.check("products", out.rows());
         let cols = params.cols();
         assert!(v.cols() == cols && out.cols() == cols, "one vector and one product a sample");
-        simd!(|| match self {
-            Self::Categorical { .. } | Self::MultiCategorical { .. } => {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => simd!(|| {
                 for (_, rows) in self.choices() {
                     categorical::fisher_mul(params, rows, v, &mut out);
                 }
+            }),
+            Self::Bernoulli { .. } => simd!(|| bernoulli::fisher_mul(params, v, &mut out)),
+            Self::DiagGaussian { .. } => simd!(|| gaussian::fisher_mul(params, v, &mut out)),
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    p.dist.fisher_mul(
+                        p.outputs_of(params),
+                        p.outputs_of(v),
+                        out.row_range_mut(p.outputs.start, p.outputs.end),
+                    );
+                }
             }
-            Self::Bernoulli { .. } => bernoulli::fisher_mul(params, v, &mut out),
-            Self::DiagGaussian { .. } => gaussian::fisher_mul(params, v, &mut out),
-        });
+        }
     }
 
     /// Draws an action a sample; column `c` uses `rngs[c]` only.
     ///
     /// A stream moves by the same number of words whatever is drawn: one for each choice or bit (inverse
     /// distribution function of one [`Stream::uniform_f32`]), one [`Stream::normal`] for each component of
-    /// a Gaussian (`μ + σ ε`). An alternative of probability 0 is never drawn.
+    /// a Gaussian (`μ + σ ε`); the parts of a product in order. An alternative of probability 0 is never
+    /// drawn.
     pub fn sample<R: Real>(&self, params: Cols<'_, R>, rngs: &mut [Stream], mut actions: ActionsMut<'_, R>) {
         self.check_sampling(params, &actions);
         assert_eq!(rngs.len(), params.cols(), "one random stream a sample");
-        match &mut actions {
-            ActionsMut::Index(a) if matches!(self, Self::Bernoulli { .. }) => {
-                bernoulli::sample(params, rngs, a);
-            }
-            ActionsMut::Index(a) => {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => {
                 for (k, rows) in self.choices() {
-                    categorical::sample(params, rows, rngs, a.row_mut(k));
+                    categorical::sample(params, rows, rngs, actions.index.row_mut(k));
                 }
             }
-            ActionsMut::Real(a) => gaussian::sample(params, rngs, a),
+            Self::Bernoulli { .. } => bernoulli::sample(params, rngs, &mut actions.index),
+            Self::DiagGaussian { .. } => gaussian::sample(params, rngs, &mut actions.real),
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    let params = p.outputs_of(params);
+                    p.dist.sample(params, rngs, actions.rows(&p.index, &p.real));
+                }
+            }
         }
     }
 
@@ -415,28 +591,27 @@ impl ActionDist {
     /// logit is above 0, the mean.
     pub fn mode<R: Real>(&self, params: Cols<'_, R>, mut actions: ActionsMut<'_, R>) {
         self.check_sampling(params, &actions);
-        simd!(|| match &mut actions {
-            ActionsMut::Index(a) if matches!(self, Self::Bernoulli { .. }) => bernoulli::mode(params, a),
-            ActionsMut::Index(a) => {
+        match self {
+            Self::Categorical { .. } | Self::MultiCategorical { .. } => simd!(|| {
                 for (k, rows) in self.choices() {
-                    categorical::mode(params, rows, a.row_mut(k));
+                    categorical::mode(params, rows, actions.index.row_mut(k));
+                }
+            }),
+            Self::Bernoulli { .. } => simd!(|| bernoulli::mode(params, &mut actions.index)),
+            Self::DiagGaussian { dim } => {
+                actions.real.data_mut().copy_from_slice(params.row_range(0, *dim).data());
+            }
+            Self::Product { parts } => {
+                for p in Self::pieces(parts) {
+                    let params = p.outputs_of(params);
+                    p.dist.mode(params, actions.rows(&p.index, &p.real));
                 }
             }
-            ActionsMut::Real(a) => {
-                for i in 0..a.rows() {
-                    a.row_mut(i).copy_from_slice(params.row(i));
-                }
-            }
-        });
+        }
     }
 
     fn check_sampling<R: Real>(&self, params: Cols<'_, R>, actions: &ActionsMut<'_, R>) {
         self.check("parameters", params.rows());
-        let (discrete, shape) = match actions {
-            ActionsMut::Index(a) => (true, (a.rows(), a.cols())),
-            ActionsMut::Real(a) => (false, (a.rows(), a.cols())),
-        };
-        assert_eq!(discrete, self.is_discrete(), "the actions are of the wrong kind for {self:?}");
-        assert_eq!(shape, (self.action_rows(), params.cols()), "the actions do not fit {self:?}");
+        self.check_shape(&actions.as_actions(), params.cols());
     }
 }

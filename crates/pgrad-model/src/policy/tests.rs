@@ -34,7 +34,51 @@ fn spaces() -> Vec<Space> {
         Space::MultiBinary { n: 3 },
         Space::Box(BoxSpace::new(vec![-1.0, f32::NEG_INFINITY], vec![0.5, f32::INFINITY])),
         Space::Box(BoxSpace::uniform(-1.0, 1.0, 2).shaped(&[1, 2], pgrad_env::Dtype::F64)),
+        hybrid(),
     ]
+}
+
+fn hybrid() -> Space {
+    let part = |(name, space): (&str, Space)| Part { name: name.to_owned(), space };
+    let parts = [
+        ("lamps", Space::MultiBinary { n: 2 }),
+        ("aim.x", Space::Box(BoxSpace::uniform(0.0, 500.0, 1).shaped(&[], pgrad_env::Dtype::F64))),
+        ("gear", Space::Discrete { n: 3 }),
+        ("push", Space::Box(BoxSpace::new(vec![-1.0, f32::NEG_INFINITY], vec![1.0, f32::INFINITY]))),
+    ];
+    Space::Product { parts: parts.map(part).to_vec() }
+}
+
+#[test]
+fn an_action_with_parts_names_them_and_stays_inside_their_bounds() {
+    let mut p = policy(hybrid(), Trunk::Separate, false);
+    let mut rng = Stream::new(2, 0, 0);
+    let mut gears = [0; 3];
+    for _ in 0..300 {
+        let ActionValue::Product(parts) = p.sample(&[0.5, 1.0, -1.0], &mut rng).unwrap() else { panic!() };
+        let names: Vec<&str> = parts.iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(names, ["lamps", "aim.x", "gear", "push"]);
+        let [
+            (_, ActionValue::MultiBinary(lamps)),
+            (_, ActionValue::Box(aim)),
+            (_, ActionValue::Discrete(gear)),
+            (_, ActionValue::Box(push)),
+        ] = &parts[..]
+        else {
+            panic!("{parts:?}");
+        };
+        assert!(lamps.len() == 2 && lamps.iter().all(|x| *x < 2));
+        assert!(aim.len() == 1 && (0.0..=500.0).contains(&aim[0]));
+        assert!(push.len() == 2 && (-1.0..=1.0).contains(&push[0]));
+        gears[*gear] += 1;
+    }
+    assert!(gears.iter().all(|n| *n > 50), "{gears:?}");
+    // A mask has the entries of the one choice.
+    let ActionValue::Product(parts) = p.act_masked(&[0.5, 1.0, -1.0], &[false, false, true]).unwrap() else {
+        panic!()
+    };
+    assert_eq!(parts[2], ("gear".to_owned(), ActionValue::Discrete(2)));
+    assert!(p.act_masked(&[0.5, 1.0, -1.0], &[false; 3]).is_err());
 }
 
 #[test]
@@ -100,7 +144,7 @@ fn each_observation_of_a_batch_is_remembered_by_itself() {
     let mut actions = [0; 3];
     let mut act = |p: &mut Policy, obs: [[f32; 3]; 3]| {
         let x: Vec<f32> = (0..9).map(|i| obs[i % 3][i / 3]).collect();
-        let to = ActionsMut::Index(ColsMut::new(&mut actions, 1, 3));
+        let to = ActionsMut::index(ColsMut::new(&mut actions, 1, 3));
         p.act_batch(Cols::new(&x, 3, 3), None, None, to);
     };
     let [a, b, c, d] = [[1.0, 0.0, 2.0], [0.0, 3.0, 1.0], [5.0, 1.0, 1.0], [2.0, 2.0, -4.0]];
@@ -174,8 +218,11 @@ fn wrong_observations_are_refused() {
 
 #[test]
 fn damage_is_refused_and_nothing_that_is_forged_panics() {
-    for cell in [None, Some(Cell::Lstm)] {
-        let bytes = policy_with(cell, Space::Discrete { n: 2 }, Trunk::Separate, true).to_bytes().unwrap();
+    let two = || Space::Discrete { n: 2 };
+    for (cell, space, format) in
+        [(None, two(), FORMAT_PLAIN), (Some(Cell::Lstm), two(), FORMAT_PLAIN), (None, hybrid(), FORMAT)]
+    {
+        let bytes = policy_with(cell, space, Trunk::Separate, true).to_bytes().unwrap();
         for len in 0..bytes.len() {
             assert!(Policy::from_bytes(&bytes[..len]).is_err(), "cut to {len}");
         }
@@ -191,7 +238,7 @@ fn damage_is_refused_and_nothing_that_is_forged_panics() {
         let unsealed = tensors::decode(&bytes).unwrap();
         let unsealed = Policy::from_bytes(&tensors::encode(&unsealed.0, unsealed.1.as_deref()).unwrap());
         assert!(matches!(unsealed, Err(PolicyError::Tensors(TensorsError::Unsealed))), "of an older version");
-        let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{FORMAT_UNSCALED}"));
+        let readable = String::from_utf8_lossy(&bytes).contains(&format!("\\\"format\\\":{format}"));
         assert!(readable, "the description is readable in the header");
     }
 }

@@ -19,7 +19,7 @@ pub struct Change {
 }
 
 /// Settings that came later, and what runs without them did.
-const LATER: [(&str, &str); 1] = [("rescale_actions", "none")];
+const LATER: [(&str, &str); 3] = [("rescale_actions", "none"), ("action_masks", "ignore"), ("obs_parts", "")];
 
 impl RunConfig {
     /// The settings that are others than in `before`, which [`RunConfig::to_toml`] wrote without comments.

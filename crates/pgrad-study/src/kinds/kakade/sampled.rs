@@ -152,7 +152,7 @@ impl Case {
         envs.start().map_err(|e| failed(&e))?;
         let mut rngs: Vec<Stream> = (0..n).map(|b| Stream::new(seed, STREAM_ACTIONS, b as u32)).collect();
         let (inputs, samples) = (self.net.n_inputs(), self.steps * n);
-        let discrete = self.dist.is_discrete();
+        let discrete = self.dist.real_rows() == 0;
         // One column a step and environment, step after step.
         let mut x = vec![0.0; inputs * samples];
         let (mut indices, mut numbers) = (vec![0; samples], vec![0.0; samples]);
@@ -171,15 +171,15 @@ impl Case {
             self.dist.prepare(out.reborrow(), None);
             if discrete {
                 let row = &mut indices[now.clone()];
-                self.dist.sample(out.as_cols(), &mut rngs, ActionsMut::Index(ColsMut::new(row, 1, n)));
-                envs.step(Actions::Index(Cols::new(row, 1, n))).map_err(|e| failed(&e))?;
+                self.dist.sample(out.as_cols(), &mut rngs, ActionsMut::index(ColsMut::new(row, 1, n)));
+                envs.step(Actions::index(Cols::new(row, 1, n))).map_err(|e| failed(&e))?;
             } else {
                 let row = &mut numbers[now.clone()];
-                self.dist.sample(out.as_cols(), &mut rngs, ActionsMut::Real(ColsMut::new(row, 1, n)));
+                self.dist.sample(out.as_cols(), &mut rngs, ActionsMut::real(ColsMut::new(row, 1, n)));
                 // What the environment is given is what was done.
                 let given: Vec<f32> = row.iter().map(|u| *u as f32).collect();
                 row.iter_mut().zip(&given).for_each(|(u, g)| *u = f64::from(*g));
-                envs.step(Actions::Real(Cols::new(&given, 1, n))).map_err(|e| failed(&e))?;
+                envs.step(Actions::real(Cols::new(&given, 1, n))).map_err(|e| failed(&e))?;
             }
             rewards[now].copy_from_slice(envs.rewards());
         }
@@ -194,9 +194,9 @@ impl Case {
         let params = out.into_data().to_vec();
         let params = Cols::new(&params, self.dist.n_outputs(), samples);
         let actions = if discrete {
-            Drawn::Index(Cols::new(&indices, 1, samples))
+            Drawn::index(Cols::new(&indices, 1, samples))
         } else {
-            Drawn::Real(Cols::new(&numbers, 1, samples))
+            Drawn::real(Cols::new(&numbers, 1, samples))
         };
         let (mut logp, mut value, mut d_logp) = (vec![0.0; samples], vec![0.0; samples], vec![0.0; samples]);
         self.dist.logp(params, actions, &mut logp);
