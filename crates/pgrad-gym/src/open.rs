@@ -66,6 +66,9 @@ impl Gym {
             spec,
             monitor: Monitor::new(id, settings),
         };
+        if let Some(note) = text.note {
+            context.monitor.tell(note);
+        }
         if let Some(source) = context.recipe.masks.python() {
             context.monitor.tell(format!(
                 "action masks of `{source}` are obeyed; `action_masks = \"ignore\"` ignores them"

@@ -44,8 +44,8 @@ settings! {
         /// Keyword arguments for the environment, as a TOML inline table or a JSON object, such as
         /// `{ gravity = -5.0 }`.
         env_kwargs: String = String::new(), range: 0..=65_536;
-        /// Parts of a `Dict` or `Tuple` observation that are used, with commas between; all when empty. They are
-        /// named as `check-env` names them, with dots between levels, and a name stands for all below it.
+        /// Parts of a `Dict` or `Tuple` observation that are used, with commas between; all when empty. They
+        /// are named as `check-env` names them, with dots between levels, and a name stands for all below it.
         obs_parts: String = String::new(), range: 0..=65_536;
         /// Number of processes per shard (`gym:`), each running several environments. 0 uses as many as give
         /// one process per core over all shards, but at least one per shard.

@@ -123,6 +123,8 @@ pub(crate) struct SpecText {
     pub(crate) composite: bool,
     pub(crate) action_composite: bool,
     pub(crate) masks: MaskSource,
+    /// What is to be told when it was looked at.
+    pub(crate) note: Option<String>,
     pub(crate) versions: String,
 }
 
@@ -178,7 +180,11 @@ impl Leaf {
                 let low = numbers(&text.low, text.count, "lower")?;
                 let high = numbers(&text.high, text.count, "upper")?;
                 let pairs = low.iter().zip(&high);
-                let inside = pairs.map(|(l, h)| [l - dtype.slack(*l), h + dtype.slack(*h)]).collect();
+                let loose = |(low, high): (&f64, &f64)| {
+                    let slack = dtype.slack(*low, *high);
+                    [low - slack, high + slack]
+                };
+                let inside = pairs.map(loose).collect();
                 Kind::Box { low, high, inside }
             }
             "multi-binary" => Kind::Bits,

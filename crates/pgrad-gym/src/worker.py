@@ -27,6 +27,10 @@ RUNNING, TERMINATED, TRUNCATED, RAISED, BAD, PENDING = 0, 1, 2, 8, 9, 255
 LONGEST_TRACE = 16_000
 
 
+class Raised(Exception):
+    """What something of the environment raised, as text."""
+
+
 class BadData(Exception):
     """An environment returned what its spaces do not allow."""
 
@@ -143,13 +147,14 @@ def number(x):
 def finite(x):
     """A number that says something; an infinite return is never reached, and a text is no number."""
     try:
-        return float(x) if x is not None and math.isfinite(float(x)) else None
+        return float(x) if not isinstance(x, str) and x is not None and math.isfinite(float(x)) else None
     except (TypeError, ValueError, OverflowError):
         return None
 
 
 def steps(limit):
     """A time limit, or none: also what is less than 1, with which Gymnasium has none, and what is infinite."""
+    limit = single(limit)
     if limit is None or isinstance(limit, numbers.Real) and (not limit >= 1 or limit == math.inf):
         return None
     if not isinstance(limit, numbers.Real):
@@ -378,22 +383,43 @@ def mask_size(space, spaces):
 
 def mask_entries(mask, space, spaces, np, name):
     """The entries of a mask, one for each alternative of each choice: as one array, or in the form that the space's
-    `sample` takes."""
+    `sample` takes, in which None is the mask of a part that is not masked."""
     n = choices_of(space, spaces)
-    if not n or mask is None:
-        return [np.ones(sum(n), bool)]
+    if not n:
+        return [np.ones(0, bool)]
     if isinstance(space, spaces.Dict) and isinstance(mask, dict):
-        return [x for key, s in space.spaces.items() for x in mask_entries(mask.get(key), s, spaces, np, name)]
-    if isinstance(mask, (tuple, list)) and len(mask) == len(n) and len(n) > 1:
-        found = [np.asarray(x).reshape(-1) for x in mask]
-        if [x.size for x in found] == n:
-            return [x != 0 for x in found]
-    if isinstance(space, spaces.Tuple) and isinstance(mask, (tuple, list)) and len(mask) == len(space.spaces):
-        return [x for own, s in zip(mask, space.spaces) for x in mask_entries(own, s, spaces, np, name)]
-    found = np.asarray(mask)
-    if found.size != sum(n) or found.dtype.kind not in "biu":
-        raise BadData(f"{name} is {describe(mask)}, its action space {space} has {sum(n)} alternatives")
-    return [found.reshape(-1) != 0]
+        unknown = sorted(str(key) for key in mask if key not in space.spaces)
+        missing = [str(key) for key, s in space.spaces.items() if key not in mask and choices_of(s, spaces)]
+        if unknown or missing:
+            wrong = f"no `{missing[0]}`" if missing else f"`{unknown[0]}`"
+            raise BadData(f"{name} has {wrong}; its action space has the parts {[str(k) for k in space.spaces]}")
+        parts = [(mask.get(key), s) for key, s in space.spaces.items()]
+    elif isinstance(space, spaces.Tuple) and isinstance(mask, (tuple, list)) and len(mask) == len(space.spaces):
+        parts = list(zip(mask, space.spaces))
+    elif isinstance(space, spaces.MultiDiscrete) and isinstance(mask, (tuple, list)) and len(mask) == len(n):
+        return [zeros_and_ones(x, k, space, np, name) for x, k in zip(mask, n)]
+    else:
+        return [zeros_and_ones(mask, sum(n), space, np, name)]
+    entries = [(own, s) for own, s in parts if choices_of(s, spaces)]
+    return [
+        x
+        for own, s in entries
+        for x in ([np.ones(mask_size(s, spaces), bool)] if own is None else mask_entries(own, s, spaces, np, name))
+    ]
+
+
+def zeros_and_ones(x, n, space, np, name):
+    try:
+        found = np.asarray(x)
+    except ValueError:
+        raise BadData(f"{name} is {describe(x)}, rows of different lengths; its action space is {space}") from None
+    if found.dtype.kind not in "biu":
+        raise BadData(f"{name} is {describe(x)}; a mask has numbers of type bool or int, true or 1 for what is allowed")
+    if found.size != n:
+        raise BadData(f"{name} is {describe(x)}, its action space {space} has {n} alternatives there")
+    if not ((found == 0) | (found == 1)).all():
+        raise BadData(f"{name} has other numbers than 0 and 1: {describe(x)}")
+    return found.reshape(-1) != 0
 
 
 class Memory:
@@ -444,22 +470,28 @@ class Worker:
         self.envs = [self.make() for _ in range(self.n)]
         self.parts = setup["parts"]
         self.spec = spec_of(self.envs[0], gymnasium, np, self.parts)
-        self.masks = setup["masks"] if setup["masks"] != "look" else self.look_for_masks()
-        self.spec["masks"] = self.masks
+        self.masks, note = (setup["masks"], None) if setup["masks"] != "look" else self.look_for_masks()
+        self.spec.update(masks=self.masks, note=note)
 
     def look_for_masks(self):
-        """Where action masks come from; this process is there to look, and its environment may be reset for it."""
+        """Where action masks come from, and what is to be said of it; this process is there to look, and its
+        environment may be reset for it."""
         env, spaces = self.envs[0], self.gymnasium.spaces
         if not mask_size(env.action_space, spaces):
-            return "none"
+            return "none", None
         if method_of(env, "action_masks"):
-            return "method"
-        try:
-            _, info = env.reset(seed=0)
-        except BaseException:
-            # It is told when it is reset in earnest.
-            return "none"
-        return "info" if isinstance(info, dict) and "action_mask" in info else "none"
+            return "method", None
+        for again in (True, False):
+            try:
+                _, info = self.envs[0].reset(seed=0)
+                return ("info" if isinstance(info, dict) and "action_mask" in info else "none"), None
+            except BaseException:
+                why = trace().splitlines()[-1]
+                if again and not self.rebuild(0, []):
+                    break
+        return "none", (
+            f"action masks of `info` are not used: whether there are any is not known, since the first reset failed ({why})"
+        )
 
     def frame(self, i):
         env = self.envs[i]
@@ -486,6 +518,21 @@ class Worker:
         self.seeds = memory.view(at["seeds"], 8 * n, "q")
         self.rewards = memory.view(at["rewards"], 8 * n, "d")
 
+    def mask_of(self, i, info, name):
+        """The mask of environment i, as it says it."""
+        if self.masks == "method":
+            try:
+                mask = method_of(self.envs[i], "action_masks")()
+            except BaseException:
+                raise Raised(trace()) from None
+        elif isinstance(info, dict) and "action_mask" in info:
+            mask = info["action_mask"]
+        else:
+            raise BadData(f"{name} is missing, which was there after the first reset")
+        if mask is None:
+            raise BadData(f"{name} is None, not an array with an entry for each alternative")
+        return mask
+
     def mask_writer(self, rows):
         """A function that writes the mask of environment i; none without masks."""
         np, spaces, space = self.np, self.gymnasium.spaces, self.envs[0].action_space
@@ -496,22 +543,20 @@ class Worker:
 
         def put(i, info, over=False):
             try:
-                if self.masks == "method":
-                    mask = method_of(self.envs[i], "action_masks")()
-                elif isinstance(info, dict) and "action_mask" in info:
-                    mask = info["action_mask"]
-                else:
-                    raise BadData(f"{name} is missing, which was there after the first reset")
-                rows[i] = np.concatenate(mask_entries(mask, space, spaces, np, name))
-                if not over and not np.logical_or.reduceat(rows[i], starts).all():
-                    empty = np.logical_or.reduceat(rows[i], starts).tolist().index(False)
-                    which = f" for choice {empty}" if len(starts) > 1 else ""
-                    raise BadData(f"{name} allows no action{which}; at least one must be allowed until the episode ends")
+                flat = np.concatenate(mask_entries(self.mask_of(i, info, name), space, spaces, np, name))
             except Exception:
                 if not over:
                     raise
                 # Nothing is chosen after the end.
                 rows[i] = True
+                return
+            some = np.logical_or.reduceat(flat, starts)
+            if not some.all():
+                if not over:
+                    which = f" for choice {some.tolist().index(False)}" if len(starts) > 1 else ""
+                    raise BadData(f"{name} allows no action{which}; at least one must be allowed until the episode ends")
+                flat = flat | np.repeat(~some, np.diff([*starts, flat.size]))
+            rows[i] = flat
 
         return put
 
@@ -542,6 +587,10 @@ class Worker:
                     over = flag(terminated, "terminated"), flag(truncated, "truncated")
                     if put_mask:
                         put_mask(i, info, any(over))
+                except Raised as e:
+                    errors.append({"env": i, "during": "step", "text": str(e)})
+                    status[i] = RAISED
+                    continue
                 except Exception as e:
                     errors.append({"env": i, "during": "step", "bad": True, "text": said(e, result)})
                     status[i] = BAD
@@ -571,6 +620,9 @@ class Worker:
             put(i, obs)
             if put_mask:
                 put_mask(i, info)
+        except Raised as e:
+            errors.append({"env": i, "during": "reset", "text": str(e)})
+            return RAISED
         except Exception as e:
             errors.append({"env": i, "during": "reset", "bad": True, "text": said(e, result)})
             return BAD
@@ -671,7 +723,7 @@ class Pool:
         threshold = pool.config.get("reward_threshold")
         spec["reward_threshold"] = finite(threshold)
         spec["versions"] = f"envpool {envpool.__version__}, {spec['versions']}"
-        spec["masks"] = "none"
+        spec.update(masks="none", note=None)
         for leaf in spec["observation"]:
             if leaf["kind"] == "box" and np.dtype(leaf["dtype"]).kind == "f":
                 # EnvPool takes the smallest positive number for the lowest one.

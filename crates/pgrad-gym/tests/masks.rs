@@ -6,7 +6,7 @@
 mod common;
 
 use common::{open, settings};
-use pgrad_env::{Actions, EnvError, RandomActions, VecEnv};
+use pgrad_env::{Actions, End, EnvError, RandomActions, VecEnv};
 use pgrad_gym::{ActionMasks, Gym, GymSettings, OnEnvError};
 use pgrad_num::{Cols, ColsMut};
 use serde_json::{Value, json};
@@ -74,8 +74,11 @@ fn a_bad_mask_is_refused_with_its_place() {
         (
             "numbers",
             "method",
-            "`action_masks()` is ndarray of shape (5,) and dtype float64, its action space",
+            "`action_masks()` is ndarray of shape (5,) and dtype float64; a mask has numbers of type",
         ),
+        ("seven", "method", "`action_masks()` has other numbers than 0 and 1"),
+        ("forgotten", "method", "`action_masks()` is None"),
+        ("raises", "method", "it raised during"),
     ] {
         for at in [0, 2] {
             if case == "missing" && at == 0 {
@@ -87,6 +90,37 @@ fn a_bad_mask_is_refused_with_its_place() {
             assert!(error.contains(&format!("step {at}: ")), "{case}: {error}");
         }
     }
+}
+
+#[test]
+fn the_parts_of_a_mask_have_the_names_of_the_space() {
+    let error =
+        run(&masked(&json!({"kind": "dict", "case": "misspelt"})), 15).map(drop).unwrap_err().to_string();
+    let said = "has no `gear`; its action space has the parts ['gas', 'gear', 'grip', 'lamps']";
+    assert!(error.contains(said), "{error}");
+}
+
+/// An environment that allows nothing any more where it is cut: what follows is valued all the same.
+#[test]
+fn the_mask_of_a_last_state_allows_something() {
+    for source in ["info", "method"] {
+        let gym = masked(&json!({"kind": "multi", "source": source, "cut": true}));
+        let env = run(&gym, 15).unwrap();
+        assert_eq!(env.finished().len(), 9);
+        assert!(env.finished().iter().all(|e| e.end == End::Truncated));
+        for choice in [0..2, 2..5] {
+            for b in 0..3 {
+                assert!(choice.clone().any(|i| env.final_mask(b)[i]), "{source}");
+            }
+        }
+    }
+}
+
+#[test]
+fn masks_that_could_not_be_looked_for_are_told() {
+    let gym = open("Masked-v0", &strict(&json!({"case": "raises", "at": 0})));
+    let notices = gym.news().notices;
+    assert!(matches!(&notices[..], [one] if one.contains("ConnectionError: no server")), "{notices:?}");
 }
 
 #[test]

@@ -425,8 +425,8 @@ class Masked(gym.Env):
 
     observation_space = spaces.Box(-1, 1, (1,), np.float32)
 
-    def __init__(self, kind="discrete", source="info", case="", at=2):
-        self.source, self.case, self.at = source, case, at
+    def __init__(self, kind="discrete", source="info", case="", at=2, cut=False):
+        self.source, self.case, self.at, self.cut = source, case, at, cut
         self.action_space = {
             "discrete": spaces.Discrete(3, start=1),
             "multi": spaces.MultiDiscrete([2, 3]),
@@ -459,6 +459,14 @@ class Masked(gym.Env):
             each.pop()
         if wrong and self.case == "numbers":
             return np.linspace(0, 1, sum(self.n))
+        if wrong and self.case == "seven":
+            return np.full(sum(self.n), 7)
+        if wrong and self.case == "forgotten":
+            return None
+        if wrong and self.case == "misspelt":
+            return {"gaer": each[0], "grip": tuple(each[1:])}
+        if wrong and self.case == "raises":
+            raise ConnectionError("no server")
         if self.case == "sampled":
             # As the space's `sample` takes it.
             if len(self.n) == 3:
@@ -480,7 +488,8 @@ class Masked(gym.Env):
         start = 1 if len(self.n) == 1 else 0
         assert [int(x) - start for x in parts] == self.allowed(), (action, self.allowed())
         self.t += 1
-        return np.zeros(1, np.float32), 1.0, self.t == 5, False, self.info()
+        over = self.t == 5
+        return np.zeros(1, np.float32), 1.0, over and not self.cut, over and self.cut, self.info()
 
 
 gym.register("Masked-v0", Masked)

@@ -234,11 +234,11 @@ fn in_batches(
         return Err(EvalError::NoEpisodes);
     }
     let mut policy = policy.with_batch(batch.min(episodes));
-    let mut found = Evaluation::default();
+    let (mut found, mut steps) = (Evaluation::default(), 0);
     for first in (0..episodes).step_by(batch) {
         let env = VecEnv::new(make_env(batch.min(episodes - first))?, options.seed, first);
         let id = env.spec().id.clone();
-        evaluate_batch(&mut policy, env, first, options, &mut found, watch)?;
+        evaluate_batch(&mut policy, env, first, options, (&mut found, &mut steps), watch)?;
         if found.episodes_lost == episodes {
             return Err(EvalError::Lost { env: id, episodes });
         }
@@ -255,7 +255,7 @@ fn evaluate_batch(
     mut env: VecEnv,
     first: usize,
     options: &EvalOptions,
-    found: &mut Evaluation,
+    (found, steps): (&mut Evaluation, &mut u64),
     watch: &mut Watch<'_>,
 ) -> Result<(), EvalError> {
     let (spec, n) = (env.spec().clone(), env.len());
@@ -279,13 +279,13 @@ fn evaluate_batch(
     env.start()?;
     policy.reset();
     let before = found.done();
-    let steps_before = found.lengths.iter().map(|l| u64::from(*l)).sum::<u64>();
-    for step in 0..options.max_steps {
+    for _ in 0..options.max_steps {
         let progress = EvalProgress {
             done: before + done.iter().flatten().count(),
             episodes: options.episodes,
-            steps: steps_before + u64::from(step) * n as u64,
+            steps: *steps,
         };
+        *steps += n as u64;
         watch(&mut env, progress)?;
         if mask_rows > 0 {
             env.action_masks(ColsMut::new(&mut masks, mask_rows, n), &mut mask_scratch)?;

@@ -112,6 +112,7 @@ fn episodes_that_do_not_end_are_given_up_and_counted() {
     assert!(some.returns.iter().all(|r| *r == 10.0));
     assert_eq!(found(0.3, 256, &mut Vec::new()).unwrap(), some, "however many are stepped at once");
     assert!(told.windows(2).all(|w| w[0].done <= w[1].done && w[1].episodes == 40));
+    assert!(told.windows(2).all(|w| w[0].steps < w[1].steps), "also from one batch to the next");
     assert!(told.last().unwrap().done >= 35 && told[1].steps == 7, "{told:?}");
     let none = found(1.0, 7, &mut Vec::new()).unwrap_err();
     assert!(matches!(none, EvalError::Endless { steps: 25, .. }), "{none}");

@@ -48,14 +48,17 @@ impl Dtype {
         Self::F32,
         Self::F64,
     ];
-    /// How far beyond a bound a number is still inside, as what rounding does: a millionth of the bound, or
-    /// of 1 where that is more, for real numbers; nothing for integers.
+    /// How far beyond its bounds a real number is still inside, as what rounding does: a millionth (for
+    /// binary16 a thousandth) of the larger bound, or of 1 where one is infinite; nothing for integers.
     #[must_use]
-    pub fn slack(self, bound: f64) -> f64 {
-        match self {
-            Self::F16 | Self::F32 | Self::F64 => 1e-6 * bound.abs().max(1.0),
-            _ => 0.0,
-        }
+    pub fn slack(self, low: f64, high: f64) -> f64 {
+        let rounding = match self {
+            Self::F16 => 1e-3,
+            Self::F32 | Self::F64 => 1e-6,
+            _ => return 0.0,
+        };
+        let size = |bound: f64| if bound.is_finite() { bound.abs() } else { 1.0 };
+        rounding * size(low).max(size(high))
     }
     /// NumPy's name.
     #[must_use]

@@ -190,10 +190,15 @@ impl Space {
             Self::Box(b) => (0..obs.len())
                 .find(|i| {
                     let (low, high) = (f64::from(b.low[*i]), f64::from(b.high[*i]));
-                    let bounds = low - b.dtype.slack(low)..=high + b.dtype.slack(high);
-                    !bounds.contains(&f64::from(obs[*i]))
+                    let slack = b.dtype.slack(low, high);
+                    !(low - slack..=high + slack).contains(&f64::from(obs[*i]))
                 })
-                .map(|i| (i, format!("{} to {}", b.low[i], b.high[i]))),
+                .map(|i| {
+                    let slack = b.dtype.slack(f64::from(b.low[i]), f64::from(b.high[i]));
+                    let rounding =
+                        if slack > 0.0 { format!(", give or take {slack}") } else { String::new() };
+                    (i, format!("{} to {}{rounding}", b.low[i], b.high[i]))
+                }),
             Self::Product { parts } => {
                 let mut from = 0;
                 parts.iter().find_map(|part| {

@@ -82,8 +82,12 @@ pub(crate) fn run(args: &CheckEnvArgs) -> Result<ExitCode> {
 fn verdict(id: &str, findings: &[Finding], tell: fn(&Finding) -> String, style: Style) -> Result<String> {
     let (errors, warnings): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.severity() == Severity::Error);
     if errors.is_empty() {
-        let verdict =
-            style.paint(GREEN, if warnings.is_empty() { "nothing wrong found" } else { "fit for training" });
+        let stopped = warnings.iter().any(|f| matches!(f, Finding::Stopped { .. }));
+        let verdict = match (stopped, warnings.is_empty()) {
+            (true, _) => style.paint(YELLOW, "not checked to the end"),
+            (false, true) => style.paint(GREEN, "nothing wrong found"),
+            (false, false) => style.paint(GREEN, "fit for training"),
+        };
         let mut out = format!("{id}: {verdict}\n");
         for warning in warnings {
             out.push_str(&format!("  {} {}\n", style.paint(YELLOW, "warning:"), tell(warning)));
@@ -110,6 +114,11 @@ mod tests {
         assert_eq!(verdict("E", &[], Finding::to_string, plain).unwrap(), "E: nothing wrong found\n");
         let text = verdict("E", std::slice::from_ref(&endless), Finding::to_string, plain).unwrap();
         assert_eq!(text, format!("E: fit for training\n  warning: {endless}\n"));
+        let stopped = verdict("E", &[Finding::Stopped { steps: 7 }], Finding::to_string, plain).unwrap();
+        assert!(
+            stopped.starts_with("E: not checked to the end\n  warning: stopped after 7 steps"),
+            "{stopped}"
+        );
         let failure =
             verdict("E", &[endless.clone(), nameless.clone()], Finding::to_string, plain).unwrap_err();
         assert_eq!(failure.code as u8, 65);

@@ -7,6 +7,7 @@ use crate::{
     terminal::{self, BOLD, GREEN, Style, YELLOW, grouped, quoted},
 };
 use pgrad_draw::video::{Film, VideoError, film};
+use pgrad_env::EnvError;
 use pgrad_model::Policy;
 use pgrad_run::{
     driver::read_config,
@@ -67,7 +68,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
             let first = EvalOptions { episodes: episodes.video_episodes, ..options };
             let made = film(path, read_policy(&args.run)?, &config, &first);
             Some(made.map_err(|e| match e {
-                VideoError::Eval(EvalError::Make(e)) => e.into(),
+                VideoError::Eval(e) => failure(e, &options),
                 e => Failure::of(Code::of(e.exit_code()), &e),
             })?)
         }
@@ -83,14 +84,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     for notice in config.env_news().notices.iter().filter(|_| !args.verbosity.quiet) {
         LiveLine::new(false).note(notice);
     }
-    let found = found.map_err(|e| match e {
-        EvalError::Make(e) => e.into(),
-        e @ EvalError::Endless { .. } => {
-            let hint = "the environment has no time limit, or a longer one; `--max-steps N` waits longer";
-            Failure::of(Code::of(e.exit_code()), &e).hint(hint)
-        }
-        e => Failure::of(Code::of(e.exit_code()), &e),
-    })?;
+    let found = found.map_err(|e| failure(e, &options))?;
     if args.verbosity.json {
         let restarts = config.env_news().metrics.into_iter().find(|(name, _)| *name == RESTARTS);
         terminal::out(&format!("{}\n", to_json(&found, restarts.map(|(_, n)| n), film.as_ref())))?;
@@ -103,6 +97,18 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn failure(e: EvalError, options: &EvalOptions) -> Failure {
+    let code = Code::of(e.exit_code());
+    match e {
+        EvalError::Make(e) => e.into(),
+        e @ EvalError::Endless { .. } => Failure::of(code, &e)
+            .hint("the environment has no time limit, or a longer one; `--max-steps N` waits longer"),
+        e @ EvalError::Env(EnvError::Failed { .. }) if options.n_envs > 1 => Failure::of(code, &e)
+            .hint("if it cannot exist twice at the same time, `--n-envs 1` evaluates one after the other"),
+        e => Failure::of(code, &e),
+    }
 }
 
 fn read_policy(run: &Path) -> Result<Policy> {
