@@ -23,7 +23,7 @@ FIELDS = ["package", "versions", "task", "settings", "exit", "outcome"]
 # What pip installs; tasks, some with settings.
 PACKAGES = {
     "gymnasium[box2d]": ["gym:LunarLander-v3", "gym:BipedalWalker-v3", "gym:CarRacing-v3"],
-    "gymnasium[toy-text]": ["gym:FrozenLake-v1", "gym:Blackjack-v1", "gym:Taxi-v3", "gym:CliffWalking-v1"],
+    "gymnasium[toy-text]": ["gym:FrozenLake-v1", "gym:Blackjack-v1", "gym:Taxi-v4", "gym:CliffWalking-v1"],
     "gymnasium[mujoco]": ["gym:HalfCheetah-v5", "gym:Humanoid-v5"],
     "ale-py": ["gym:ale_py:ALE/Pong-v5"],
     "minigrid": ["gym:minigrid:MiniGrid-Empty-5x5-v0", "gym:minigrid:BabyAI-GoToRedBall-v0"],
