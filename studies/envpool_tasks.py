@@ -5,7 +5,8 @@
 PYTHON is an interpreter with `envpool`; with words only tasks that contain one of them are run. Writes
 studies/results/envpool-tasks/tasks.csv (a line a task: its family, exit code, seconds, space of actions, what was
 found) and summary.md (by family, and what stands in the way of those that do not work). Needs a built `pgrad`
-(`cargo build --release`). Tasks that are in the table are not run again.
+(`cargo build --release`). Tasks that are in the table are not run again. A task takes 20 to 35 seconds on two cores,
+since a check starts some ten pools; all 1651 of EnvPool 1.2.5 take about six hours.
 """
 
 import collections

@@ -3,8 +3,8 @@
     python3 studies/packages.py [WORD...]
 
 Each package gets a virtual environment of its own in a temporary folder, which is removed afterwards; with words only
-packages that contain one of them. Writes studies/results/packages/packages.csv, a line a task, and summary.md. Needs a
-built `pgrad` (`cargo build --release`), Python, pip and the network.
+packages that contain one of them. Writes studies/results/packages/packages.csv, a line a task. Needs a built `pgrad`
+(`cargo build --release`), Python, pip and the network; half a minute to two minutes a package.
 """
 
 import csv
@@ -26,7 +26,7 @@ PACKAGES = {
     "gymnasium[toy-text]": ["gym:FrozenLake-v1", "gym:Blackjack-v1", "gym:Taxi-v4", "gym:CliffWalking-v1"],
     "gymnasium[mujoco]": ["gym:HalfCheetah-v5", "gym:Humanoid-v5"],
     "ale-py": ["gym:ale_py:ALE/Pong-v5"],
-    "minigrid": ["gym:minigrid:MiniGrid-Empty-5x5-v0", "gym:minigrid:BabyAI-GoToRedBall-v0"],
+    "minigrid": ["gym:minigrid:MiniGrid-Empty-5x5-v0", "gym:minigrid:BabyAI-GoToRedBall-v0 obs_parts=image,direction"],
     "highway-env": ["gym:highway_env:highway-v0", "gym:highway_env:parking-v0"],
     "gymnasium-robotics": ["gym:gymnasium_robotics:FetchReach-v4", "gym:gymnasium_robotics:AdroitHandDoor-v1"],
     "metaworld": ["gym:metaworld:Meta-World/MT1"],
@@ -46,7 +46,6 @@ PACKAGES = {
     "craftax gymnasium": ["gym:craftax:Craftax-Symbolic-v1"],
     "pybullet-envs-gymnasium": ["gym:pybullet_envs_gymnasium:HopperBulletEnv-v0"],
     "bluesky-gym": ["gym:bluesky_gym:DescentEnv-v0"],
-    "gym-hybrid": ["gym:gym_hybrid:Moving-v0"],
     "shimmy[dm-control]": ["gym:shimmy:dm_control/cartpole-swingup-v0"],
     "sumo-rl": ["gym:sumo_rl:sumo-rl-v0"],
     "tetris-gymnasium": ["gym:tetris_gymnasium.envs:tetris_gymnasium/Tetris"],
@@ -64,10 +63,10 @@ print(json.dumps(found))
 
 
 def first(text):
-    """The first finding or error."""
+    """What was found; the verdict where that is nothing."""
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if re.match(r"(error|warning)\b", line)]
-    return " | ".join(found)[:300] or (lines[-1][:300] if lines else "")
+    return " | ".join(found)[:300] or (lines[0][:300] if lines else "")
 
 
 def try_package(package, tasks):
@@ -91,7 +90,7 @@ def try_package(package, tasks):
             command += [x for setting in settings for x in ("--set", setting)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECS)
-                code, text = done.returncode, first(done.stderr + done.stdout)
+                code, text = done.returncode, first(done.stdout + done.stderr)
             except subprocess.TimeoutExpired:
                 code, text = "time", f"no end after {CHECK_SECS} s"
             text = text.replace(folder, "VENV")

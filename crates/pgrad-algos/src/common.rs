@@ -4,7 +4,7 @@ use crate::algorithm::{BuildError, Setup};
 use crate::memory::Sizes;
 use pgrad_collect::{Collector, EpisodesShape, Normalizers, RolloutShape};
 use pgrad_engine::Paths;
-use pgrad_env::{EnvSpec, MakeError};
+use pgrad_env::{EnvSpec, MakeError, Space};
 use pgrad_math::returns;
 use pgrad_model::{
     ActorCritic, Critic, ModelShape, ObsNormalizer, Recurrence, Rescale, RewardNormalizer,
@@ -388,6 +388,10 @@ impl ModelSettings {
             critic,
             log_std_init: self.log_std_init,
         };
+        if env.action.leaves().iter().any(|(_, leaf)| matches!(leaf, Space::Product { .. })) {
+            let reason = "its action space has a product in a product; put all parts into one, with names of their own";
+            return Err(BuildError::environment(env, reason));
+        }
         let critic_hidden = critic_hidden.to_vec();
         let model = match seed.into() {
             Some(seed) => {

@@ -8,7 +8,7 @@ use common::{OBS, Task, wide};
 use pgrad_algos::{AlgoConfig, Algorithm, Groups, PpoConfig, Report, Setup};
 use pgrad_engine::Cpu;
 use pgrad_env::{
-    Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Space, Step,
+    Action, BatchResult, BoxSpace, Each, End, Env, EnvSpec, Obs, Part, Space, Step,
     probe::{ActionKind, ActionReward, ConstantReward, DelayedReward, EndlessReward},
     spec_of,
 };
@@ -67,6 +67,26 @@ fn build(make: &dyn Fn(usize) -> BatchResult, pairs: &[&str], total_steps: u64) 
 
 fn step(ppo: &mut dyn Algorithm) -> Report {
     ppo.iterate().unwrap()
+}
+
+#[test]
+fn a_product_in_a_product_is_refused_before_anything_is_built() {
+    let product = |space| Space::Product { parts: vec![Part { name: "gear".into(), space }] };
+    let refused = |space| {
+        let make = Task::new(space, false, Some(9)).make();
+        let setup = Setup {
+            spec: &spec_of(&make).unwrap(),
+            make_env: &make,
+            seed: 1,
+            total_steps: 1000,
+            cpu: Cpu::new(1).unwrap(),
+        };
+        config(&[]).build(&setup).map(drop).err().map(|e| e.to_string())
+    };
+    let choice = || Space::Discrete { n: 2 };
+    assert_eq!(refused(product(choice())), None);
+    let error = refused(product(product(choice()))).unwrap();
+    assert!(error.contains("product in a product"), "{error}");
 }
 
 /// One iteration from the start.

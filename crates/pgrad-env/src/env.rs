@@ -121,16 +121,6 @@ impl<'a> Actions<'a> {
     pub fn real(real: Cols<'a, f32>) -> Self {
         Self { index: Cols::new(&[], 0, real.cols()), real }
     }
-    /// Number of environments.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.index.cols()
-    }
-    /// Whether there are no environments.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Where an environment writes its observation.

@@ -650,8 +650,8 @@ impl BatchEnv for GymBatch {
     }
     fn action_mask(&self, b: usize, mask: &mut [bool]) {
         // Without masks there are no entries, and all is allowed.
-        let own = self.masks.chunks_exact(mask.len()).nth(b);
-        mask.iter_mut().zip(own.into_iter().flatten()).for_each(|(to, from)| *to = *from != 0);
+        let own = self.masks.iter().skip(b * mask.len());
+        mask.iter_mut().zip(own).for_each(|(to, from)| *to = *from != 0);
     }
     fn save(&self, _b: usize) -> Option<Vec<f64>> {
         None

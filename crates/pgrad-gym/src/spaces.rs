@@ -222,9 +222,11 @@ impl Leaf {
             Kind::Bits => Space::MultiBinary { n: self.count },
         }
     }
+    fn part(&self) -> Part {
+        Part { name: self.name.clone(), space: self.space() }
+    }
     fn number_name(&self, i: usize) -> String {
-        let part = Part { name: self.name.clone(), space: self.space() };
-        format!("{} of the observation", ObsSpace::of_parts(vec![part]).component(i))
+        format!("{} of the observation", ObsSpace::of_parts(vec![self.part()]).component(i))
     }
     /// Writes the numbers of a row of bytes.
     fn decode(&self, bytes: &[u8], to: &mut [f32]) -> Result<(), RowError> {
@@ -344,19 +346,17 @@ impl Spaces {
     }
     /// The space of observations.
     pub(crate) fn observation(&self) -> ObsSpace {
-        if let ([leaf], false) = (&self.observation[..], self.composite) {
-            return leaf.space().into();
+        match (&self.observation[..], self.composite) {
+            ([leaf], false) => leaf.space().into(),
+            (leaves, _) => ObsSpace::of_parts(leaves.iter().map(Leaf::part).collect()),
         }
-        let part = |leaf: &Leaf| Part { name: leaf.name.clone(), space: leaf.space() };
-        ObsSpace::of_parts(self.observation.iter().map(part).collect())
     }
     /// The space of actions.
     pub(crate) fn action(&self) -> Space {
-        if let ([leaf], false) = (&self.action[..], self.action_composite) {
-            return leaf.space();
+        match (&self.action[..], self.action_composite) {
+            ([leaf], false) => leaf.space(),
+            (leaves, _) => Space::Product { parts: leaves.iter().map(Leaf::part).collect() },
         }
-        let part = |leaf: &Leaf| Part { name: leaf.name.clone(), space: leaf.space() };
-        Space::Product { parts: self.action.iter().map(part).collect() }
     }
     /// Bytes of one environment's rows, part after part.
     pub(crate) fn observation_bytes(&self) -> impl Iterator<Item = usize> + '_ {
@@ -375,9 +375,10 @@ impl Spaces {
     }
     /// Where the parts of an action begin in its row of bytes.
     pub(crate) fn action_places(&self) -> impl Iterator<Item = usize> + '_ {
-        self.action.iter().scan(0, |from, leaf| {
-            *from += leaf.bytes().next_multiple_of(WIDEST);
-            Some(*from - leaf.bytes().next_multiple_of(WIDEST))
+        self.action.iter().scan(0, |next, leaf| {
+            let place = *next;
+            *next += leaf.bytes().next_multiple_of(WIDEST);
+            Some(place)
         })
     }
     /// Writes the numbers of an observation from its parts' rows of bytes, one after the other.

@@ -302,8 +302,8 @@ pub enum Finding {
     },
     /// A second one cannot be there at the same time.
     #[error(
-        "only one can exist at a time: {reason}\n  train with `n_envs=1`, and evaluate with `pgrad eval RUN --n-envs 1`; \
-         whether copies in a batch depend on each other was not checked"
+        "a second one cannot be started beside the first: {reason}\n  if only one can exist at a time, train with \
+         `n_envs=1` and evaluate with `pgrad eval RUN --n-envs 1`; whether copies depend on each other was not checked"
     )]
     OneAtATime {
         /// What became of the second.

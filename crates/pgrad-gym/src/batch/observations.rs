@@ -30,6 +30,9 @@ impl GymBatch {
     /// Reads the action mask of environment `b`, which the worker has checked.
     fn read_mask(&mut self, b: usize, begun: bool) {
         let dim = self.context.spaces.mask_dim();
+        if dim == 0 {
+            return;
+        }
         let group = &self.groups[self.group_of(b)];
         let Some(worker) = &group.worker else { return };
         let (from, to) = match begun {
